@@ -1,0 +1,434 @@
+"""The pool: one state machine that decides everything and does nothing.
+
+Theory. A request for a key becomes a `Waiter`, a connection (from the start of its attempt to its
+end) a `Slot`. Inputs are plain methods with the time as an argument; each one takes the books from
+one consistent state to the next and appends to `effects` what the shell must do about it. Nothing
+is announced and re-checked: a resource changes owner in the step that frees it.
+
+    Waiter:  QUEUED --serve--> SERVED --claim--> CLAIMED      SERVED --cancel--> CANCELLED, and
+               | timeout, failed attempt, shutdown --> FAILED   its slot goes to the next in line
+    Slot:    OPENING --> RESERVED --> LENT --> RESERVED (direct hand-over) | IDLE | GONE
+             OPENING --> CLOSING --> GONE (aborted)    IDLE --> RESERVED | GONE
+
+Who gets what. Within a key: first come, first served; among idle connections the warmest. Between
+keys, when `max_open` is reached: the oldest request that no attempt stands for, over all keys that
+are not full themselves; room is made by closing the least recently used idle connection of all, or
+by giving up a spare attempt. Attempts belong to keys: whatever comes first, a released connection or
+an opened one, serves the oldest request. One attempt more than requests may live on as a spare.
+
+Invariants, checked by the tests after every input:
+
+ 1. opening + reserved + lent + idle + closing = total <= max_open; likewise per key.
+ 2. Each slot stands in exactly one place, the one that its state names.
+ 3. Never a queued request beside an idle connection of its key that it could take.
+ 4. No lost wake-up: a request without an attempt exists only if its key is full, or the pool is
+    full and nothing in it is idle.
+ 5. A request ends once; it is woken at every change of its state that its owner did not cause.
+ 6. First come, first served within a key.
+ 7. When all is released and cancelled, nothing is lent, reserved or waiting.
+ 8. A key has at most one attempt more than requests, and that one has a deadline.
+ 9. Equal inputs give equal effects.
+
+Cost: every input is O(1) in waiters, keys and connections, or O(log n) where time or arrival order
+must be sorted; `shutdown` and a lowered limit pay for what they close.
+
+Alternatives refused. A semaphore and a queue per request (the usual recipe): no place where the state
+is whole, and a cancellation at each await. Effects as callbacks: re-entrancy. Separate layers for limits
+and idle list: both limits, fairness and eviction are one decision over one state. Booleans per
+connection instead of states: they come to disagree. A scan of all keys at each release: O(keys).
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING, Any
+
+from ._books import Books
+from ._queue import WaitQueue
+from ._records import HostState, Slot, Waiter
+from ._types import NEVER, CloseReason, Do, Failure, IllegalMove, Reuse, SlotState, WaiterState
+
+if TYPE_CHECKING:
+    from ._types import Key, Limits
+
+
+class Pool(Books):
+    """All decisions of one manager. See the module's preface."""
+
+    def __init__(self, limits: Limits, *, observed: bool = False) -> None:
+        super().__init__(limits, observed=observed)
+        # Keys that want room, as the number of their oldest bare request: a heap with stale entries,
+        # valid while the request's key still claims that number.
+        self._line: list[int] = []
+        self._claims = 0
+        self._spares: dict[HostState, None] = {}
+
+    # -- requests ---------------------------------------------------------------------------------
+
+    def submit(self, key: Key, now: float, deadline: float, *, fresh: bool = False) -> Waiter:
+        """Enter a request; its state says whether it was served, queued or failed at once."""
+        host = self.hosts.get(key)
+        if host is None:
+            host = self.hosts[key] = HostState(key)
+        self.last_id = number = self.last_id + 1
+        self.requests[number] = waiter = Waiter(number, host, now, deadline, fresh)
+        host.counters.requests += 1
+        if deadline < self.earliest:
+            self.earliest = deadline
+        slot = self._take_idle(host, fresh, now)
+        if slot is not None:
+            self._reserve(waiter, slot, Reuse.IMMEDIATE)
+        elif deadline <= now:
+            self._fail(waiter, Failure.TIMEOUT)
+            self._rest(host)
+        else:
+            self._dormant.pop(host, None)
+            if host.queue is None:
+                host.queue = WaitQueue()
+            host.queue.append(waiter)
+            self.bare += 1
+            if self._observed:
+                self._tell("queued", key, number)
+            self._settle(host, now)
+        return waiter
+
+    def overfull(self, waiter: Waiter) -> bool:
+        """Say whether this new request has no attempt and stands beyond `max_waiting`."""
+        queued = waiter.state is WaiterState.QUEUED
+        return queued and not waiter.covered and self.bare > self.limits.max_waiting
+
+    def refuse(self, waiter: Waiter, now: float) -> None:
+        """Take an overfull request out again; it counts as failed in the queue."""
+        self._leave(waiter)
+        self._fail(waiter, Failure.ATTEMPT)
+        self._settle(waiter.host, now)
+
+    def claim(self, waiter: Waiter, now: float) -> Slot:
+        """Hand the reserved connection over to the request's owner."""
+        slot = waiter.slot
+        if waiter.state is not WaiterState.SERVED or slot is None:
+            msg = f"request {waiter.id} is {waiter.state.value}, not served"
+            raise IllegalMove(msg)
+        slot.state = SlotState.LENT
+        slot.waiter = None
+        slot.uses += 1
+        self._end(waiter, WaiterState.CLAIMED)
+        reuse, counters = waiter.reuse, slot.host.counters
+        if reuse is Reuse.IMMEDIATE:
+            counters.immediate += 1
+        elif reuse is Reuse.DEFERRED:
+            counters.deferred += 1
+        else:
+            counters.new += 1
+        if self._observed:
+            self._tell("lent", slot.host.key, slot.id, waiter.id, reuse, now - waiter.since)
+        return slot
+
+    def cancel(self, waiter: Waiter, now: float) -> bool:
+        """Withdraw a request in any phase. False if it had ended already."""
+        if waiter.state is WaiterState.QUEUED:
+            self._leave(waiter)
+        elif waiter.state is not WaiterState.SERVED:
+            return False
+        slot = self._unreserve(waiter)
+        self._end(waiter, WaiterState.CANCELLED)
+        waiter.host.counters.cancelled += 1
+        self.effects.append((Do.WAKE, waiter))
+        if self._observed:
+            self._tell("cancelled", waiter.host.key, waiter.id)
+        if slot is not None:
+            self._give(slot, now)
+        self._settle(waiter.host, now)
+        return True
+
+    # -- attempts ---------------------------------------------------------------------------------
+
+    def resolved(self, slot: Slot, now: float) -> None:
+        """Note that the attempt's name is known: `connect_timeout` starts."""
+        if slot.state is SlotState.OPENING and self.limits.connect_timeout != NEVER:
+            self._alarm(slot, now + self.limits.connect_timeout)
+
+    def opened(self, slot: Slot, link: Any, now: float, lifetime: float = NEVER) -> None:
+        """Take a new connection in; it serves the oldest request of its key, or waits idle."""
+        self._expect(slot, SlotState.OPENING, SlotState.IDLE)
+        host = slot.host
+        self._agenda.withdraw(slot)
+        del host.opening[slot]
+        slot.link = link
+        slot.born = now
+        slot.dies = now + lifetime
+        host.counters.opened += 1
+        if self._observed:
+            self._tell("opened", host.key, slot.id)
+        self._date(slot, now, NEVER)
+        self._give(slot, now)
+        self._settle(host, now)
+
+    def open_failed(self, slot: Slot, error: Exception, now: float) -> None:
+        """Note that an attempt failed: the oldest request of its key fails, no other."""
+        self._expect(slot, SlotState.OPENING, SlotState.GONE)
+        host = slot.host
+        self._agenda.withdraw(slot)
+        del host.opening[slot]
+        self._gone(slot)
+        if self._observed:
+            self._tell("attempt_failed", host.key, slot.id, error)
+        self._fail_oldest(slot, Failure.ATTEMPT, error)
+        self._settle(host, now)
+
+    def aborted(self, slot: Slot, now: float) -> None:
+        """Note that nothing is left of an attempt that was told to abort."""
+        self._expect(slot, SlotState.CLOSING, SlotState.GONE)
+        slot.host.closing -= 1
+        self._closing -= 1
+        self._gone(slot)
+        self._settle(slot.host, now)
+
+    # -- connections ------------------------------------------------------------------------------
+
+    def release(self, slot: Slot, now: float, keep_for: float = NEVER) -> None:
+        """Take a connection back for reuse: it serves the next request, or waits idle."""
+        self._expect(slot, SlotState.LENT, SlotState.IDLE)
+        self._date(slot, now, keep_for)
+        self._give(slot, now)
+        if slot.host.queue is not None or self._line or slot.state is SlotState.GONE:
+            self._settle(slot.host, now)
+
+    def discard(self, slot: Slot, now: float, reason: CloseReason) -> None:
+        """Close a lent connection."""
+        self._expect(slot, SlotState.LENT, SlotState.GONE)
+        self._close(slot, reason)
+        self._settle(slot.host, now)
+
+    def lost(self, slot: Slot, now: float, reason: CloseReason) -> None:
+        """Close a connection found unusable while idle, or while reserved for a request.
+
+        The request then takes another idle one, or its old place in the queue.
+        """
+        host, waiter = slot.host, slot.waiter
+        if slot.state is not SlotState.RESERVED:
+            self._expect(slot, SlotState.IDLE, SlotState.GONE)
+        if waiter is not None:
+            self._unreserve(waiter)
+        self._close(slot, reason)
+        if waiter is not None:
+            self._replace(waiter, now)
+        self._settle(host, now)
+
+    # -- time, limits and the end -----------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Do all that is due by `now`: timeouts, idle expiry, spare attempts."""
+        for waiter in self._young():
+            self._agenda.enter(waiter, waiter.deadline)
+        self._seen = self.last_id
+        for record in self._agenda.pop_due(now):
+            if isinstance(record, Waiter):
+                self._time_out(record, now)
+            elif isinstance(record, HostState):
+                self._abort(next(reversed(record.opening)))
+                self._settle(record, now)
+            elif record.state is SlotState.OPENING:
+                self._abort(record)
+                self._fail_oldest(record, Failure.CONNECT_TIMEOUT, None)
+                self._settle(record.host, now)
+            else:
+                self._expire(record, now)
+                self._settle(record.host, now)
+        while self._lru and (coldest := next(iter(self._lru))).expires <= now:
+            self._expire(coldest, now)
+            self._settle(coldest.host, now)
+        self.earliest = self.next_deadline()
+
+    def set_limits(self, limits: Limits, now: float) -> None:
+        """Change the limits: what is idle beyond them closes now, what is lent at its release."""
+        self.limits = limits
+        for slot in list(self._lru):
+            if self.total > limits.max_open or slot.host.count > limits.max_per_host:
+                self._close(slot, CloseReason.LIMIT)
+        for host in list(self.hosts.values()):
+            self._settle(host, now)
+
+    def shutdown(self, now: float) -> None:
+        """Fail all requests, abort all attempts, close all idle connections; lent ones at their release."""
+        self.closed = True
+        for waiter in list(self.requests.values()):
+            if waiter.state is WaiterState.QUEUED:
+                self._leave(waiter)
+            slot = self._unreserve(waiter)
+            self._fail(waiter, Failure.SHUTDOWN)
+            if slot is not None:
+                self._close(slot, CloseReason.SHUTDOWN)
+        for slot in list(self._lru):
+            self._close(slot, CloseReason.SHUTDOWN)
+        for host in list(self.hosts.values()):
+            for slot in list(host.opening):
+                self._abort(slot)
+            self._settle(host, now)
+
+    # -- the rules --------------------------------------------------------------------------------
+
+    def _date(self, slot: Slot, now: float, keep_for: float) -> None:
+        slot.idle_since = now
+        slot.expires = min(now + min(self.limits.keep_alive, keep_for), slot.dies)
+
+    def _give(self, slot: Slot, now: float) -> None:
+        """Find the next place of a connection that has just become free."""
+        host, limits = slot.host, self.limits
+        if self.closed:
+            return self._close(slot, CloseReason.SHUTDOWN)
+        if slot.dies <= now:
+            return self._close(slot, CloseReason.LIFETIME)
+        if slot.uses >= limits.max_uses:
+            return self._close(slot, CloseReason.USES)
+        if host.count > limits.max_per_host or self.total > limits.max_open:
+            return self._close(slot, CloseReason.LIMIT)
+        if host.queue is not None:
+            waiter = host.queue.oldest_plain() if slot.uses else host.queue.oldest()
+            if waiter is not None and not (slot.uses and self._outranked(host.queue, waiter)):
+                self._leave(waiter)
+                self._reserve(waiter, slot, Reuse.DEFERRED)
+                self.effects.append((Do.WAKE, waiter))
+                return None
+        if slot.expires <= now:
+            return self._expire(slot, now)
+        return self._shelve(slot)
+
+    def _outranked(self, queue: WaitQueue, waiter: Waiter) -> bool:
+        """Say whether somebody older, who cannot use this connection, needs its place."""
+        bare = queue.oldest_bare()
+        if bare is not None and bare.id < waiter.id:
+            return True  # a fresh request of the same key
+        return 0 < self._first_claim() < waiter.id
+
+    def _settle(self, host: HostState, now: float) -> None:
+        """Bring a key in order after a change: cover its requests, bound its spares, use the room."""
+        queue = host.queue
+        waiting = 0
+        if queue is not None:
+            self._cover(host, queue)
+            waiting = queue.waiting
+            if not waiting:
+                host.queue = None
+        while len(host.opening) > waiting + 1:
+            self._abort(next(reversed(host.opening)))
+        if len(host.opening) <= waiting:
+            if host in self._spares:
+                del self._spares[host]
+                self._agenda.withdraw(host)
+        elif host not in self._spares:
+            self._spares[host] = None
+            self._alarm(host, now + self.limits.spare_for)
+        self._stand_in_line(host)
+        if self._line and not self.closed:
+            self._use_room()
+        self._rest(host)
+
+    def _cover(self, host: HostState, queue: WaitQueue) -> None:
+        before = queue.covered
+        queue.balance(len(host.opening))
+        self.bare += before - queue.covered
+
+    def _stand_in_line(self, host: HostState) -> None:
+        """Enter the key's claim to room, or correct it, or take it back."""
+        number = 0
+        queue = host.queue
+        if queue is not None and (host.count < self.limits.max_per_host or host.idle):
+            head = queue.oldest_bare()
+            if head is not None:
+                number = head.id
+        if number == host.claim:
+            return
+        self._claims += bool(number) - bool(host.claim)
+        host.claim = number
+        if number:
+            heappush(self._line, number)
+            if len(self._line) > 64 + 2 * self._claims:
+                self._line = [n for n in set(self._line) if self._claimed(n)]
+                heapify(self._line)
+
+    def _claimed(self, number: int) -> bool:
+        waiter = self.requests.get(number)
+        return waiter is not None and waiter.host.claim == number
+
+    def _first_claim(self) -> int:
+        """Return the number of the oldest request that waits for room, 0 if there is none."""
+        while self._line:
+            if self._claimed(self._line[0]):
+                return self._line[0]
+            heappop(self._line)
+        return 0
+
+    def _use_room(self) -> None:
+        """Start attempts, oldest claim first, as long as room can be made."""
+        while number := self._first_claim():
+            host = self.requests[number].host
+            if not self._make_room(host):
+                return
+            heappop(self._line)
+            self._claims -= 1
+            host.claim = 0
+            self._new_slot(host)
+            assert host.queue is not None, "who claims room has a queue"
+            self._cover(host, host.queue)
+            self._stand_in_line(host)
+
+    def _make_room(self, host: HostState) -> bool:
+        """Make room for one more connection of this key, if that is possible at once."""
+        if host.count >= self.limits.max_per_host:
+            # It stands in line all the same: a fresh request, beside idle ones it may not take.
+            self._close(next(iter(host.idle)), CloseReason.EVICTED)
+        while self.total >= self.limits.max_open and self._lru:
+            victim = next(iter(self._lru))
+            self._close(victim, CloseReason.EVICTED)
+            self._rest(victim.host)
+        if self.total < self.limits.max_open:
+            return True
+        if self._spares and self._closing < self._claims:
+            spare = next(iter(self._spares))
+            del self._spares[spare]
+            self._agenda.withdraw(spare)
+            self._abort(next(reversed(spare.opening)))
+        return False
+
+    def _unreserve(self, waiter: Waiter) -> Slot | None:
+        slot = waiter.slot
+        if slot is not None:
+            slot.waiter = waiter.slot = None
+        return slot
+
+    def _replace(self, waiter: Waiter, now: float) -> None:
+        """Find something else for a request whose reserved connection was lost."""
+        host = waiter.host
+        other = self._take_idle(host, waiter.fresh, now)
+        if other is not None:
+            self._reserve(waiter, other, waiter.reuse or Reuse.DEFERRED)
+        elif waiter.deadline <= now:
+            self._fail(waiter, Failure.TIMEOUT)
+        else:
+            waiter.state = WaiterState.QUEUED
+            self._dormant.pop(host, None)
+            if host.queue is None:
+                host.queue = WaitQueue()
+            host.queue.put_back(waiter)
+            self.bare += not waiter.covered
+
+    def _fail_oldest(self, slot: Slot, failure: Failure, error: Exception | None) -> None:
+        oldest = slot.host.queue.oldest() if slot.host.queue is not None else None
+        if oldest is not None:
+            self._leave(oldest)
+            oldest.error = error
+            oldest.phase = slot.phase
+            self._fail(oldest, failure)
+
+    def _time_out(self, waiter: Waiter, now: float) -> None:
+        host = waiter.host
+        if waiter.state is WaiterState.QUEUED:
+            if waiter.covered:
+                waiter.phase = next(iter(host.opening)).phase
+            self._leave(waiter)
+        slot = self._unreserve(waiter)
+        self._fail(waiter, Failure.TIMEOUT)
+        if slot is not None:
+            self._give(slot, now)
+        self._settle(host, now)

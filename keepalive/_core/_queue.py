@@ -1,0 +1,134 @@
+"""The waiting requests of one key.
+
+Theory. The queue is one line in order of arrival, and its first `k` members are *covered*, where
+`k` is the number of attempts under way for the key: each attempt stands for one request, though not
+for a particular one (late binding). Two questions must be answered in O(1): who is the oldest that
+may take a *used* connection (a `fresh` request may not), and who is the oldest that no attempt
+stands for (the key's claim to the next free place). So the line is kept in two lanes, plain and
+fresh, each cut into its covered and its bare part; arrival numbers merge them again.
+
+Alternatives refused. A deque with lazily deleted members needs a scan past cancelled ones and keeps
+them alive; a plain dict's first element costs O(holes) after deletions at its front.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._records import Waiter
+
+
+class _Lane:
+    __slots__ = ("bare", "covered")
+
+    def __init__(self) -> None:
+        self.covered: OrderedDict[Waiter, None] = OrderedDict()
+        self.bare: OrderedDict[Waiter, None] = OrderedDict()
+
+
+def _older(a: Waiter | None, b: Waiter | None) -> Waiter | None:
+    if a is None or b is None:
+        return a or b
+    return a if a.id < b.id else b
+
+
+def _newer(a: Waiter | None, b: Waiter | None) -> Waiter | None:
+    if a is None or b is None:
+        return a or b
+    return a if a.id > b.id else b
+
+
+def _first(line: OrderedDict[Waiter, None]) -> Waiter | None:
+    return next(iter(line), None)
+
+
+def _last(line: OrderedDict[Waiter, None]) -> Waiter | None:
+    return next(reversed(line), None)
+
+
+class WaitQueue:
+    """First come, first served, with the covered part in front."""
+
+    __slots__ = ("_fresh", "_plain", "covered", "waiting")
+
+    def __init__(self) -> None:
+        self._plain = _Lane()
+        self._fresh = _Lane()
+        self.waiting = 0
+        self.covered = 0
+
+    def append(self, waiter: Waiter) -> None:
+        """Enter a new request at the end."""
+        lane = self._fresh if waiter.fresh else self._plain
+        lane.bare[waiter] = None
+        waiter.covered = False
+        self.waiting += 1
+
+    def put_back(self, waiter: Waiter) -> None:
+        """Enter a request again that had been served: it takes its old place.
+
+        It was the oldest of its lane when it was served, so only others that were put back
+        before can stand ahead of it, and the walk past them is short.
+        """
+        lane = self._fresh if waiter.fresh else self._plain
+        newest = _newer(_last(self._plain.covered), _last(self._fresh.covered))
+        waiter.covered = newest is not None and newest.id > waiter.id
+        line = lane.covered if waiter.covered else lane.bare
+        ahead = list(takewhile(lambda other: other.id < waiter.id, line))
+        for member in (waiter, *reversed(ahead)):
+            line[member] = None
+            line.move_to_end(member, last=False)
+        self.waiting += 1
+        self.covered += waiter.covered
+
+    def remove(self, waiter: Waiter) -> None:
+        """Take a request out, wherever it stands."""
+        lane = self._fresh if waiter.fresh else self._plain
+        if waiter.covered:
+            del lane.covered[waiter]
+            self.covered -= 1
+        else:
+            del lane.bare[waiter]
+        self.waiting -= 1
+
+    def oldest(self) -> Waiter | None:
+        """Return the request that came first."""
+        if self.covered:
+            return _older(_first(self._plain.covered), _first(self._fresh.covered))
+        return self.oldest_bare()
+
+    def oldest_plain(self) -> Waiter | None:
+        """Return the oldest request that may take a used connection."""
+        return _first(self._plain.covered) or _first(self._plain.bare)
+
+    def oldest_bare(self) -> Waiter | None:
+        """Return the oldest request that no attempt stands for."""
+        return _older(_first(self._plain.bare), _first(self._fresh.bare))
+
+    def balance(self, attempts: int) -> None:
+        """Cover exactly the first `attempts` requests. Amortised O(1)."""
+        while self.covered < attempts and self.covered < self.waiting:
+            waiter = self.oldest_bare()
+            assert waiter is not None, "waiting exceeds covered, so a bare one exists"
+            lane = self._fresh if waiter.fresh else self._plain
+            del lane.bare[waiter]
+            lane.covered[waiter] = None
+            waiter.covered = True
+            self.covered += 1
+        while self.covered > attempts:
+            last = _newer(_last(self._plain.covered), _last(self._fresh.covered))
+            assert last is not None, "somebody is covered"
+            lane = self._fresh if last.fresh else self._plain
+            del lane.covered[last]
+            lane.bare[last] = None
+            lane.bare.move_to_end(last, last=False)
+            last.covered = False
+            self.covered -= 1
+
+    def snapshot(self) -> list[Waiter]:
+        """Return all members, oldest first (for shutdown and for tests)."""
+        lanes = (self._plain.covered, self._plain.bare, self._fresh.covered, self._fresh.bare)
+        return sorted((w for lane in lanes for w in lane), key=lambda w: w.id)

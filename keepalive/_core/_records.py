@@ -1,0 +1,140 @@
+"""The pool's books: one record per request, per connection and per key. Plain data, no rules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._types import NEVER, SlotState, WaiterState
+
+if TYPE_CHECKING:
+    from ._queue import WaitQueue
+    from ._types import CloseReason, Failure, Key, Reuse
+
+
+class Counters:
+    """Totals of one key; every request ends in exactly one of the outcomes."""
+
+    __slots__ = ("cancelled", "closed", "deferred", "failed", "immediate", "new", "opened", "requests", "timeouts")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.immediate = 0
+        self.deferred = 0
+        self.new = 0
+        self.opened = 0
+        self.timeouts = 0
+        self.cancelled = 0
+        self.failed: dict[str, int] = {}
+        self.closed: dict[CloseReason, int] = {}
+
+    def add(self, other: Counters) -> None:
+        """Add another key's totals to these."""
+        for name in ("requests", "immediate", "deferred", "new", "opened", "timeouts", "cancelled"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for phase, n in other.failed.items():
+            self.failed[phase] = self.failed.get(phase, 0) + n
+        for reason, n in other.closed.items():
+            self.closed[reason] = self.closed.get(reason, 0) + n
+
+
+class HostState:
+    """What the pool knows of one key. ``idle`` is in order of release, the warmest last."""
+
+    __slots__ = (
+        "claim",
+        "closing",
+        "count",
+        "counters",
+        "due",
+        "idle",
+        "key",
+        "opening",
+        "queue",
+        "unused",
+    )
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.count = 0  # all its slots: opening, reserved, lent, idle and closing
+        self.closing = 0
+        self.opening: dict[Slot, None] = {}
+        self.idle: dict[Slot, None] = {}
+        self.unused: dict[Slot, None] = {}  # idle, and never handed out: as good as new
+        self.queue: WaitQueue | None = None
+        self.claim = 0  # the number under which it stands in line for room, 0 when it does not
+        self.due = NEVER  # when its spare attempt is given up
+        self.counters = Counters()
+
+
+class Slot:
+    """One connection, from the start of its attempt to its end. It counts against both limits."""
+
+    __slots__ = (
+        "born",
+        "dies",
+        "due",
+        "expires",
+        "host",
+        "id",
+        "idle_since",
+        "link",
+        "phase",
+        "state",
+        "uses",
+        "waiter",
+    )
+
+    def __init__(self, number: int, host: HostState) -> None:
+        self.id = number
+        self.host = host
+        self.state = SlotState.OPENING
+        # Any: the pool is made for any kind of connection and never looks inside.
+        self.link: Any = None
+        self.phase = "resolve"
+        self.uses = 0
+        self.born = 0.0
+        self.dies = NEVER
+        self.idle_since = 0.0
+        self.expires = NEVER
+        self.due = NEVER
+        self.waiter: Waiter | None = None
+
+
+class Waiter:
+    """One request, from `submit` to its end."""
+
+    __slots__ = (
+        "covered",
+        "deadline",
+        "due",
+        "error",
+        "failure",
+        "fresh",
+        "host",
+        "id",
+        "idle_for",
+        "phase",
+        "reuse",
+        "since",
+        "slot",
+        "state",
+        "waker",
+    )
+
+    def __init__(self, number: int, host: HostState, since: float, deadline: float, fresh: bool) -> None:
+        self.id = number
+        self.host = host
+        self.since = since
+        self.deadline = deadline
+        self.fresh = fresh
+        self.state = WaiterState.QUEUED
+        self.covered = False
+        self.slot: Slot | None = None
+        self.reuse: Reuse | None = None
+        self.idle_for = 0.0
+        self.due = NEVER
+        self.failure: Failure | None = None
+        self.phase = "queue"
+        self.error: Exception | None = None  # of the attempt that failed it
+        # Any: whatever the shell parks its task on; the pool never looks inside.
+        self.waker: Any = None

@@ -1,0 +1,176 @@
+"""The words of the pool: keys, states and their legal moves, reasons, effects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from math import inf
+from typing import Final, NamedTuple
+
+NEVER: Final = inf
+
+
+class Key(NamedTuple):
+    """What makes two connections interchangeable.
+
+    ``scheme, addr, port`` say where to connect; the ``for_*`` parts say what lies behind it when
+    that is a proxy, and equal the first three otherwise.
+    """
+
+    scheme: str
+    addr: str
+    port: int
+    for_scheme: str
+    for_addr: str
+    for_port: int
+
+    def __str__(self) -> str:
+        near = f"{self.scheme}://{self.addr}:{self.port}"
+        if self[:3] == self[3:]:
+            return near
+        return f"{self.for_scheme}://{self.for_addr}:{self.for_port} via {near}"
+
+
+class Reuse(StrEnum):
+    """How a used connection reached its request. A new one has ``None`` in this place."""
+
+    IMMEDIATE = "immediate"
+    """It was idle when the request came."""
+    DEFERRED = "deferred"
+    """The request waited, then somebody gave the connection back."""
+
+
+class WaiterState(Enum):
+    """Where a request is in its life."""
+
+    QUEUED = "queued"
+    """Waits in its key's queue."""
+    SERVED = "served"
+    """A connection is reserved for it, but was not fetched yet."""
+    CLAIMED = "claimed"
+    """It has its connection: the end."""
+    FAILED = "failed"
+    """It was answered by an error: the end."""
+    CANCELLED = "cancelled"
+    """It went away unanswered: the end."""
+
+
+class SlotState(Enum):
+    """Where a connection is in its life."""
+
+    OPENING = "opening"
+    """An attempt is under way."""
+    RESERVED = "reserved"
+    """Given to a request that has not fetched it yet."""
+    LENT = "lent"
+    """In a user's hands."""
+    IDLE = "idle"
+    """Waits for the next request of its key."""
+    CLOSING = "closing"
+    """An aborted attempt whose resources are not yet gone; it still counts."""
+    GONE = "gone"
+    """Closed, or never opened: the end."""
+
+
+WAITER_MOVES: Final[dict[WaiterState, frozenset[WaiterState]]] = {
+    WaiterState.QUEUED: frozenset({WaiterState.SERVED, WaiterState.FAILED, WaiterState.CANCELLED}),
+    # back to QUEUED: the reserved connection died before it was fetched
+    WaiterState.SERVED: frozenset(
+        {WaiterState.CLAIMED, WaiterState.QUEUED, WaiterState.FAILED, WaiterState.CANCELLED}
+    ),
+    WaiterState.CLAIMED: frozenset(),
+    WaiterState.FAILED: frozenset(),
+    WaiterState.CANCELLED: frozenset(),
+}
+
+SLOT_MOVES: Final[dict[SlotState, frozenset[SlotState]]] = {
+    SlotState.OPENING: frozenset({SlotState.RESERVED, SlotState.IDLE, SlotState.CLOSING, SlotState.GONE}),
+    # RESERVED to RESERVED: its request went away and the next one has it
+    SlotState.RESERVED: frozenset({SlotState.LENT, SlotState.RESERVED, SlotState.IDLE, SlotState.GONE}),
+    SlotState.LENT: frozenset({SlotState.RESERVED, SlotState.IDLE, SlotState.GONE}),
+    SlotState.IDLE: frozenset({SlotState.RESERVED, SlotState.GONE}),
+    SlotState.CLOSING: frozenset({SlotState.GONE}),
+    SlotState.GONE: frozenset(),
+}
+
+
+class CloseReason(StrEnum):
+    """Why a connection was closed; the keys of ``stats().closed``."""
+
+    EXPIRED = "expired"
+    """Idle for `keep_alive` (or `keep_for`) seconds."""
+    EVICTED = "evicted"
+    """Made room for a request that needed its place."""
+    PEER = "peer"
+    """The peer closed it while it was idle, or had done so when it was given back."""
+    UNREAD = "unread"
+    """It held bytes that nobody asked for."""
+    DISCARDED = "discarded"
+    """Its user closed it, or left its block by an exception."""
+    DROPPED = "dropped"
+    """Its handle was garbage-collected in use."""
+    BUSY = "busy"
+    """Given back while a task was inside its receive or send, or after an error or send_eof."""
+    LIFETIME = "lifetime"
+    """Reached `max_lifetime`."""
+    USES = "uses"
+    """Reached `max_uses`."""
+    LIMIT = "limit"
+    """The limits were lowered below what was open."""
+    SHUTDOWN = "shutdown"
+    """The manager ended."""
+
+
+class Phase(StrEnum):
+    """What a request or an attempt was doing; `AllocateError.function` has one of these values."""
+
+    QUEUE = "queue"
+    RESOLVE = "resolve"
+    BIND = "bind"
+    CONNECT = "connect"
+    TLS = "tls"
+
+
+class Failure(Enum):
+    """Why a request failed."""
+
+    TIMEOUT = "timeout"
+    """Its own timeout ran out."""
+    ATTEMPT = "attempt"
+    """An attempt of its key failed and it was the oldest in line."""
+    CONNECT_TIMEOUT = "connect_timeout"
+    """The same, since the attempt took longer than `connect_timeout`."""
+    SHUTDOWN = "shutdown"
+    """The manager ended."""
+
+
+class Do(Enum):
+    """What the shell is asked to do, in this order, after an input."""
+
+    OPEN = "open"
+    """Start the attempt of this slot."""
+    ABORT = "abort"
+    """Give this attempt up; answer with `aborted` when its resources are gone."""
+    CLOSE = "close"
+    """Close this slot's link now."""
+    WAKE = "wake"
+    """This waiter's state has changed: wake whoever awaits it."""
+    TELL = "tell"
+    """Tell the observer this event; only asked for when there is one."""
+
+
+class IllegalMove(RuntimeError):
+    """An input that the machine's table does not allow in the present state: a bug in the caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds of one pool. Numbers of seconds are floats, `NEVER` means unlimited."""
+
+    max_per_host: int = 4
+    max_open: int = 128
+    keep_alive: float = 15.0
+    connect_timeout: float = NEVER
+    max_waiting: float = NEVER
+    max_uses: float = NEVER
+    spare_for: float = 10.0
