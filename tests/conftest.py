@@ -1,0 +1,115 @@
+"""The three loops, the leak check, and the servers that tests use."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import uvloop
+
+from tests.support import Authority, HttpOrigin, Lines, Server, Silent
+from tests.support.leaks import LoopWatch, descriptors, left_threads, threads
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
+        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
+        pytest.param(("trio", {}), id="trio"),
+    ]
+)
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    backend: tuple[str, dict[str, Any]] = request.param
+    return backend
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_up() -> None:
+    """Let libuv make its pipe for signals, one for the whole process, before any test is checked."""
+    uvloop.new_event_loop().close()
+
+
+@pytest.fixture(autouse=True)
+def leak_check(warm_up: None) -> Iterator[None]:
+    """Fail a test that leaves a descriptor or a thread; the first fixture set up, so the last to end."""
+    descriptors_before, threads_before = descriptors(), threads()
+    yield
+    left = left_threads(threads_before)
+    assert not left, f"threads left: {left}"
+    leaked = sorted(descriptors() - descriptors_before)
+    assert not leaked, f"descriptors left: {leaked}"
+
+
+@pytest.fixture(autouse=True)
+def loop_leak_check(leak_check: None, request: pytest.FixtureRequest) -> None:
+    """Check an async test's loop too; set up after `leak_check`, so that the loop is closed before that."""
+    if "anyio_backend" in request.fixturenames:
+        request.getfixturevalue("loop_watch")
+
+
+@pytest.fixture
+async def loop_watch(anyio_backend: object) -> AsyncIterator[None]:
+    watch = LoopWatch()
+    yield
+    left = await watch.verdict()
+    assert not left, f"left on the loop: {left}"
+
+
+@pytest.fixture(scope="session")
+def ca() -> Authority:
+    return Authority()
+
+
+@pytest.fixture(scope="session")
+def client_context(ca: Authority) -> ssl.SSLContext:
+    return ca.client()
+
+
+@pytest.fixture
+def echo_server() -> Iterator[Server]:
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def line_server() -> Iterator[Server]:
+    with Server(Lines()) as server:
+        yield server
+
+
+@pytest.fixture
+def silent_server() -> Iterator[Server]:
+    with Server(Silent()) as server:
+        yield server
+
+
+@pytest.fixture
+def http_server() -> Iterator[Server]:
+    with Server(HttpOrigin()) as server:
+        yield server
+
+
+@pytest.fixture
+def tls_server(ca: Authority) -> Iterator[Server]:
+    """Echo over TLS 1.3, with session tickets."""
+    with Server(tls=ca.server()) as server:
+        yield server
+
+
+@pytest.fixture
+def tls12_server(ca: Authority) -> Iterator[Server]:
+    """Echo over TLS 1.2."""
+    with Server(tls=ca.server(version=ssl.TLSVersion.TLSv1_2)) as server:
+        yield server
+
+
+@pytest.fixture
+def unix_server(tmp_path: Path) -> Iterator[Server]:
+    """Echo on a Unix socket; its path is ``server.host``."""
+    with Server(path=tmp_path / "echo.sock") as server:
+        yield server

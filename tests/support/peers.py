@@ -1,0 +1,104 @@
+"""Programs that tests talk to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin:/sbin"
+
+
+def require_peer(name: str) -> str:
+    """Give the path of an installed program.
+
+    Without it the test is skipped, but fails where REQUIRE_PEERS=1 promises that nothing is missing.
+    """
+    found = shutil.which(name, path=_SBIN)
+    if found is not None:
+        return found
+    if os.environ.get("REQUIRE_PEERS") == "1":
+        pytest.fail(f"{name} is not installed, though REQUIRE_PEERS=1 is set")
+    pytest.skip(f"needs {name}, which is not installed")
+
+
+_NGINX = """
+{user}daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+worker_processes 1;
+events {{ worker_connections 256; }}
+http {{
+    access_log {folder}/access.log combined buffer=4k flush=1s;
+    client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
+    uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
+    keepalive_timeout 30s;
+    keepalive_requests {requests};
+    server {{
+        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{tls_port} ssl;
+        ssl_certificate {pair};
+        ssl_certificate_key {pair};
+        root {folder}/www;
+        location = /close {{ keepalive_timeout 0; return 200 "closed\\n"; }}
+    }}
+}}
+"""
+
+
+class Nginx:
+    """A running nginx: ``port`` speaks HTTP, ``tls_port`` HTTPS, files come from ``www``."""
+
+    def __init__(self, port: int, tls_port: int, www: Path) -> None:
+        self.port = port
+        self.tls_port = tls_port
+        self.www = www
+
+
+@contextmanager
+def nginx(folder: Path, pair: Path, *, requests: int = 1000) -> Iterator[Nginx]:
+    """Run nginx in ``folder`` with the certificate ``pair``; it closes after so many requests each."""
+    program = require_peer("nginx")
+    www = folder / "www"
+    www.mkdir()
+    (www / "index.html").write_text("<p>hello</p>\n")
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        port, tls_port = (sock.getsockname()[1] for sock in listeners)
+        config = folder / "nginx.conf"
+        config.write_text(
+            _NGINX.format(
+                user="user root;\n" if os.geteuid() == 0 else "",  # others may not enter pytest's folders
+                folder=folder,
+                requests=requests,
+                port=port,
+                tls_port=tls_port,
+                pair=pair,
+            )
+        )
+        numbers = [sock.fileno() for sock in listeners]
+        # nginx takes over listening sockets named by NGINX (its way to upgrade in place). So the ports cannot
+        # be taken by somebody else, and connections wait in the kernel's queue until it is up.
+        process = subprocess.Popen(
+            [program, "-p", folder, "-c", config, "-e", folder / "error.log"],
+            env={**os.environ, "NGINX": "".join(f"{number};" for number in numbers)},
+            pass_fds=numbers,
+            stdin=subprocess.DEVNULL,
+        )
+        for sock in listeners:
+            sock.close()
+        try:
+            yield Nginx(port, tls_port, www)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(10)
