@@ -1,0 +1,69 @@
+"""keepalive itself, by its public API only."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.contenders.base import REQUEST, Contender, load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Keepalive(Contender):
+    name = "keepalive"
+    plays = (
+        "warm", "exchange-1", "exchange-64", "contention", "keys",
+        "cold-tcp", "cold-tls", "cold-resumed", "watch",
+    )  # fmt: skip
+    loops = ("asyncio", "uvloop", "trio")
+    needs = ("keepalive",)
+
+    async def start(self) -> None:
+        keepalive = load("keepalive")
+        connectors = None
+        if self.shape.scheme == "https":
+            connectors = {"https": keepalive.TLSConnector(ssl_context=self.client_context())}
+        self.stack = AsyncExitStack()
+        self.manager: Any = await self.stack.enter_async_context(
+            keepalive.ConnectionManager(
+                max_per_host=self.shape.limit,
+                max_open=self.shape.total,
+                keep_alive=3600,
+                connectors=connectors,
+            )
+        )
+
+    async def stop(self) -> None:
+        await self.stack.aclose()
+
+    async def cycles(self, addrs: Sequence[str]) -> None:
+        allocate, port = self.manager.allocate, self.shape.port
+        for addr in addrs:
+            conn = await allocate("http", addr, port)
+            conn.release()
+
+    async def hold(self) -> None:
+        async with await self.manager.allocate("http", self.shape.addr, self.shape.port):
+            await self.runtime.pause()
+
+    async def talk(self, conn: Any) -> None:
+        await conn.send(REQUEST)
+        missing = self.site.reply_size
+        while missing > 0:
+            missing -= len(await conn.receive())
+
+    async def exchange(self) -> None:
+        async with await self.manager.allocate("http", self.shape.addr, self.shape.port) as conn:
+            await conn.send(REQUEST)
+            missing = self.site.reply_size
+            while missing > 0:
+                missing -= len(await conn.receive())
+
+    async def connect(self, talk: bool) -> None:
+        shape = self.shape
+        conn = await self.manager.allocate(shape.scheme, shape.addr, shape.port)
+        if talk:
+            await self.talk(conn)
+        await conn.aclose()

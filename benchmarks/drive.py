@@ -1,0 +1,252 @@
+"""The workloads: what the measuring process does with its contender."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import socket
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.runtimes import settle
+from benchmarks.spec import Figures, Order, Shape, loopback
+
+if TYPE_CHECKING:
+    from benchmarks.contenders.base import Contender
+
+BATCHES = 5
+TASKS = 64
+WATCHED_EXCHANGES = 40 * TASKS
+US = 1e6
+
+Batch = Callable[[int], Awaitable[None]]
+
+
+def shape_for(order: Order) -> Shape:
+    site, name = order.site, order.workload
+    if name in ("keys", "watch"):
+        return Shape(loopback(0), site.hold_port, total=max(order.points) + 64)
+    ports = {"cold-tls": site.tls_port, "cold-resumed": site.ticket_port}
+    if name in ports:
+        return Shape("127.0.0.1", ports[name], scheme="https")
+    return Shape("127.0.0.1", site.port)
+
+
+async def timed(batch: Batch, count: int) -> float:
+    start = time.perf_counter()
+    await batch(count)
+    return time.perf_counter() - start
+
+
+async def steady(batch: Batch, budget: float) -> float:
+    """Find a batch size by doubling, then give the median of some batches, in microseconds a piece."""
+    count, took = 1, await timed(batch, 1)
+    took = await timed(batch, 1)  # the first one may have opened a connection
+    while took < budget / 25:
+        count *= 2
+        took = await timed(batch, count)
+    count = max(1, int(count * budget / BATCHES / took))
+    settle()
+    pieces: list[float] = []
+    end = time.perf_counter() + 2 * budget
+    while len(pieces) < BATCHES and (len(pieces) < 1 or time.perf_counter() < end):
+        pieces.append(await timed(batch, count) / count)
+    return statistics.median(pieces) * US
+
+
+async def warm(contender: Contender, order: Order) -> Figures:
+    addr = contender.shape.addr
+    await contender.prepare([addr])
+
+    async def batch(count: int) -> None:
+        await contender.cycles([addr] * count)
+
+    return {0: {"time": await steady(batch, order.budget)}}
+
+
+async def exchange_1(contender: Contender, order: Order) -> Figures:
+    async def batch(count: int) -> None:
+        exchange = contender.exchange
+        for _ in range(count):
+            await exchange()
+
+    return {0: {"time": await steady(batch, order.budget)}}
+
+
+class Crowd:
+    """Tasks that share one budget of exchanges, so that a starved one holds nobody up but shows."""
+
+    def __init__(self, contender: Contender) -> None:
+        self.contender = contender
+        self.left = 0
+        self.waits: list[float] = []
+        self.shares: list[int] = []
+
+    async def batch(self, count: int) -> None:
+        self.left = count
+        await self.contender.runtime.together(self.work, TASKS)
+
+    async def work(self) -> None:
+        exchange = self.contender.exchange
+        while self.left > 0:
+            self.left -= 1
+            await exchange()
+
+    async def watched(self, count: int) -> None:
+        self.left = count
+        await self.contender.runtime.together(self.watched_work, TASKS)
+
+    async def watched_work(self) -> None:
+        share = 0
+        now = time.perf_counter
+        while self.left > 0:
+            self.left -= 1
+            start = now()
+            await self.contender.exchange()
+            self.waits.append(now() - start)
+            share += 1
+        self.shares.append(share)
+
+    def starved(self) -> int:
+        """Count the tasks that had less than a tenth of their share."""
+        fair = sum(self.shares) / len(self.shares)
+        return sum(share < fair / 10 for share in self.shares)
+
+
+async def exchange_64(contender: Contender, order: Order) -> Figures:
+    crowd = Crowd(contender)
+    # Fewer exchanges than tasks would measure the start of tasks.
+    await crowd.batch(TASKS)
+    cost = await steady(lambda count: crowd.batch(count * TASKS), order.budget) / TASKS
+    await crowd.watched(WATCHED_EXCHANGES)
+    mean = statistics.fmean(crowd.waits)
+    longest = max(crowd.waits)
+    return {
+        0: {
+            "time": cost,
+            "mean_wait": mean * US,
+            "longest_wait": longest * US,
+            "longest/mean": longest / mean,
+            "starved": crowd.starved(),
+        }
+    }
+
+
+def affordable(order: Order, done: Figures, point: int) -> bool:
+    """Tell whether the next point of a series fits the patience, going by how the cost grew so far."""
+    known = sorted(done)
+    if not known:
+        return True
+    last = known[-1]
+    growth: float = 1.0
+    if len(known) > 1:
+        before = known[-2]
+        growth = math.log(done[last]["time"] / done[before]["time"]) / math.log(last / before)
+    cost = done[last]["time"] * (point / last) ** min(max(growth, 0.0), 1.2)
+    return bool(cost * point / US < order.patience)
+
+
+async def contention(contender: Contender, order: Order) -> Figures:
+    await contender.prepare([contender.shape.addr])
+    together = contender.runtime.together
+    await together(contender.hold, contender.shape.limit)
+    figures: Figures = {}
+    for point in order.points:
+        if not affordable(order, figures, point):
+            break
+        pieces: list[float] = []
+        while len(pieces) < BATCHES and (len(pieces) < 1 or sum(pieces) < order.budget):
+            settle()
+            start = time.perf_counter()
+            await together(contender.hold, point)
+            pieces.append(time.perf_counter() - start)
+        figures[point] = {"time": statistics.median(pieces) / point * US}
+    return figures
+
+
+async def keys(contender: Contender, order: Order) -> Figures:
+    figures: Figures = {}
+    addrs: list[str] = []
+    for point in order.points:
+        if not affordable(order, figures, point):
+            break
+        new = [loopback(index) for index in range(len(addrs), point)]
+        addrs += new
+        await contender.prepare(addrs if not contender.opens_sockets else new)
+        settle()
+        before = resident()
+        await contender.cycles(new)
+        settle()
+        grown = resident() - before
+        endless = cycle(addrs)
+
+        async def batch(count: int, endless: cycle[str] = endless) -> None:
+            await contender.cycles(list(islice(endless, count)))
+
+        figures[point] = {"time": await steady(batch, order.budget)}
+        if contender.opens_sockets and len(new) >= 500:
+            figures[point]["bytes"] = grown / len(new)
+    return figures
+
+
+async def cold(contender: Contender, order: Order) -> Figures:
+    talk = order.workload == "cold-resumed"
+
+    async def batch(count: int) -> None:
+        connect = contender.connect
+        for _ in range(count):
+            await connect(talk)
+
+    return {0: {"time": await steady(batch, order.budget)}}
+
+
+async def watch(contender: Contender, order: Order) -> Figures:
+    point = order.points[0]
+    count = min(point, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 256)
+    addrs = [loopback(index) for index in range(count)]
+    await contender.prepare(addrs)
+    await contender.cycles(addrs)
+    settle()
+    sleep = contender.runtime.sleep
+    await sleep(0.3)
+    cpu, start = time.process_time(), time.perf_counter()
+    await sleep(1.0)
+    idle = (time.process_time() - cpu) / (time.perf_counter() - start)
+    with socket.create_connection(("127.0.0.1", order.site.control_port)) as control:
+        control.sendall(f"close {count // 10}\n".encode())
+        await sleep(0.7)
+        control.sendall(b"tell\n")
+        seen = json.loads(control.makefile().readline())
+    figures = {
+        "connections": count,
+        "asked": count // 10,
+        "closed": len(seen),
+        "idle_cpu_percent": idle * 100,
+    }
+    if len(seen) == count // 10:
+        figures["time"] = max(seen) * 1e3
+        figures["median_ms"] = statistics.median(seen) * 1e3
+    return {point: figures}
+
+
+def resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+DRIVERS: dict[str, Callable[[Contender, Order], Awaitable[Figures]]] = {
+    "warm": warm,
+    "exchange-1": exchange_1,
+    "exchange-64": exchange_64,
+    "contention": contention,
+    "keys": keys,
+    "cold-tcp": cold,
+    "cold-tls": cold,
+    "cold-resumed": cold,
+    "watch": watch,
+}

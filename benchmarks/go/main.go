@@ -1,0 +1,182 @@
+// Go's net/http over the same workloads.  Usage: main WORKLOAD ADDR:PORT BUDGET CA_FILE
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"sort"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	batches = 5
+	tasks   = 64
+	watched = 40 * tasks
+)
+
+func check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// steady finds a batch size by doubling and gives the median of some batches, in microseconds a piece.
+func steady(batch func(int), budget time.Duration) float64 {
+	timed := func(n int) time.Duration {
+		start := time.Now()
+		batch(n)
+		return time.Since(start)
+	}
+	n := 1
+	timed(n)
+	took := timed(n)
+	for took < budget/25 {
+		n *= 2
+		took = timed(n)
+	}
+	n = int(float64(n) * float64(budget) / batches / float64(took))
+	if n < 1 {
+		n = 1
+	}
+	runtime.GC()
+	pieces := make([]float64, batches)
+	for i := range pieces {
+		pieces[i] = timed(n).Seconds() / float64(n) * 1e6
+	}
+	sort.Float64s(pieces)
+	return pieces[batches/2]
+}
+
+func exchange(client *http.Client, url string) {
+	reply, err := client.Get(url)
+	check(err)
+	_, err = io.Copy(io.Discard, reply.Body)
+	check(err)
+	reply.Body.Close()
+}
+
+// crowd has many goroutines share one budget of exchanges; seen, if given, is told each one's waits.
+func crowd(count int, client *http.Client, url string, seen func([]float64)) {
+	left := int64(count)
+	var all sync.WaitGroup
+	all.Add(tasks)
+	for i := 0; i < tasks; i++ {
+		go func() {
+			defer all.Done()
+			var waits []float64
+			for atomic.AddInt64(&left, -1) >= 0 {
+				start := time.Now()
+				exchange(client, url)
+				if seen != nil {
+					waits = append(waits, time.Since(start).Seconds()*1e6)
+				}
+			}
+			if seen != nil {
+				seen(waits)
+			}
+		}()
+	}
+	all.Wait()
+}
+
+func exchange64(client *http.Client, url string, budget time.Duration) map[string]float64 {
+	crowd(tasks, client, url, nil)
+	cost := steady(func(n int) { crowd(n*tasks, client, url, nil) }, budget) / tasks
+	var lock sync.Mutex
+	var sum, longest float64
+	var count, starved int
+	crowd(watched, client, url, func(waits []float64) {
+		lock.Lock()
+		defer lock.Unlock()
+		for _, wait := range waits {
+			sum += wait
+			count++
+			if wait > longest {
+				longest = wait
+			}
+		}
+		if len(waits) < watched/tasks/10 {
+			starved++
+		}
+	})
+	mean := sum / float64(count)
+	return map[string]float64{
+		"time": cost, "mean_wait": mean, "longest_wait": longest,
+		"longest/mean": longest / mean, "starved": float64(starved),
+	}
+}
+
+func verifying(caFile string, resume bool) *tls.Config {
+	roots := x509.NewCertPool()
+	pem, err := os.ReadFile(caFile)
+	check(err)
+	roots.AppendCertsFromPEM(pem)
+	config := &tls.Config{RootCAs: roots}
+	if resume {
+		config.ClientSessionCache = tls.NewLRUClientSessionCache(8)
+	}
+	return config
+}
+
+func cold(workload, addr, caFile string, budget time.Duration) float64 {
+	if workload == "cold-tcp" {
+		return steady(func(n int) {
+			for i := 0; i < n; i++ {
+				conn, err := net.Dial("tcp", addr)
+				check(err)
+				conn.Close()
+			}
+		}, budget)
+	}
+	config := verifying(caFile, workload == "cold-resumed")
+	buffer := make([]byte, 65536)
+	return steady(func(n int) {
+		for i := 0; i < n; i++ {
+			conn, err := tls.Dial("tcp", addr, config)
+			check(err)
+			if workload == "cold-resumed" {
+				_, err = conn.Write([]byte("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+				check(err)
+				_, err = conn.Read(buffer)
+				check(err)
+			}
+			conn.Close()
+		}
+	}, budget)
+}
+
+func main() {
+	workload, addr := os.Args[1], os.Args[2]
+	seconds, err := strconv.ParseFloat(os.Args[3], 64)
+	check(err)
+	budget := time.Duration(seconds * float64(time.Second))
+	transport := &http.Transport{MaxConnsPerHost: 8, MaxIdleConnsPerHost: 8, DisableCompression: true}
+	client := &http.Client{Transport: transport}
+	url := "http://" + addr + "/"
+	var metrics map[string]float64
+	switch workload {
+	case "exchange-1":
+		cost := steady(func(n int) {
+			for i := 0; i < n; i++ {
+				exchange(client, url)
+			}
+		}, budget)
+		metrics = map[string]float64{"time": cost}
+	case "exchange-64":
+		metrics = exchange64(client, url, budget)
+	default:
+		metrics = map[string]float64{"time": cold(workload, addr, os.Args[4], budget)}
+	}
+	check(json.NewEncoder(os.Stdout).Encode(map[string]any{"0": metrics}))
+}

@@ -1,0 +1,127 @@
+"""What is measured, and what keepalive is to reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KEEPALIVE = ("keepalive:asyncio", "keepalive:uvloop", "keepalive:trio")
+AIOHTTP = ("aiohttp:asyncio", "aiohttp:uvloop")
+
+
+@dataclass(frozen=True)
+class Workload:
+    name: str
+    title: str
+    what: str
+    # The ratios' denominator: the first of these that was measured, at each point.
+    floors: tuple[str, ...]
+    points: tuple[int, ...] = (0,)
+    quick_points: tuple[int, ...] = (0,)
+    axis: str = ""
+    unit: str = "µs"
+    rounds: int = 5
+    budget: float = 0.3
+    needs_tls: bool = False
+    log: bool = False
+    # Further metrics worth a column: name, heading, divisor, decimals.
+    extras: tuple[tuple[str, str, float, int], ...] = ()
+
+
+WORKLOADS = (
+    Workload(
+        "warm", "Warm cycle", "allocate, await, release: one warm connection, one task",
+        floors=("dict+deque", "futures floor:asyncio"), log=True,
+    ),
+    Workload(
+        "exchange-1", "Exchange, 1 task", "GET of 13 bytes over a pooled connection, one task",
+        floors=("loop.sock_*:asyncio", "blocking socket"),
+    ),
+    Workload(
+        "exchange-64", "Exchange, 64 tasks on 8 connections", "GET of 13 bytes, time per exchange",
+        floors=("wrk", "asyncio Protocol:uvloop", "loop.sock_*:asyncio"), log=True,
+        extras=(("longest/mean", "longest wait / mean", 1, 1), ("starved", "starved of 64", 1, 0)),
+    ),
+    Workload(
+        "contention", "Contention", "N tasks want one of 8 connections; time per task, its start included",
+        floors=("futures floor:asyncio",), points=(100, 1_000, 10_000, 50_000), quick_points=(100, 1_000),
+        axis="N", rounds=3, log=True,
+    ),
+    Workload(
+        "keys", "Many keys", "warm cycle over K keys in turn, one idle connection each",
+        floors=("futures floor:asyncio",), points=(1, 10, 100, 1_000, 4_000), quick_points=(1, 10, 1_000),
+        axis="K", rounds=3, budget=0.15, log=True,
+        extras=(("bytes", "KB per idle connection", 1024, 1),),
+    ),
+    Workload(
+        "cold-tcp", "Cold connect, TCP", "open and close",
+        floors=("loop.sock_*:asyncio", "blocking socket"),
+    ),
+    Workload(
+        "cold-tls", "Cold connect, TLS 1.3", "open and close, full handshake",
+        floors=("blocking socket",), needs_tls=True,
+    ),
+    Workload(
+        "cold-resumed", "Cold connect, TLS 1.3 with tickets",
+        "open, one exchange, close; the server hands out tickets",
+        floors=("blocking socket",), needs_tls=True,
+    ),
+    Workload(
+        "watch", "Watch", "a tenth of 10,000 idle connections is closed by the peer: until all are closed",
+        floors=("idle transports:asyncio",), points=(10_000,), quick_points=(1_000,), unit="ms", rounds=2,
+        extras=(("closed", "noticed", 1, 0), ("idle_cpu_percent", "CPU while idle, %", 1, 2)),
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Says that a contender's metric stays within a factor of the best of some others', or of a number."""
+
+    workload: str
+    contenders: tuple[str, ...]
+    factor: float
+    of: tuple[str, ...] = ()
+    metric: str = "time"
+    text: str = ""
+    # Compare the last point with the first one of the same contender.
+    growth: bool = False
+
+
+GOALS = (
+    Goal("warm", KEEPALIVE, 0.5, of=AIOHTTP, text="half of aiohttp's time"),
+    Goal("exchange-1", ("keepalive:asyncio",), 1.2, of=("loop.sock_*:asyncio",)),
+    Goal("exchange-1", ("keepalive:uvloop",), 1.2, of=("loop.sock_*:uvloop",)),
+    Goal("exchange-1", ("keepalive:trio",), 1.4, of=("keepalive:asyncio",)),
+    Goal("exchange-64", ("keepalive:uvloop",), 1.0, of=("Go net/http",)),
+    Goal("exchange-64", ("keepalive:asyncio",), 1.2, of=("Go net/http",)),
+    Goal("exchange-64", ("keepalive:trio",), 1.5, of=("Go net/http",)),
+    Goal("exchange-64", KEEPALIVE, 2.0, metric="longest/mean", text="longest wait at most twice the mean"),
+    Goal("exchange-64", KEEPALIVE, 0.0, metric="starved", text="no task starves"),
+    Goal("contention", ("keepalive:asyncio",), 1.6, of=("futures floor:asyncio",)),
+    Goal("contention", ("keepalive:uvloop",), 1.6, of=("futures floor:uvloop",)),
+    Goal("contention", ("keepalive:trio",), 1.6, of=("futures floor:trio",)),
+    Goal("contention", ("keepalive:asyncio",), 1.0, of=("futures floor:asyncio",), growth=True),
+    Goal("contention", ("keepalive:uvloop",), 1.0, of=("futures floor:uvloop",), growth=True),
+    Goal("contention", ("keepalive:trio",), 1.0, of=("futures floor:trio",), growth=True),
+    # A key that is not in the processor's cache costs every pool something; the floor shows how much.
+    Goal("keys", KEEPALIVE, 1.0, of=("futures floor:asyncio",), growth=True, text="as flat as the floor"),
+    Goal("keys", KEEPALIVE, 2560, metric="bytes", text="at most 2.5 KB per idle connection"),
+    Goal("cold-tcp", ("keepalive:asyncio",), 1.25, of=("loop.sock_*:asyncio",)),
+    Goal("cold-tcp", ("keepalive:uvloop",), 1.25, of=("loop.sock_*:uvloop",)),
+    Goal("cold-tcp", ("keepalive:trio",), 1.25, of=("loop.sock_*:trio",)),
+    Goal("cold-tls", KEEPALIVE, 1.15, of=("blocking socket",)),
+    Goal("cold-resumed", KEEPALIVE, 0.9,
+         of=(*AIOHTTP, "httpcore2:asyncio", "anyio stream:asyncio", "anyio stream:trio"),
+         text="clearly below every Python peer"),
+    Goal("watch", KEEPALIVE, 100.0, text="closed within 100 ms"),
+    Goal("watch", KEEPALIVE, 0.5, metric="idle_cpu_percent", text="no cost while nothing happens"),
+)  # fmt: skip
+
+
+def choose(names: list[str]) -> list[Workload]:
+    known = {workload.name for workload in WORKLOADS}
+    if unknown := set(names) - known:
+        raise ValueError(
+            f"no such workload: {', '.join(sorted(unknown))} (known: {', '.join(sorted(known))})"
+        )
+    return [workload for workload in WORKLOADS if not names or workload.name in names]
