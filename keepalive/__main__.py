@@ -1,0 +1,25 @@
+"""The command line: ``keepalive`` or ``python -m keepalive``."""
+
+from __future__ import annotations
+
+import sys
+
+_EXTRA = frozenset({"click", "httptools", "rich"})
+
+
+def main() -> None:
+    """Run the command line; what it needs beyond the library comes with the ``cli`` extra."""
+    try:
+        from keepalive._cli.app import cli
+    except ModuleNotFoundError as exc:
+        missing = (exc.name or "").partition(".")[0]
+        if missing not in _EXTRA:
+            raise
+        sys.exit(f"keepalive: {missing} is missing; install it with: pip install 'keepalive-manager[cli]'")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    cli(prog_name="keepalive")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import click
+
+from keepalive._cli.demo import Demo
+from keepalive._cli.get import Get, Plan
+from keepalive._cli.loops import backend_option, run
+from keepalive._cli.target import BadURL, Target, parse
+
+
+class Finite(click.FloatRange):
+    """A range of numbers without "inf" and "nan"."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it as click's own type does, and then look closer."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+class UsageProblem(click.ClickException):
+    """Wrong input; told in one line, without the usage text."""
+
+    exit_code = 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="keepalive-manager", prog_name="keepalive")
+def cli() -> None:
+    """Show a connection manager at work, on an embedded server or on real URLs."""
+
+
+@cli.command()
+@click.option(
+    "--requests", type=click.IntRange(min=1), default=300, show_default=True, help="How many GETs to send."
+)
+@click.option(
+    "--setup-delay",
+    type=Finite(min=0, max=1000),
+    default=30.0,
+    show_default=True,
+    metavar="MS",
+    help="Milliseconds that opening a connection costs, simulated by the origin.",
+)
+@backend_option
+def demo(requests: int, setup_delay: float, backend: str) -> None:
+    """Show the manager at work on an embedded origin server.
+
+    The same GETs run twice under the same limits: with connections reused, and with a new one for each.
+    """
+    job = Demo(requests, setup_delay / 1000)
+    job.print_intro()
+    code = run(backend, job.run)
+    if code:
+        click.echo("Interrupted.", err=True)
+        sys.exit(code)
+    if not job.print_table():
+        raise click.ClickException("a limit was exceeded; please report this")
+
+
+@cli.command()
+@click.argument("urls", metavar="URL...", nargs=-1, required=True)
+@click.option(
+    "-n", "times", type=click.IntRange(min=1), default=1, show_default=True, help="GETs for each URL."
+)
+@click.option(
+    "-c", "concurrency", type=click.IntRange(min=1), default=4, show_default=True, help="GETs at a time."
+)
+@click.option(
+    "--max-per-host",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Connections for each host at most.  [default: as many as -c]",
+)
+@click.option(
+    "--timeout",
+    type=Finite(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For one GET, from waiting for a connection to the last byte.",
+)
+@click.option("--insecure", is_flag=True, help="Do not verify TLS certificates.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@backend_option
+def get(
+    urls: tuple[str, ...],
+    times: int,
+    concurrency: int,
+    max_per_host: int | None,
+    timeout: float,
+    insecure: bool,
+    as_json: bool,
+    backend: str,
+) -> None:
+    """Fetch URLs (http, https) through one manager and count what it saved.
+
+    Bodies are read and thrown away; redirects are counted, not followed. The exit code is 1 if a GET got
+    no answer, whatever the status of the others.
+    """
+    targets = _parse_all(urls)
+    job = Get(Plan(targets, times, concurrency, max_per_host or concurrency, timeout, insecure))
+    code = run(backend, job.run)
+    for line in job.error_lines():
+        click.echo(f"Error: {line}", err=True)
+    if code:
+        click.echo(f"Interrupted after {job.tally.done} of {job.tally.wanted} requests.", err=True)
+    if as_json:
+        click.echo(job.as_json())
+    elif job.tally.latencies:
+        job.print_table()
+    sys.exit(code or (1 if job.tally.errors else 0))
+
+
+def _parse_all(urls: tuple[str, ...]) -> list[Target]:
+    try:
+        return [parse(url) for url in urls]
+    except BadURL as exc:
+        raise UsageProblem(str(exc)) from exc
