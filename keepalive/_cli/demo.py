@@ -20,7 +20,9 @@ from keepalive._cli.origin import Origin
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from keepalive import Stats
+    from keepalive import KeyStats, Stats
+
+    Progressed = Callable[[int, Stats], None]
 
 HOSTS = 3
 PER_HOST = 4
@@ -55,9 +57,7 @@ class Pass:
     :param progress: called with the port and the manager's numbers after each answer
     """
 
-    def __init__(
-        self, origin: Origin, ports: Sequence[int], progress: Callable[[int, Stats], None], *, reuse: bool
-    ) -> None:
+    def __init__(self, origin: Origin, ports: Sequence[int], progress: Progressed, *, reuse: bool) -> None:
         self._origin = origin
         self._jobs = iter(ports)
         self._progress = progress
@@ -165,21 +165,23 @@ _ROWS: tuple[tuple[str, Callable[[Result], str]], ...] = (
 )
 
 
-def _note(stats: Stats) -> str:
+def _note(stats: KeyStats) -> str:
     return f"open {stats.open:2}  idle {stats.idle:2}  waiting {stats.waiting:2}"
 
 
-def _bars_by_host(bars: Progress, ports: Sequence[int]) -> Callable[[int, Stats], None]:
+def _bars_by_host(bars: Progress, ports: Sequence[int]) -> Progressed:
     counts = Counter(ports)
     by_port = {port: bars.add_task(f"{_HOST}:{port}", total=counts[port], note="") for port in sorted(counts)}
 
     def advance(port: int, stats: Stats) -> None:
-        bars.update(by_port[port], advance=1, note=_note(stats))
+        bars.advance(by_port[port])
+        for key, numbers in stats.keys.items():
+            bars.update(by_port[key.port], note=_note(numbers))
 
     return advance
 
 
-def _bar_for_all(bars: Progress, ports: Sequence[int]) -> Callable[[int, Stats], None]:
+def _bar_for_all(bars: Progress, ports: Sequence[int]) -> Progressed:
     bar = bars.add_task("opening each time", total=len(ports), note="")
 
     def advance(_port: int, stats: Stats) -> None:

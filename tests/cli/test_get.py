@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from keepalive._cli.get import percentiles
 from tests.support import (
     Greeting,
     HttpOrigin,
@@ -240,3 +241,9 @@ def test_real_nginx(run: Cli, tmp_path: Path, ca: Authority, backend: str) -> No
     # nginx closes after 25 requests on a connection, so some are opened anew, but few.
     assert 150 <= result["handshakes_saved"]["tcp"] < 250 - 50
     assert result["handshakes_saved"]["tls"] >= 80
+
+
+def test_percentiles_are_values_that_occurred() -> None:
+    assert percentiles([]) == {}
+    assert percentiles([3.0]) == {"p50": 3.0, "p90": 3.0, "p99": 3.0, "max": 3.0}
+    assert percentiles([float(n) for n in range(100, 0, -1)]) == {"p50": 50, "p90": 90, "p99": 99, "max": 100}
