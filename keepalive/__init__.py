@@ -1,0 +1,55 @@
+"""Warm connections for every protocol client, on asyncio, uvloop and trio."""
+
+from ._connection import Connection
+from ._connectors import TCPConnector, TLSConnector, UnixConnector
+from ._core._types import CloseReason, Key, Phase, Reuse
+from ._dial import Dial
+from ._io._link import Link
+from ._manager import ConnectionManager
+from ._names import StaticResolver, SystemResolver
+from ._request import Request
+from ._stats import KeyStats, Stats
+from .abc import Connector, Observer, Resolution, Resolver
+from .errors import (
+    AllocateError,
+    AllocateTimeout,
+    ConnectError,
+    KeepaliveError,
+    ManagerClosed,
+    QueueFull,
+    RequestCancelled,
+    ResolveError,
+    TLSError,
+)
+
+__all__ = (
+    "AllocateError",
+    "AllocateTimeout",
+    "CloseReason",
+    "ConnectError",
+    "Connection",
+    "ConnectionManager",
+    "Connector",
+    "Dial",
+    "KeepaliveError",
+    "Key",
+    "KeyStats",
+    "Link",
+    "ManagerClosed",
+    "Observer",
+    "Phase",
+    "QueueFull",
+    "Request",
+    "RequestCancelled",
+    "Resolution",
+    "ResolveError",
+    "Resolver",
+    "Reuse",
+    "StaticResolver",
+    "Stats",
+    "SystemResolver",
+    "TCPConnector",
+    "TLSConnector",
+    "TLSError",
+    "UnixConnector",
+)

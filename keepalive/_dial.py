@@ -1,0 +1,228 @@
+"""One attempt to open a connection: what a connector may do, and how its failures are told."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from anyio import BrokenResourceError
+
+from ._core._types import Phase
+from ._io._link import Link
+from ._io._stream import LinkStream, until_readable, until_writable
+from ._io._tls import TLSLink
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ._core._records import Slot
+    from ._core._types import Key
+    from ._io._poller import Poller
+
+BindAddress = tuple[str, int]
+
+
+class DialFailure(Exception):
+    """Why an attempt failed: the phase, an errno if there is one, and a text."""
+
+    def __init__(self, phase: str, number: int | None, text: str) -> None:
+        super().__init__(phase, number, text)
+        self.phase = phase
+        self.number = number
+        self.text = text
+
+
+class Dial:
+    """One attempt for one key, handed to a `Connector`.
+
+    All that is opened by these methods belongs to the attempt until the connector returns: it is
+    closed when the connector raises or is cancelled.
+
+    :ivar key: what to connect to
+    """
+
+    def __init__(
+        self,
+        slot: Slot,
+        poller: Poller,
+        resolve: Callable[[str], Awaitable[tuple[str, ...]]],
+        resolved: Callable[[Slot], None],
+        bind_address: BindAddress | None,
+    ) -> None:
+        self.key: Key = slot.host.key
+        self._slot = slot
+        self._poller = poller
+        self._resolve = resolve
+        self._resolved = resolved
+        self._bind_address = bind_address
+        self._links: list[Link] = []
+
+    @property
+    def phase(self) -> str:
+        """What the attempt is doing; a request that times out meanwhile tells it."""
+        return self._slot.phase
+
+    @phase.setter
+    def phase(self, phase: str) -> None:
+        self._slot.phase = phase
+
+    async def resolve(self, host: str) -> tuple[str, ...]:
+        """Return the addresses of a host, by the manager's resolver; look-ups of one name are shared."""
+        self.phase = Phase.RESOLVE
+        addresses = await self._resolve(host)
+        self._resolved(self._slot)
+        return addresses
+
+    async def connect_tcp(self, host: str, port: int) -> Link:
+        """Connect to a host; all of its addresses are tried in turn.
+
+        :raises OSError: the error of the first address
+        """
+        addresses = await self.resolve(host)
+        self.phase = Phase.CONNECT
+        first: OSError | None = None
+        for address in addresses:
+            try:
+                return await self._connect_address(address, port)
+            except OSError as exc:
+                first = first or exc
+        assert first is not None, "a resolution has at least one address"
+        raise first
+
+    async def _connect_address(self, address: str, port: int) -> Link:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if self._bind_address is not None:
+                self._bind(sock, family, self._bind_address)
+            target = socket.getaddrinfo(address, port, family, socket.SOCK_STREAM, 0, _NUMERIC)[0][4]
+            return await self._connect(sock, target)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _bind(self, sock: socket.socket, family: int, bind_address: BindAddress) -> None:
+        host, port = bind_address
+        if (":" in host) != (family == socket.AF_INET6):
+            raise DialFailure(Phase.BIND, errno.EAFNOSUPPORT, f"bind_address {host} is of the other family")
+        try:
+            if port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(bind_address)
+        except OSError as exc:
+            raise DialFailure(
+                Phase.BIND, exc.errno, f"bind to {host}:{port}: {os.strerror(exc.errno or 0)}"
+            ) from exc
+
+    async def connect_unix(self, path: str) -> Link:
+        """Connect to a Unix stream socket; a path that starts with NUL names an abstract one."""
+        self._resolved(self._slot)
+        self.phase = Phase.CONNECT
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            return await self._connect(sock, path)
+        except BaseException:
+            sock.close()
+            raise
+
+    async def _connect(self, sock: socket.socket, target: object) -> Link:
+        number = sock.connect_ex(target)  # type: ignore[arg-type]  # any address form of its family
+        link = self.adopt(sock)
+        while number in (errno.EINPROGRESS, errno.EALREADY, errno.EINTR):
+            # On loopback the second look finds the connection made, and spares a turn of the loop.
+            number = sock.connect_ex(target)  # type: ignore[arg-type]  # as above
+            if number in (errno.EINPROGRESS, errno.EALREADY, errno.EINTR):
+                await until_writable(link)
+        if number not in (0, errno.EISCONN):
+            self.give_up(link)
+            raise OSError(number, os.strerror(number))
+        return link
+
+    def adopt(self, sock: socket.socket) -> Link:
+        """Make a link of a connected stream socket of one's own; it is set to non-blocking."""
+        sock.setblocking(False)
+        link = Link(sock, self._poller)
+        self._links.append(link)
+        return link
+
+    def give_up(self, link: Link) -> None:
+        """Close a link of this attempt before its end."""
+        if link in self._links:
+            self._links.remove(link)
+        link.close()
+
+    async def start_tls(
+        self, link: Link, context: ssl.SSLContext, server_hostname: str | None, *, strict: bool = True
+    ) -> TLSLink:
+        """Do a TLS handshake as client over a link, and return the link above it.
+
+        :raises ssl.SSLError: the handshake failed; certificate and name errors too
+        :raises BrokenResourceError: the connection did
+        """
+        self.phase = Phase.TLS
+        sealed = TLSLink(link, context, server_hostname, strict=strict)
+        while not sealed.try_handshake():
+            await (until_writable(link) if sealed.unsent else until_readable(link))
+        return sealed
+
+    def stream(self, link: Link) -> LinkStream:
+        """Return a byte stream over a link, to talk to a proxy for example. It must not read too far."""
+        return LinkStream(link)
+
+    def close(self) -> None:
+        """Close all that the attempt has opened."""
+        for link in self._links:
+            link.close()
+        self._links.clear()
+
+    def keep(self, link: Link) -> None:
+        """Take the finished link out of the attempt's care, and close whatever else there is."""
+        inner = link
+        while isinstance(inner, TLSLink):
+            inner = inner.inner
+        self._links = [other for other in self._links if other is not inner]
+        self.close()
+
+    def failure(self, exc: Exception) -> DialFailure:
+        """Say what an exception of the connector means; it is the failure's ``__cause__``."""
+        if isinstance(exc, DialFailure):
+            return exc
+        cause = exc
+        if isinstance(exc, BrokenResourceError) and isinstance(exc.__cause__, OSError):
+            exc = exc.__cause__
+        number = exc.errno if isinstance(exc, OSError) and not isinstance(exc, ssl.SSLError) else None
+        if isinstance(exc, socket.gaierror):
+            number = None
+        failure = DialFailure(self.phase, number, _text(exc))
+        failure.__cause__ = cause
+        return failure
+
+
+_NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+
+
+def _text(exc: Exception) -> str:
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {exc.verify_message}"
+    if isinstance(exc, ssl.SSLError):
+        return exc.reason or str(exc)
+    if isinstance(exc, OSError) and exc.strerror:
+        return exc.strerror
+    return str(exc) or type(exc).__name__
+
+
+def is_literal(host: str) -> bool:
+    """Say whether this is an IPv4 or IPv6 address (with a zone, maybe) and not a name."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,358 @@
+"""The I/O shell of one manager: carries out what its pool decides, and tells the pool what happens.
+
+Every entry from outside follows one pattern: tell the pool, then `act`. `act` carries out the
+effects in order and moves the timer; it never awaits. Attempts and look-ups run in tasks of their own.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import random
+import weakref
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio import BrokenResourceError, EndOfStream
+
+from ._connection import Connection
+from ._connectors import TCPConnector, TLSConnector, UnixConnector
+from ._core._pool import Pool
+from ._core._records import Slot, Waiter
+from ._core._types import NEVER, CloseReason, Do, SlotState, WaiterState
+from ._dial import Dial, DialFailure
+from ._failures import explain
+from ._io._link import Link
+from ._io._poller import new_poller
+from ._names import Names
+
+if TYPE_CHECKING:
+    from ._core._types import Limits
+    from ._dial import BindAddress
+    from ._runtime import Cancellable, Runtime
+    from .abc import Connector, Observer, Resolver
+
+logger = logging.getLogger("keepalive")
+
+LIFETIME_JITTER = 0.05
+"""A connection's lifetime is up to this part shorter, so that a herd opened at once ends staggered."""
+
+
+class Engine:
+    """All that lives between a manager's entry and its end."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        runtime: Runtime,
+        resolver: Resolver,
+        connectors: dict[str, Connector],
+        *,
+        bind_address: BindAddress | None,
+        max_lifetime: float,
+        reuse_dropped: bool,
+        observer: Observer | None,
+    ) -> None:
+        self.pool = Pool(limits, observed=observer is not None)
+        self.clock = runtime.clock
+        self.here = runtime.here
+        self.park = runtime.park
+        self.poller = new_poller(runtime, self._unread)
+        self.forked = False
+        self._runtime = runtime
+        self._names = Names(resolver, runtime)
+        self._connectors = connectors
+        self._defaults: dict[str, Connector] = {"https": TLSConnector(), "unix": UnixConnector()}
+        self._plain = TCPConnector()
+        self._bind_address = bind_address
+        self._max_lifetime = max_lifetime
+        self._reuse_dropped = reuse_dropped
+        self._observer = observer
+        self._attempts: dict[Slot, Cancellable] = {}
+        self._timer = runtime.timer(self._ring)
+        self.armed = NEVER  # when the timer rings
+        self._acting = False
+        self._orphans: deque[Waiter | Slot] = deque()
+        self._empty: list[anyio.Event] = []
+        _engines.add(self)
+
+    def check_here(self) -> None:
+        """Refuse calls from another event loop or thread."""
+        if not self.here() and not self.forked:
+            msg = "a manager and what it hands out belong to the event loop it was entered in"
+            raise RuntimeError(msg)
+
+    def check_lent(self, conn: object) -> None:
+        """Refuse anything but a lent connection of this manager."""
+        if not isinstance(conn, Connection) or conn._engine is not self:
+            msg = f"{conn!r} is not a connection of this manager"
+            raise ValueError(msg)
+        if conn._link is None or conn._slot.state is not SlotState.LENT:
+            msg = f"{conn!r} is not lent"
+            raise ValueError(msg)
+
+    # -- requests and connections -------------------------------------------------------------------
+
+    def fetch(self, waiter: Waiter, context: object) -> Connection | None:
+        """Hand over what a request has been served with; None if it must (still) wait.
+
+        This is the moment of the hand-out: what the kernel knows of a used connection counts now.
+        """
+        pool = self.pool
+        if waiter.state is WaiterState.SERVED and waiter.slot is not None and waiter.slot.uses:
+            self.poller.harvest()
+        if waiter.state is WaiterState.SERVED:
+            now = self.clock()
+            slot = pool.claim(waiter, now)
+            conn = Connection(self, slot, waiter.reuse, context, now - slot.idle_since)
+            if pool.effects or pool.earliest < self.armed:
+                self.act()
+            return conn
+        if waiter.state is WaiterState.QUEUED:
+            return None
+        raise explain(waiter, pool, context)
+
+    def withdraw(self, waiter: Waiter) -> bool:
+        """Cancel a request; False if it had ended."""
+        if self.forked:
+            return False
+        found = self.pool.cancel(waiter, self.clock())
+        self.act()
+        return found
+
+    def take_back(self, slot: Slot, link: Link, keep_for: float) -> None:
+        """Take a connection back for reuse, if it is fit for that."""
+        if slot.state is not SlotState.LENT:
+            return None
+        reason = link.unfit()
+        if reason is None:
+            self.poller.harvest()
+            reason = link.look()
+        if reason is not None:
+            return self.throw_away(slot, reason)
+        pool = self.pool
+        pool.release(slot, self.clock(), keep_for)
+        if pool.effects or pool.earliest < self.armed:
+            self.act()
+        return None
+
+    def throw_away(self, slot: Slot, reason: CloseReason) -> None:
+        """Close a lent connection."""
+        if slot.state is SlotState.LENT:
+            self.pool.discard(slot, self.clock(), reason)
+            self.act()
+
+    def orphan(self, record: Waiter | Slot) -> None:
+        """Note that nobody holds this any more. Called by finalisers: from any thread, at any moment."""
+        self._orphans.append(record)
+        try:
+            self._runtime.call_soon_threadsafe(self.reap)
+        except RuntimeError:
+            # The loop has ended without the manager: nothing but the descriptor is left to be saved.
+            if isinstance(record, Slot) and record.link is not None:
+                record.link.drop()
+
+    def reap(self) -> None:
+        """Give back what finalisers have left."""
+        while self._orphans and not self.forked:
+            record = self._orphans.popleft()
+            if isinstance(record, Waiter):
+                self.pool.cancel(record, self.clock())
+                self.act()
+            elif record.state is SlotState.LENT:
+                if self._reuse_dropped or not record.link.touched:
+                    self.take_back(record, record.link, NEVER)
+                else:
+                    self.throw_away(record, CloseReason.DROPPED)
+
+    def set_limits(self, max_per_host: float, max_open: float) -> None:
+        """Change the pool's limits."""
+        limits = replace(self.pool.limits, max_per_host=max_per_host, max_open=max_open)
+        self.pool.set_limits(limits, self.clock())
+        self.act()
+
+    def _unread(self, root: Link) -> None:
+        """Look at a link that has become readable while nobody reads it."""
+        slot = root.slot
+        if slot is None or slot.link is None:
+            return  # an attempt's
+        if slot.state is not SlotState.IDLE and slot.state is not SlotState.RESERVED:
+            return  # its user will read
+        reason = slot.link.look()
+        if reason is None or (reason is CloseReason.UNREAD and not slot.uses and not root.hung):
+            return  # session tickets, a false alarm, or a server's greeting for the first user
+        self.pool.lost(slot, self.clock(), reason)
+        self.act()
+
+    # -- effects ------------------------------------------------------------------------------------
+
+    def act(self) -> None:
+        """Carry out what the pool wants, then set the timer for its next deadline."""
+        pool = self.pool
+        if pool.effects and not self._acting:
+            self._acting = True
+            try:
+                while pool.effects:
+                    self._carry_out(*pool.effects.popleft())
+            finally:
+                self._acting = False
+        if pool.earliest < self.armed:
+            self.armed = pool.earliest
+            self._timer.move(max(0.0, self.armed - self.clock()))
+        if self._empty and not pool.total:
+            for event in self._empty:
+                event.set()
+
+    def _carry_out(self, do: Do, what: Any) -> None:
+        if do is Do.WAKE:
+            waker = what.waker
+            if waker is not None and not waker.done():
+                waker.set_result(None)
+        elif do is Do.CLOSE:
+            self._close(what)
+        elif do is Do.OPEN:
+            self._open(what)
+        elif do is Do.ABORT:
+            self._attempts[what].cancel()
+        else:
+            self._tell(*what)
+
+    def _close(self, slot: Slot) -> None:
+        link, slot.link = slot.link, None
+        try:
+            link.close()
+        except Exception:
+            logger.exception("closing a connection to %s", slot.host.key)
+
+    def _tell(self, event: str, details: tuple[object, ...]) -> None:
+        try:
+            getattr(self._observer, event)(*details)
+        except Exception:
+            logger.exception("observer %r raised in %s%r", self._observer, event, details)
+
+    def _ring(self) -> None:
+        if self.forked:
+            return
+        self.armed = NEVER
+        self.pool.tick(self.clock())
+        self.act()
+
+    # -- attempts -----------------------------------------------------------------------------------
+
+    def _open(self, slot: Slot) -> None:
+        key = slot.host.key
+        dial = Dial(slot, self.poller, self._names.resolve, self._resolved, self._bind_address)
+        connector = self._connectors.get(key.scheme) or self._defaults.get(key.scheme, self._plain)
+
+        async def attempt() -> None:
+            try:
+                link = await connector.connect(dial)
+                self._opened(slot, dial, link)
+            except Exception as exc:
+                self._failed(slot, dial, exc)
+            finally:
+                dial.close()
+
+        self._attempts[slot] = self._runtime.spawn(
+            attempt, lambda: self._ended(slot), f"keepalive attempt {slot.id} for {key}"
+        )
+
+    def _resolved(self, slot: Slot) -> None:
+        self.pool.resolved(slot, self.clock())
+        self.act()
+
+    def _opened(self, slot: Slot, dial: Dial, link: object) -> None:
+        if not isinstance(link, Link):
+            msg = f"the connector returned {link!r}, which is not a Link"
+            raise TypeError(msg)
+        if slot.state is not SlotState.OPENING:
+            return  # given up in the last moment; the dial closes the link
+        dial.keep(link)
+        link.slot = slot
+        lifetime = self._max_lifetime * (1 - LIFETIME_JITTER * random.random())
+        self.pool.opened(slot, link, self.clock(), lifetime)
+        self.act()
+
+    def _failed(self, slot: Slot, dial: Dial, exc: Exception) -> None:
+        failure = dial.failure(exc)
+        if not isinstance(exc, (OSError, DialFailure, BrokenResourceError, EndOfStream)):
+            logger.error("the connector for %s raised", slot.host.key, exc_info=exc)
+        dial.close()
+        if slot.state is SlotState.OPENING:
+            self.pool.open_failed(slot, failure, self.clock())
+            self.act()
+
+    def _ended(self, slot: Slot) -> None:
+        self._attempts.pop(slot, None)
+        if self.forked:
+            return
+        if slot.state is SlotState.CLOSING:
+            self.pool.aborted(slot, self.clock())
+            self.act()
+        elif slot.state is SlotState.OPENING:
+            # The task was ended from outside, by the end of its event loop for example.
+            error = OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+            self.pool.open_failed(slot, error, self.clock())
+            self.act()
+
+    # -- the end ------------------------------------------------------------------------------------
+
+    def shutdown(self) -> None:
+        """Fail what waits, abort what opens, close what is idle. Lent ones stay."""
+        if not self.pool.closed:
+            self.pool.shutdown(self.clock())
+            self.act()
+
+    async def drain(self, grace: float) -> None:
+        """Wait until nothing is open any more, for `grace` seconds at most."""
+        if self.pool.total:
+            event = anyio.Event()
+            self._empty.append(event)
+            try:
+                with anyio.move_on_after(None if grace == NEVER else grace):
+                    await event.wait()
+            finally:
+                self._empty.remove(event)
+
+    async def close(self) -> None:
+        """End everything: cut what is still lent, and wait for the tasks that were told to end."""
+        for link in list(self.poller.links.values()):
+            if link.slot is not None:
+                self.throw_away(link.slot, CloseReason.SHUTDOWN)
+        try:
+            with anyio.CancelScope(shield=True):
+                while self._attempts or self._names.tasks:
+                    await anyio.lowlevel.checkpoint()
+        finally:
+            # A second cancellation may come through the shield; sockets and watches end all the same.
+            for link in list(self.poller.links.values()):
+                link.close()
+            self._timer.cancel()
+            self.poller.close()
+            _engines.discard(self)
+        with anyio.CancelScope(shield=True):
+            await self._runtime.aclose()
+
+    def abandon(self) -> None:
+        """Empty this copy after a fork: the parent's connections, queue and event loop stay untouched."""
+        self.forked = True
+        self.poller.abandon()
+        self.pool = Pool(self.pool.limits)
+        self.pool.closed = True
+        self._orphans.clear()
+
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for engine in list(_engines):
+        engine.abandon()
+    _engines.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

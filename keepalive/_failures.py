@@ -1,0 +1,71 @@
+"""How a request's failure is told to its owner."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from ._core._types import NEVER, Failure, Phase, WaiterState
+from ._dial import DialFailure
+from .errors import (
+    AllocateError,
+    AllocateTimeout,
+    ConnectError,
+    KeepaliveError,
+    ManagerClosed,
+    RequestCancelled,
+    ResolveError,
+    TLSError,
+)
+
+if TYPE_CHECKING:
+    from ._core._pool import Pool
+    from ._core._records import Waiter
+
+_BY_PHASE: dict[str, type[AllocateError]] = {Phase.RESOLVE: ResolveError, Phase.TLS: TLSError}
+
+
+def numbers(waiter: Waiter, pool: Pool) -> str:
+    """Tell how full the pool is, for messages."""
+    host, limits = waiter.host, pool.limits
+    waiting = sum(other.queue.waiting for other in pool.hosts.values() if other.queue is not None)
+    return (
+        f"{pool.total} of {limits.max_open} connections open, "
+        f"{host.count} of {limits.max_per_host} for this key, {waiting} requests waiting"
+    )
+
+
+def explain(waiter: Waiter, pool: Pool, context: object) -> KeepaliveError:
+    """Make the exception for a request that ended without a connection."""
+    key = waiter.host.key
+    if waiter.state is WaiterState.CANCELLED:
+        return RequestCancelled(f"request {waiter.id} for {key} was cancelled")
+    if waiter.failure is Failure.SHUTDOWN:
+        return ManagerClosed(f"the manager was shut down before request {waiter.id} for {key} was served")
+    if waiter.failure is Failure.ATTEMPT:
+        return _attempt_failed(waiter, context)
+    if waiter.failure is Failure.CONNECT_TIMEOUT:
+        text = f"no connection within connect_timeout={pool.limits.connect_timeout:g} s"
+    elif waiter.deadline == NEVER or waiter.deadline <= waiter.since:
+        text = "no idle connection and no time to wait for one"
+    else:
+        text = f"no connection within {waiter.deadline - waiter.since:.3g} s"
+    text = f"{text}; {numbers(waiter, pool)}"
+    return AllocateTimeout(key, waiter.phase, errno.ETIMEDOUT, text, request_id=waiter.id, context=context)
+
+
+def _attempt_failed(waiter: Waiter, context: object) -> AllocateError:
+    failure = waiter.error
+    if not isinstance(failure, DialFailure):
+        failure = DialFailure(waiter.phase, None, str(failure))
+    kind = _BY_PHASE.get(failure.phase, ConnectError)
+    error = kind(
+        waiter.host.key,
+        failure.phase,
+        failure.number,
+        failure.text,
+        request_id=waiter.id,
+        context=context,
+    )
+    error.__cause__ = failure.__cause__
+    return error

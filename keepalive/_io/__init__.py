@@ -1,0 +1,1 @@
+"""Sockets: one poller for all of them, links over them, a stream over a link."""

@@ -1,0 +1,185 @@
+"""A link: one non-blocking socket with readiness flags. No task ever waits in here.
+
+`try_receive` and `try_send` do what can be done now; who must wait parks at `reader` or `writer`,
+which the poller wakes. All awaits are in `_stream`.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+from anyio import BrokenResourceError
+from anyio.abc import SocketAttribute
+
+from keepalive._core._types import CloseReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keepalive._core._records import Slot
+    from keepalive._runtime import Parking
+
+    from ._poller import Poller
+
+
+class Link:
+    """A connected (or connecting) stream socket, registered with a poller.
+
+    :ivar slot: the pool's record of it, once it belongs to a connection
+    :ivar reader: where the task inside `receive` is parked; not None exactly while there is one
+    :ivar writer: the same for `send`
+    :ivar touched: something was sent or received (or tried) since this was set to False
+    :ivar torn: a `send` was interrupted in the middle, or the stream failed: not fit for reuse
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "closed",
+        "credit",
+        "eof",
+        "eof_sent",
+        "fd",
+        "hung",
+        "poller",
+        "readable",
+        "reader",
+        "slot",
+        "sock",
+        "torn",
+        "touched",
+        "writer",
+    )
+
+    def __init__(self, sock: socket.socket, poller: Poller) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.poller = poller
+        self.slot: Slot | None = None
+        self.reader: Parking | None = None
+        self.writer: Parking | None = None
+        self.readable = False
+        self.hung = False
+        self.closed = False
+        self.eof = False
+        self.eof_sent = False
+        self.torn = False
+        self.touched = False
+        self.credit = 0
+        poller.add(self)
+
+    @property
+    def unsent(self) -> bool:
+        """Whether bytes taken by `try_send` have not reached the kernel yet."""
+        return False
+
+    def try_receive(self, max_bytes: int) -> bytes | None:
+        """Return what is there, b"" at the end of the stream, None if one must wait.
+
+        :raises BrokenResourceError: the connection was reset or failed
+        """
+        if not self.readable:
+            return None
+        try:
+            data = self.sock.recv(max_bytes)
+        except (BlockingIOError, InterruptedError):
+            # A flag without bytes was a false alarm; a hang-up reported for real would read as b"".
+            self.readable = self.hung = False
+            return None
+        except OSError as exc:
+            self.torn = True
+            raise BrokenResourceError from exc
+        if not data:
+            self.eof = True
+        elif len(data) < max_bytes and not self.hung:
+            self.readable = False
+        return data
+
+    def try_send(self, data: bytes | memoryview) -> int:
+        """Give the kernel as much as it takes; return how much that was.
+
+        :raises BrokenResourceError: the connection was closed by the peer, reset or failed
+        """
+        try:
+            return self.sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as exc:
+            self.torn = True
+            raise BrokenResourceError from exc
+
+    def send_eof(self) -> None:
+        """Close the sending direction."""
+        self.eof_sent = True
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as exc:
+            self.torn = True
+            raise BrokenResourceError from exc
+
+    def unfit(self) -> CloseReason | None:
+        """Say what forbids the reuse of a connection that is given back, apart from unread bytes."""
+        if self.reader is not None or self.writer is not None or self.torn or self.eof_sent or self.unsent:
+            return CloseReason.BUSY
+        if self.eof:
+            return CloseReason.PEER
+        if self.sock.fileno() != self.fd:
+            return CloseReason.DISCARDED  # closed under us by way of the raw socket
+        return None
+
+    def look(self) -> CloseReason | None:
+        """Say whether a connection in nobody's use has unread bytes or has been closed by its peer."""
+        if not self.readable:
+            return None
+        try:
+            data = self.sock.recv(1, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            self.readable = self.hung = False
+            return None
+        except OSError:
+            return CloseReason.PEER
+        return CloseReason.UNREAD if data else CloseReason.PEER
+
+    def close(self) -> None:
+        """Close at once; whoever is parked here is woken and finds it closed."""
+        if self.closed:
+            return
+        self.closed = True
+        self.poller.remove(self)
+        self.sock.close()
+        for parked in (self.reader, self.writer):
+            if parked is not None and not parked.done():
+                parked.set_result(None)
+
+    def drop(self) -> None:
+        """Close this process's copy of the descriptor, without a word to anybody (after a fork)."""
+        self.closed = True
+        self.sock.close()
+
+    def attributes(self) -> dict[Any, Callable[[], Any]]:
+        """Return anyio's typed attributes of this socket."""
+        sock = self.sock
+        found: dict[Any, Callable[[], Any]] = {
+            SocketAttribute.family: lambda: sock.family,
+            SocketAttribute.local_address: lambda: _plain(sock.getsockname()),
+            SocketAttribute.raw_socket: lambda: sock,
+        }
+        try:
+            peer = _plain(sock.getpeername())
+        except OSError:
+            peer = None
+        if peer is not None:
+            found[SocketAttribute.remote_address] = lambda: peer
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            found[SocketAttribute.local_port] = lambda: sock.getsockname()[1]
+            if isinstance(peer, tuple):
+                found[SocketAttribute.remote_port] = lambda: peer[1]
+        return found
+
+
+def _plain(address: Any) -> tuple[str, int] | str:
+    """Bring a socket address into anyio's form: (host, port), the scope of an IPv6 one in the host."""
+    if isinstance(address, tuple):
+        host, port, *rest = address
+        return (f"{host}%{rest[1]}" if len(rest) > 1 and rest[1] and "%" not in host else host), port
+    return address if isinstance(address, str) else bytes(address).decode(errors="surrogateescape")

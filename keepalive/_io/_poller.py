@@ -1,0 +1,192 @@
+"""One kernel queue of events for all sockets of a manager.
+
+Each socket is registered once, edge-triggered, when its connection is made, and taken out when it is
+closed; the queue's own descriptor is the only one that the event loop watches. An exchange or a reuse
+needs no registration, the death of an idle connection is one more event, and it is alike on
+asyncio, uvloop and trio.
+
+Three traps are minded here and in `_link`:
+
+* an end of stream that came together with data raises no second edge, so `hung` stays set;
+* an event harvested after its bytes had been read is a false alarm: nobody acts on a flag alone;
+* a forked child shares the queue with its parent: the child may close its copies of descriptors,
+  but never register or unregister anything, which would change the parent's queue.
+"""
+
+from __future__ import annotations
+
+import select
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keepalive._runtime import Cancellable, Runtime
+
+    from ._link import Link
+
+
+class Poller:
+    """The sockets of one manager and what the kernel says of them. See `new_poller`."""
+
+    def __init__(self, runtime: Runtime, unread: Callable[[Link], None]) -> None:
+        """Start watching; `unread` is called for each link with something to read and nobody reading."""
+        self.links: dict[int, Link] = {}
+        self.closed = False
+        self._unread = unread
+        self.park = runtime.park
+        self._watch: Cancellable = runtime.watch(self.fileno(), self.harvest)
+
+    def fileno(self) -> int:
+        """Return the descriptor of the kernel's queue."""
+        raise NotImplementedError
+
+    def add(self, link: Link) -> None:
+        """Register a link, for good; what is ready already is reported too."""
+        raise NotImplementedError
+
+    def remove(self, link: Link) -> None:
+        """Take a link out; to be called before its descriptor is closed.
+
+        Closing alone would not do: a copy of the descriptor in a forked child keeps it registered.
+        """
+        raise NotImplementedError
+
+    def harvest(self) -> None:
+        """Take all events that the kernel has, set flags, wake readers and writers. Never blocks."""
+        raise NotImplementedError
+
+    def _close_queue(self) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Stop watching. The links must have been closed before."""
+        if not self.closed:
+            self.closed = True
+            self._watch.cancel()
+            self._close_queue()
+
+    def abandon(self) -> None:
+        """In a forked child: close all copies of descriptors; the parent's queue and loop stay untouched."""
+        self.closed = True
+        for link in self.links.values():
+            link.drop()
+        self.links.clear()
+        self._close_queue()
+
+    def _readable(self, link: Link) -> None:
+        link.readable = True
+        reader = link.reader
+        if reader is None:
+            self._unread(link)
+        elif not reader.done():
+            reader.set_result(None)
+
+
+if sys.platform == "linux":
+    _EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+    _HUNG = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+    _IN = select.EPOLLIN | _HUNG
+    _OUT = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
+    _BATCH = 1023
+
+    class _EpollPoller(Poller):
+        def __init__(self, runtime: Runtime, unread: Callable[[Link], None]) -> None:
+            self._epoll = select.epoll()
+            super().__init__(runtime, unread)
+
+        def fileno(self) -> int:
+            return self._epoll.fileno()
+
+        def add(self, link: Link) -> None:
+            self._epoll.register(link.fd, _EVENTS)
+            self.links[link.fd] = link
+
+        def remove(self, link: Link) -> None:
+            if self.links.get(link.fd) is link:
+                del self.links[link.fd]
+                with suppress(OSError):  # the user may have closed the raw socket
+                    self._epoll.unregister(link.fd)
+
+        def harvest(self) -> None:
+            while events := self._epoll.poll(0, _BATCH):
+                get = self.links.get
+                for fd, bits in events:
+                    link = get(fd)
+                    if link is None:
+                        continue  # closed by what an earlier event of this harvest led to
+                    if bits & _HUNG:
+                        link.hung = True
+                    if bits & _OUT and (writer := link.writer) is not None and not writer.done():
+                        writer.set_result(None)
+                    if bits & _IN:
+                        self._readable(link)
+                if len(events) < _BATCH:
+                    return
+
+        def _close_queue(self) -> None:
+            self._epoll.close()
+
+    _SystemPoller: type[Poller] | None = _EpollPoller
+elif hasattr(select, "kqueue"):
+
+    class _KqueuePoller(Poller):
+        def __init__(self, runtime: Runtime, unread: Callable[[Link], None]) -> None:
+            self._kqueue = select.kqueue()
+            super().__init__(runtime, unread)
+
+        def fileno(self) -> int:
+            return self._kqueue.fileno()
+
+        def _change(self, fd: int, flags: int) -> None:
+            filters = (select.KQ_FILTER_READ, select.KQ_FILTER_WRITE)
+            self._kqueue.control([select.kevent(fd, which, flags) for which in filters], 0, 0)
+
+        def add(self, link: Link) -> None:
+            self._change(link.fd, select.KQ_EV_ADD | select.KQ_EV_CLEAR)
+            self.links[link.fd] = link
+
+        def remove(self, link: Link) -> None:
+            if self.links.get(link.fd) is link:
+                del self.links[link.fd]
+                with suppress(OSError):  # the user may have closed the raw socket
+                    self._change(link.fd, select.KQ_EV_DELETE)
+
+        def harvest(self) -> None:
+            while events := self._kqueue.control(None, 256, 0):
+                for event in events:
+                    link = self.links.get(event.ident)
+                    if link is None:
+                        continue
+                    if event.flags & select.KQ_EV_EOF:
+                        link.hung = True
+                    if event.filter == select.KQ_FILTER_READ:
+                        self._readable(link)
+                    elif (writer := link.writer) is not None and not writer.done():
+                        writer.set_result(None)
+                if len(events) < 256:
+                    return
+
+        def abandon(self) -> None:
+            # A kqueue is not inherited by a forked child: its descriptor is not open there.
+            self.closed = True
+            for link in self.links.values():
+                link.drop()
+            self.links.clear()
+
+        def _close_queue(self) -> None:
+            self._kqueue.close()
+
+    _SystemPoller = _KqueuePoller
+else:
+    _SystemPoller = None
+
+
+def new_poller(runtime: Runtime, unread: Callable[[Link], None]) -> Poller:
+    """Return the poller of this system."""
+    if _SystemPoller is None:
+        msg = "keepalive needs epoll or kqueue (Linux, macOS, BSD); this system has neither"
+        raise NotImplementedError(msg)
+    return _SystemPoller(runtime, unread)

@@ -1,0 +1,153 @@
+"""A byte stream over a link. All waiting for sockets is in this file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from anyio import BusyResourceError, ClosedResourceError, EndOfStream
+from anyio.abc import ByteStream
+from anyio.lowlevel import checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ._link import Link
+
+FAIR_RUN = 64
+"""So many operations may succeed in a row without waiting, then the task lets others run."""
+
+
+async def until_readable(link: Link) -> None:
+    """Park until the poller sees something to read, or the link is closed. Nothing is read here."""
+    link.credit = FAIR_RUN
+    parked = link.reader = link.poller.park()
+    try:
+        await parked
+    finally:
+        link.reader = None
+
+
+async def until_writable(link: Link) -> None:
+    """Park until the poller sees room to send, or the link is closed."""
+    link.credit = FAIR_RUN
+    parked = link.writer = link.poller.park()
+    try:
+        await parked
+    finally:
+        link.writer = None
+
+
+class LinkStream(ByteStream):
+    """An `anyio.abc.ByteStream` over a link.
+
+    `send` and `receive` switch tasks only when they must wait, and once in a while (`FAIR_RUN`).
+    """
+
+    __slots__ = ("_link",)
+
+    def __init__(self, link: Link) -> None:
+        self._link: Link | None = link
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        """Receive at least one byte.
+
+        A cancelled call has taken nothing. Switches tasks if there is nothing to read yet.
+
+        :param max_bytes: the most to return, > 0
+        :raises EndOfStream: the peer has closed its direction
+        :raises ClosedResourceError: this end was closed or given back, maybe while waiting
+        :raises BrokenResourceError: the connection was reset or failed
+        :raises BusyResourceError: another task is inside `receive`
+        """
+        link = self._link
+        if link is None or link.closed:
+            raise ClosedResourceError
+        if link.reader is not None:
+            action = "receiving from"
+            raise BusyResourceError(action)
+        if max_bytes < 1:
+            msg = f"max_bytes must be at least 1, not {max_bytes}"
+            raise ValueError(msg)
+        link.touched = True
+        link.credit -= 1
+        if link.credit < 0:
+            await self._let_others_run(link)
+        while (data := link.try_receive(max_bytes)) is None:
+            await until_readable(link)
+            if self._link is not link or link.closed:
+                raise ClosedResourceError
+        if not data:
+            raise EndOfStream
+        return data
+
+    async def send(self, item: bytes) -> None:
+        """Send all of the bytes; returns when the kernel has taken them.
+
+        Switches tasks if the kernel's buffer is full. When cancelled, a part may have been sent, and
+        the connection will not be reused.
+
+        :raises ClosedResourceError: this end was closed or given back, maybe while waiting
+        :raises BrokenResourceError: the peer has closed, or the connection was reset or failed
+        :raises BusyResourceError: another task is inside `send`
+        """
+        link = self._link
+        if link is None or link.closed:
+            raise ClosedResourceError
+        if link.writer is not None:
+            action = "sending to"
+            raise BusyResourceError(action)
+        link.touched = True
+        link.credit -= 1
+        if link.credit < 0:
+            await self._let_others_run(link)
+        if type(item) is not bytes:
+            item = bytes(item)
+        sent = link.try_send(item)
+        if sent != len(item) or link.unsent:
+            await self._send_rest(link, memoryview(item)[sent:])
+
+    async def _send_rest(self, link: Link, rest: memoryview) -> None:
+        torn, link.torn = link.torn, True  # until all is out: a cancelled send leaves half a message
+        while rest or link.unsent:
+            sent = link.try_send(rest)
+            rest = rest[sent:]
+            if not sent and (rest or link.unsent):
+                await until_writable(link)
+                if self._link is not link or link.closed:
+                    raise ClosedResourceError
+        link.torn = torn
+
+    async def _let_others_run(self, link: Link) -> None:
+        link.credit = FAIR_RUN
+        await checkpoint()
+        if self._link is not link or link.closed:
+            raise ClosedResourceError
+
+    async def send_eof(self) -> None:
+        """Close the sending direction; the connection will not be reused. Does not switch tasks.
+
+        :raises ClosedResourceError: this end was closed or given back
+        :raises BrokenResourceError: the connection was reset or failed
+        :raises BusyResourceError: another task is inside `send`
+        """
+        link = self._link
+        if link is None or link.closed:
+            raise ClosedResourceError
+        if link.writer is not None:
+            action = "sending to"
+            raise BusyResourceError(action)
+        link.touched = True
+        link.send_eof()
+
+    async def aclose(self) -> None:
+        """Close for good, at once, then let others run."""
+        if self._link is not None:
+            self._link.close()
+        await checkpoint()
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """The `SocketAttribute` values of anyio, and with TLS its `TLSAttribute` values."""
+        if self._link is None or self._link.closed:
+            raise ClosedResourceError
+        return self._link.attributes()

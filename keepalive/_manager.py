@@ -1,0 +1,286 @@
+"""The connection manager, as its users see it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from anyio.lowlevel import checkpoint
+
+from . import _settings as settings
+from ._core._types import Limits
+from ._engine import Engine
+from ._failures import numbers
+from ._names import SystemResolver
+from ._request import Request
+from ._runtime import current_runtime
+from ._stats import Stats, snapshot
+from .abc import Observer, Resolver
+from .errors import ManagerClosed, QueueFull
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+    from typing import Self
+
+    from ._connection import Connection
+    from .abc import Connector
+
+__all__ = ("ConnectionManager",)
+
+
+class ConnectionManager:
+    """Keeps connections for reuse, opens new ones within limits, and lets requests wait for either.
+
+    Use it as an async context manager, entered and left by one task; every other call may come from any
+    task of that event loop. Leaving the block closes everything, lent connections included.
+
+    :param max_per_host: the most connections per key, > 0, or None
+    :param max_open: the most connections in all, > 0, or None; both limits count attempts, lent, idle and
+        closing ones
+    :param keep_alive: seconds an idle connection is kept; 0 keeps none, None keeps them for ever
+    :param timeout: seconds a request may take in all, unless it says otherwise; None for no limit
+    :param resolver: turns host names into addresses; by default the system's
+    :param bind_address: local address, or (address, port), for outgoing connections
+    :param connect_timeout: seconds one attempt may take, all addresses and TLS included, not the name
+    :param max_waiting: the most requests that may wait without an attempt; 0 means never queue
+    :param max_lifetime: seconds after which a connection is closed when free, up to 5 % earlier
+    :param max_uses: how many times a connection is handed out
+    :param reuse_dropped: reuse a quiet connection whose handle was garbage-collected in use, as the
+        ancestor (POE::Component::Client::Keepalive) did
+    :param connectors: what opens connections, by scheme; "https" is TLS, "unix" a Unix socket, and any
+        other scheme TCP unless this says otherwise
+    :param observer: told of every transition
+    :raises TypeError: an argument of the wrong type
+    :raises ValueError: an argument out of range
+    """
+
+    def __init__(
+        self,
+        *,
+        max_per_host: int | None = 4,
+        max_open: int | None = 128,
+        keep_alive: float | None = 15.0,
+        timeout: float | None = 120.0,
+        resolver: Resolver | None = None,
+        bind_address: str | tuple[str, int] | None = None,
+        connect_timeout: float | None = None,
+        max_waiting: int | None = None,
+        max_lifetime: float | None = None,
+        max_uses: int | None = None,
+        reuse_dropped: bool = False,
+        connectors: Mapping[str, Connector] | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self._limits = Limits(
+            max_per_host=settings.count("max_per_host", max_per_host, least=1),
+            max_open=settings.count("max_open", max_open, least=1),
+            keep_alive=settings.seconds("keep_alive", keep_alive),
+            connect_timeout=settings.positive_seconds("connect_timeout", connect_timeout),
+            max_waiting=settings.count("max_waiting", max_waiting, least=0),
+            max_uses=settings.count("max_uses", max_uses, least=1),
+        )
+        self._timeout = settings.seconds("timeout", timeout, any_sign=True)
+        settings.instance("resolver", resolver, Resolver)
+        settings.instance("observer", observer, Observer)
+        self._resolver = resolver or SystemResolver()
+        self._options: dict[str, Any] = {
+            "bind_address": settings.bind_address(bind_address),
+            "max_lifetime": settings.positive_seconds("max_lifetime", max_lifetime),
+            "reuse_dropped": bool(reuse_dropped),
+            "observer": observer,
+        }
+        self._connectors = settings.connectors(connectors)
+        self._engine: Engine | None = None
+
+    # -- its life -----------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Start. Does not switch tasks.
+
+        :raises RuntimeError: it was entered before
+        """
+        if self._engine is not None:
+            msg = "a ConnectionManager can be entered only once"
+            raise RuntimeError(msg)
+        self._engine = Engine(
+            self._limits, current_runtime(), self._resolver, self._connectors, **self._options
+        )
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close everything; exceptions leave the block as they are."""
+        await self.aclose()
+
+    def shutdown(self) -> None:
+        """End the service: requests get `ManagerClosed`, attempts and look-ups are aborted, idle
+        connections closed. Lent ones stay usable and are closed when given back. Idempotent.
+
+        :raises RuntimeError: not entered yet, or another event loop or thread
+        """  # noqa: D205  # one sentence that does not fit a line
+        self._running().shutdown()
+
+    async def aclose(self, grace: float | None = 0.0) -> None:
+        """Shut down, wait for lent connections to be given back, then cut those that were not.
+
+        When cancelled while waiting, it cuts at once. Switches tasks.
+
+        :param grace: seconds to wait; None waits as long as it takes
+        :raises RuntimeError: not entered yet, or another event loop or thread
+        """
+        patience = settings.seconds("grace", grace)
+        engine = self._running()
+        if engine.poller.closed:
+            return
+        engine.shutdown()
+        try:
+            if patience:
+                await engine.drain(patience)
+        finally:
+            await engine.close()
+        await checkpoint()
+
+    def _running(self) -> Engine:
+        engine = self._engine
+        if engine is None:
+            msg = "the ConnectionManager has not been entered: use it in `async with`"
+            raise RuntimeError(msg)
+        engine.check_here()
+        return engine
+
+    # -- requests -----------------------------------------------------------------------------------
+
+    def allocate(
+        self,
+        scheme: str,
+        addr: str,
+        port: int,
+        timeout: float | None = None,
+        *,
+        for_scheme: str | None = None,
+        for_addr: str | None = None,
+        for_port: int | None = None,
+        context: object = None,
+        fresh: bool = False,
+    ) -> Request:
+        """Request a connection; the request is entered before this returns. A plain method.
+
+        An idle connection of the key is handed out without switching tasks. Otherwise the request waits,
+        first come, first served within its key, for whatever comes first: a connection given back, or a
+        new one. Note that a loop of hits without I/O lets no other task run.
+
+        :param scheme: "https" means TLS, "unix" a Unix socket, any other word plain TCP, unless
+            `connectors` says otherwise
+        :param addr: host name, IPv4 or IPv6 address; the path for "unix"
+        :param port: 1 to 65535; 0 for "unix"
+        :param timeout: seconds for waiting, resolving, connecting and TLS together; by default the
+            manager's. With 0 or less the request fails when awaited unless an idle connection is there
+        :param for_scheme, for_addr, for_port: what lies behind the address when that is a proxy; they are
+            part of the key
+        :param context: given back as ``conn.context`` and with errors
+        :param fresh: never take a used connection
+        :raises TypeError, ValueError: an argument is wrong; the message names it
+        :raises QueueFull: `max_waiting` requests wait already
+        :raises ManagerClosed: the manager has been shut down
+        :raises RuntimeError: not entered yet, or another event loop or thread
+        """
+        engine = self._engine
+        if engine is None or not engine.here() or engine.pool.closed:
+            engine = self._open_engine()
+        fields = (
+            scheme,
+            addr,
+            port,
+            scheme if for_scheme is None else for_scheme,
+            addr if for_addr is None else for_addr,
+            port if for_port is None else for_port,
+        )
+        pool = engine.pool
+        try:
+            host = pool.hosts.get(fields)  # type: ignore[call-overload]  # a Key is a tuple of these
+        except TypeError:
+            host = None  # an argument that cannot be a part of any key; told below
+        # 80 == 80.0 == True for a dict, hence the look at the types of what was found.
+        if host is not None and type(port) is int and type(fields[5]) is int:
+            key = host.key
+        else:
+            key = settings.key(fields)
+        seconds = self._timeout
+        if timeout is not None:
+            seconds = settings.seconds("timeout", timeout, none=None, any_sign=True)
+        now = engine.clock()
+        waiter = pool.submit(key, now, now + seconds, fresh=fresh)
+        if pool.effects or pool.earliest < engine.armed:
+            if pool.overfull(waiter):
+                text = f"request {waiter.id} for {key} cannot be queued; {numbers(waiter, pool)}"
+                pool.refuse(waiter, now)
+                engine.act()
+                raise QueueFull(text)
+            engine.act()
+        return Request(engine, waiter, context)
+
+    def _open_engine(self) -> Engine:
+        engine = self._running()
+        if engine.pool.closed:
+            msg = "the ConnectionManager has been shut down"
+            raise ManagerClosed(msg)
+        return engine
+
+    def deallocate(self, req_id: int) -> bool:
+        """Cancel a request by its number; its awaiter gets `RequestCancelled`. A plain method.
+
+        :return: True if the request was pending in whatever phase, or served but not yet fetched; False if
+            it had ended. A connection that somebody holds is never touched
+        :raises ValueError: this manager never issued that number
+        :raises RuntimeError: not entered yet, or another event loop or thread
+        """
+        engine = self._running()
+        settings.issued("req_id", req_id, engine.pool.last_id)
+        waiter = engine.pool.requests.get(req_id)
+        return waiter is not None and engine.withdraw(waiter)
+
+    def free(self, conn: Connection) -> None:
+        """Give a connection back, as `Connection.release`, but be strict about what that is.
+
+        :raises ValueError: None, an object that is not a connection of this manager, or one that is not
+            lent (given back before)
+        :raises RuntimeError: not entered yet, or another event loop or thread
+        """
+        engine = self._running()
+        engine.check_lent(conn)
+        conn.release()
+
+    def set_limits(self, *, max_per_host: int | None = None, max_open: int | None = None) -> None:
+        """Change the limits of a running manager. A plain method.
+
+        Raised limits let waiting requests open connections at once. What is idle beyond lowered ones closes
+        at once, what is lent beyond them when it is given back.
+
+        :param max_per_host: the new limit per key, > 0; None keeps it
+        :param max_open: the new limit in all, > 0; None keeps it
+        """
+        engine = self._running()
+        limits = engine.pool.limits
+        engine.set_limits(
+            limits.max_per_host
+            if max_per_host is None
+            else settings.count("max_per_host", max_per_host, least=1),
+            limits.max_open if max_open is None else settings.count("max_open", max_open, least=1),
+        )
+
+    # -- insight ------------------------------------------------------------------------------------
+
+    def stats(self) -> Stats:
+        """Return a frozen snapshot of all counts, per key too. O(keys)."""
+        if self._engine is None:
+            return Stats()
+        return snapshot(self._engine.pool)
+
+    def __repr__(self) -> str:
+        now = self.stats()
+        state = "new" if self._engine is None else "closed" if self._engine.pool.closed else "open"
+        return (
+            f"<ConnectionManager {state}: open={now.open} connecting={now.connecting} lent={now.lent} "
+            f"idle={now.idle} closing={now.closing} waiting={now.waiting} requests={now.requests}>"
+        )

@@ -1,0 +1,109 @@
+"""A request for a connection, as its owner holds it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._core._types import WaiterState
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from types import TracebackType
+
+    from ._connection import Connection
+    from ._core._records import Waiter
+    from ._engine import Engine
+
+__all__ = ("Request",)
+
+
+class Request:
+    """What `ConnectionManager.allocate` returns: already entered, not yet answered.
+
+    ``await request`` gives the `Connection`. ``async with request as conn`` does so, and gives the
+    connection back at the end of the block. A request may be awaited once. If the awaiting task is
+    cancelled, so is the request; a request that is dropped unawaited is cancelled; one that was
+    served but is not fetched gives its connection back when its timeout has passed.
+
+    Awaiting switches tasks only if no connection is there yet.
+    """
+
+    __slots__ = ("_awaited", "_conn", "_engine", "_waiter", "context")
+
+    def __init__(self, engine: Engine, waiter: Waiter, context: object) -> None:
+        self._engine = engine
+        self._waiter = waiter
+        self._awaited = False
+        self._conn: Connection | None = None
+        self.context = context
+
+    @property
+    def id(self) -> int:
+        """The request's number, > 0, for `ConnectionManager.deallocate`."""
+        return self._waiter.id
+
+    def __await__(self) -> Generator[Any, Any, Connection]:
+        """Wait for the connection.
+
+        :raises AllocateError: its sub-classes say what failed; `AllocateTimeout` when time ran out
+        :raises RequestCancelled: somebody cancelled the request
+        :raises ManagerClosed: the manager was shut down
+        :raises RuntimeError: the request was awaited before, or in another event loop
+        """
+        if self._awaited:
+            msg = f"request {self._waiter.id} was awaited before"
+            raise RuntimeError(msg)
+        self._engine.check_here()
+        self._awaited = True
+        conn = self._engine.fetch(self._waiter, self.context)
+        if conn is not None:
+            return conn
+        return (yield from self._wait().__await__())
+
+    async def _wait(self) -> Connection:
+        engine, waiter = self._engine, self._waiter
+        while True:
+            parked = waiter.waker = engine.park()
+            try:
+                await parked
+            except BaseException:
+                engine.withdraw(waiter)
+                raise
+            finally:
+                waiter.waker = None
+            conn = engine.fetch(waiter, self.context)
+            if conn is not None:
+                return conn
+
+    def cancel(self) -> bool:
+        """Cancel the request, whatever it waits for; its awaiter gets `RequestCancelled`.
+
+        :return: whether there was something to cancel: the request was pending, or served but not yet
+            fetched
+        :raises RuntimeError: called from another event loop or thread
+        """
+        self._engine.check_here()
+        return self._engine.withdraw(self._waiter)
+
+    async def __aenter__(self) -> Connection:
+        """Wait for the connection; see `__await__`."""
+        self._conn = await self
+        return self._conn
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Give the connection back; after an exception, close it."""
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            await conn.__aexit__(exc_type, exc, traceback)
+
+    def __del__(self) -> None:
+        # Any thread, any moment, inside the manager's own code too: only leave a note.
+        if not self._awaited:
+            state = self._waiter.state
+            if state is WaiterState.QUEUED or state is WaiterState.SERVED:
+                self._engine.orphan(self._waiter)
+
+    def __repr__(self) -> str:
+        return f"<Request {self._waiter.id} for {self._waiter.host.key}: {self._waiter.state.value}>"

@@ -1,0 +1,82 @@
+"""asyncio, and uvloop, which speaks the same language."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from ._clock import real_clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from . import Cancellable, Parking
+
+
+class _Timer:
+    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
+        self._loop = loop
+        self._ring = ring
+        self._handle: asyncio.TimerHandle | None = None
+
+    def move(self, delay: float) -> None:
+        self.cancel()
+        # uvloop counts in whole milliseconds and rounds down; half of one more spares a futile ring.
+        self._handle = self._loop.call_later(delay + 0.0005, self._ring)
+
+    def cancel(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+
+class _Watch:
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int) -> None:
+        self._loop = loop
+        self._fd = fd
+
+    def cancel(self) -> None:
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._fd)
+
+
+class AsyncioRuntime:
+    """One asyncio or uvloop event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        own_time = (
+            isinstance(loop, asyncio.BaseEventLoop) and type(loop).time is not asyncio.BaseEventLoop.time
+        )
+        # A loop with a time of its own has virtual time; the loop's timers and this clock must agree.
+        self.clock: Callable[[], float] = loop.time if own_time else real_clock
+        self.park: Callable[[], Parking] = loop.create_future
+
+    def here(self) -> bool:
+        """Say whether the caller runs in this loop."""
+        return asyncio._get_running_loop() is self._loop
+
+    def spawn(
+        self, func: Callable[[], Coroutine[Any, Any, None]], done: Callable[[], object], name: str
+    ) -> Cancellable:
+        """Start a task; see `Runtime`."""
+        task = self._loop.create_task(func(), name=name)
+        # A task cancelled before its first step never runs a line, its own `finally` included.
+        task.add_done_callback(lambda _: done())
+        return task
+
+    def timer(self, ring: Callable[[], None]) -> _Timer:
+        """Return an alarm; see `Runtime`."""
+        return _Timer(self._loop, ring)
+
+    def watch(self, fd: int, ready: Callable[[], None]) -> Cancellable:
+        """Watch a descriptor; see `Runtime`."""
+        self._loop.add_reader(fd, ready)
+        return _Watch(self._loop, fd)
+
+    def call_soon_threadsafe(self, func: Callable[[], None]) -> None:
+        """Call in the loop soon; see `Runtime`."""
+        self._loop.call_soon_threadsafe(func)
+
+    async def aclose(self) -> None:
+        """Return at once: handles and readers end where they are cancelled."""

@@ -1,0 +1,142 @@
+"""trio.
+
+System tasks, not a nursery in the manager's block: an exception that leaves the block then leaves it
+as it is, in no group, and the manager is still left only when all of its tasks have ended.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import trio
+from trio.lowlevel import Abort, checkpoint_if_cancelled, current_task, reschedule, wait_task_rescheduled
+
+from ._clock import real_clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator
+
+    from . import Cancellable, Parking
+
+
+class _Parking:
+    __slots__ = ("_done", "_task")
+
+    def __init__(self) -> None:
+        self._done = False
+        self._task: trio.lowlevel.Task | None = None
+
+    def done(self) -> bool:
+        return self._done
+
+    def set_result(self, result: None, /) -> None:
+        self._done = True
+        if self._task is not None:
+            task, self._task = self._task, None
+            reschedule(task)
+
+    def _abort(self, _: object) -> Abort:
+        self._done = True
+        self._task = None
+        return Abort.SUCCEEDED
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        if not self._done:
+            self._task = current_task()
+            yield from wait_task_rescheduled(self._abort).__await__()  # noqa: ASYNC105  # awaited here
+        # trio lets the wake-up win when it meets with a cancellation; here the cancellation does.
+        yield from checkpoint_if_cancelled().__await__()  # noqa: ASYNC105  # awaited here
+
+
+class _Timer:
+    def __init__(self, runtime: TrioRuntime, ring: Callable[[], None]) -> None:
+        self._ring = ring
+        self._scope = trio.CancelScope()
+        self._due = trio.CancelScope()
+        runtime._start(self._run, self._scope, lambda: None, "keepalive timer")
+
+    async def _run(self) -> None:
+        while True:
+            with self._due:
+                await trio.sleep_forever()
+            if self._due.cancelled_caught:
+                self._due = trio.CancelScope()
+                self._ring()
+
+    def move(self, delay: float) -> None:
+        self._due.deadline = trio.current_time() + delay
+
+    def cancel(self) -> None:
+        self._scope.cancel()
+
+
+class TrioRuntime:
+    """One trio run."""
+
+    def __init__(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        # Any clock but trio's own is a virtual one, made for tests: all times must then follow it.
+        virtual = type(trio.lowlevel.current_clock()).__name__ != "SystemClock"
+        self.clock: Callable[[], float] = trio.current_time if virtual else real_clock
+        self.park: Callable[[], Parking] = _Parking
+        self._tasks = 0
+        self._ended = trio.Event()
+
+    def here(self) -> bool:
+        """Say whether the caller runs in this trio run."""
+        try:
+            return trio.lowlevel.current_trio_token() is self._token
+        except RuntimeError:
+            return False
+
+    def _start(
+        self,
+        func: Callable[[], Coroutine[Any, Any, None]],
+        scope: trio.CancelScope,
+        done: Callable[[], object],
+        name: str,
+    ) -> None:
+        async def run() -> None:
+            try:
+                with scope:
+                    await func()
+            finally:
+                self._tasks -= 1
+                done()
+                if not self._tasks:
+                    self._ended.set()
+
+        self._tasks += 1
+        trio.lowlevel.spawn_system_task(run, name=name)
+
+    def spawn(
+        self, func: Callable[[], Coroutine[Any, Any, None]], done: Callable[[], object], name: str
+    ) -> Cancellable:
+        """Start a task; see `Runtime`."""
+        scope = trio.CancelScope()
+        self._start(func, scope, done, name)
+        return scope
+
+    def timer(self, ring: Callable[[], None]) -> _Timer:
+        """Return an alarm; see `Runtime`."""
+        return _Timer(self, ring)
+
+    def watch(self, fd: int, ready: Callable[[], None]) -> Cancellable:
+        """Watch a descriptor; see `Runtime`."""
+
+        async def run() -> None:
+            while True:
+                await trio.lowlevel.wait_readable(fd)
+                ready()
+
+        return self.spawn(run, lambda: None, "keepalive watch")
+
+    def call_soon_threadsafe(self, func: Callable[[], None]) -> None:
+        """Call in the loop soon; see `Runtime`."""
+        self._token.run_sync_soon(func)
+
+    async def aclose(self) -> None:
+        """Wait until all tasks of this runtime have ended."""
+        while self._tasks:
+            self._ended = trio.Event()
+            await self._ended.wait()

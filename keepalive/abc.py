@@ -1,0 +1,91 @@
+"""What can be plugged into a manager: connectors, resolvers, observers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from ._core._types import CloseReason, Key, Reuse
+    from ._dial import Dial
+    from ._io._link import Link
+
+__all__ = ("Connector", "Observer", "Resolution", "Resolver")
+
+
+@runtime_checkable
+class Connector(Protocol):
+    """Opens connections of a scheme."""
+
+    async def connect(self, dial: Dial) -> Link:
+        """Open one connection for ``dial.key`` and return its link.
+
+        Called in a task of the manager's own, inside the limits and timeouts; the methods of the
+        `Dial` do the work, and whatever they have opened is closed by the manager if this raises or
+        is cancelled. An `OSError` or `ssl.SSLError` that is raised becomes the failure of the
+        request, in the phase the dial was in; any other exception does too, and is logged.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What a resolver found out.
+
+    :ivar addresses: IPv4 and IPv6 literals, the preferred first
+    :ivar ttl: for how many seconds this may be remembered
+    """
+
+    addresses: tuple[str, ...]
+    ttl: float = 0.0
+
+
+@runtime_checkable
+class Resolver(Protocol):
+    """Turns host names into addresses. Literals and ``localhost`` never reach one."""
+
+    async def resolve(self, host: str) -> Resolution:
+        """Return the addresses of a host name.
+
+        Called in a task of the manager's own, once for all that ask for the same name at a time;
+        cancelled when the last of them has gone.
+
+        :raises OSError: the name does not exist or nobody could be asked
+        """
+
+
+class Observer:
+    """Told of every transition as it happens. Subclass it and override what you want to know.
+
+    The methods are plain and run inside the manager: they must be quick. They may call the manager.
+    One that raises is logged and changes nothing. Connections and requests have numbers of their own.
+    """
+
+    def queued(self, key: Key, request_id: int) -> None:
+        """Note that a request could not be served at once."""
+
+    def opening(self, key: Key, connection_id: int) -> None:
+        """Note that an attempt to open a connection starts."""
+
+    def opened(self, key: Key, connection_id: int) -> None:
+        """Note that an attempt succeeded."""
+
+    def attempt_failed(self, key: Key, connection_id: int, error: Exception) -> None:
+        """Note that an attempt failed."""
+
+    def attempt_aborted(self, key: Key, connection_id: int) -> None:
+        """Note that an attempt was given up: nobody needs it, or it took too long."""
+
+    def lent(self, key: Key, connection_id: int, request_id: int, reuse: Reuse | None, waited: float) -> None:
+        """Note that a request has its connection, after so many seconds; `reuse` None means a new one."""
+
+    def idle(self, key: Key, connection_id: int) -> None:
+        """Note that a connection waits for its next use."""
+
+    def closed(self, key: Key, connection_id: int, reason: CloseReason) -> None:
+        """Note that an open connection was closed."""
+
+    def failed(self, key: Key, request_id: int, failure: str, phase: str) -> None:
+        """Note that a request failed: "timeout", "attempt", "connect_timeout" or "shutdown", in a phase."""
+
+    def cancelled(self, key: Key, request_id: int) -> None:
+        """Note that a request was cancelled, deallocated or dropped."""

@@ -1,0 +1,112 @@
+"""Everything that can go wrong with a request for a connection.
+
+The stream methods of a `Connection` raise none of these but anyio's own stream errors.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._core._types import Key
+
+__all__ = (
+    "AllocateError",
+    "AllocateTimeout",
+    "ConnectError",
+    "KeepaliveError",
+    "ManagerClosed",
+    "QueueFull",
+    "RequestCancelled",
+    "ResolveError",
+    "TLSError",
+)
+
+
+class KeepaliveError(Exception):
+    """The root of all errors of this package."""
+
+
+class AllocateError(KeepaliveError, OSError):
+    """No connection could be had for a request.
+
+    It is an `OSError` too, so that ``except OSError`` around network code keeps working.
+
+    :ivar function: the phase that failed: "queue", "resolve", "bind", "connect", "tls"
+    :ivar error_num: the errno, or None where there is none (a name that does not exist, a
+        certificate that is not trusted)
+    :ivar error_str: what went wrong, for people
+    :ivar request_id: the number of the request
+    :ivar context: what the request was given as context
+
+    The fields of the request are there under their own names: ``scheme``, ``addr``, ``port``,
+    ``for_scheme``, ``for_addr``, ``for_port``.
+    """
+
+    def __init__(
+        self,
+        key: Key,
+        function: str,
+        error_num: int | None,
+        error_str: str,
+        *,
+        request_id: int = 0,
+        context: object = None,
+    ) -> None:
+        super().__init__(error_num, error_str)
+        self.key = key
+        self.scheme, self.addr, self.port, self.for_scheme, self.for_addr, self.for_port = key
+        self.function = function
+        self.error_num = error_num
+        self.error_str = error_str
+        self.request_id = request_id
+        self.context = context
+
+    def __str__(self) -> str:
+        number = "" if self.error_num is None else f" (errno {self.error_num})"
+        return f"{self.key}: {self.function}: {self.error_str}{number}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (
+            type(self),
+            self.key,
+            self.function,
+            self.error_num,
+            self.error_str,
+            self.request_id,
+        )
+
+
+def _rebuild(
+    cls: type[AllocateError], key: Key, function: str, number: int | None, text: str, request_id: int
+) -> AllocateError:
+    """Unpickle; the context, which may be anything, stays behind."""
+    return cls(key, function, number, text, request_id=request_id)
+
+
+class ResolveError(AllocateError):
+    """The host name could not be turned into an address."""
+
+
+class ConnectError(AllocateError):
+    """No address of the host could be connected to; ``function`` is "connect" or "bind"."""
+
+
+class TLSError(AllocateError):
+    """The TLS handshake failed: protocol, certificate or server name."""
+
+
+class AllocateTimeout(AllocateError, TimeoutError):
+    """The request's timeout, or `connect_timeout`, ran out; ``function`` says in which phase."""
+
+
+class QueueFull(KeepaliveError):
+    """The request would have to queue, and `max_waiting` requests do already."""
+
+
+class RequestCancelled(KeepaliveError):
+    """The request was cancelled by `Request.cancel` or `ConnectionManager.deallocate`."""
+
+
+class ManagerClosed(KeepaliveError):
+    """The manager has been shut down."""
