@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,44 +15,48 @@ from benchmarks import contenders, workloads
 from benchmarks.report import environment, show_environment, show_sheet, show_verdicts, write_json
 from benchmarks.results import Sheet, judge
 from benchmarks.schedule import Plan, run_plan, split_cores
-from benchmarks.server import servers
+from benchmarks.server import find_nginx, servers
 
 if TYPE_CHECKING:
     from benchmarks.spec import Site
     from benchmarks.workloads import Workload
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
     names = ", ".join(workload.name for workload in workloads.WORKLOADS)
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure keepalive side by side with its peers and with the floors nobody can go below.",
         epilog=f"Workloads: {names}. Contenders: {', '.join(entry.id for entry in contenders.ENTRIES)}.",
     )
-    parser.add_argument(
-        "workloads", nargs="*", metavar="workload", help="what to measure (default: everything)"
-    )
-    parser.add_argument(
-        "--contenders",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="who takes part: aiohttp, or aiohttp:uvloop for one loop only",
-    )
-    parser.add_argument("--rounds", type=int, help="rounds of each workload (default: 5, 3 or 2, as it says)")
-    parser.add_argument("--quick", action="store_true", help="one short round of each, to see that all works")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
-    parser.add_argument("--plot", type=Path, metavar="DIR", help="draw an SVG for each workload there")
-    parser.add_argument("--list", action="store_true", help="say who can take part here, and stop")
+    add = parser.add_argument
+    add("workloads", nargs="*", metavar="workload", help="what to measure (default: everything)")
+    help_contenders = "who takes part: aiohttp, or aiohttp:uvloop for one loop only"
+    add("--contenders", nargs="+", default=[], metavar="NAME", help=help_contenders)
+    add("--rounds", type=int, help="rounds of each workload (default: 5, 3 or 2, as it says)")
+    add("--quick", action="store_true", help="one short round of each, to see that all works")
+    add("--json", type=Path, metavar="FILE", help="write all figures there")
+    add("--plot", type=Path, metavar="DIR", help="draw an SVG for each workload there")
+    help_server = "what to exchange with (default: nginx where it is installed)"
+    add("--server", choices=("auto", "nginx", "bundled"), default="auto", help=help_server)
+    add("--list", action="store_true", help="say who can take part here, and stop")
+    return parser
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = build_parser()
     args = parser.parse_args(argv)
     if args.rounds is not None and args.rounds < 1:
         parser.error("--rounds must be at least 1")
+    if args.plot and find_spec("matplotlib") is None:
+        parser.error("--plot needs matplotlib")
+    if args.server == "nginx" and find_nginx() is None:
+        parser.error("nginx is not installed (Debian: nginx-light)")
     try:
-        args.plan = Plan(
-            workloads.choose(args.workloads), contenders.choose(args.contenders), args.rounds, args.quick
-        )
+        entries, chosen = contenders.choose(args.contenders), workloads.choose(args.workloads)
     except ValueError as error:
         parser.error(str(error))
+    args.plan = Plan(chosen, entries, args.rounds, args.quick)
     return args
 
 
@@ -79,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     start = time.monotonic()
     server_core, core = split_cores()
-    with servers(server_core) as site:
+    with servers(server_core, args.server) as site:
         about = environment(site, pinned=core is not None)
         show_environment(console, about)
         sheets = measure(console, args.plan, site, core)
@@ -94,5 +99,6 @@ def main(argv: list[str] | None = None) -> int:
 
         for path in draw(sheets, args.plot, about):
             console.print(f"drawn: {path}")
-    console.print(f"\nTook {time.monotonic() - start:.0f} s.")
+    parts = ", ".join(f"{sheet.workload.name} {sheet.seconds:.0f}" for sheet in sheets)
+    console.print(f"\nTook {time.monotonic() - start:.0f} s ({parts}).")
     return 1 if any(row.failure for sheet in sheets for row in sheet.rows) else 0

@@ -9,7 +9,7 @@ from benchmarks.contenders.base import Program, load
 from benchmarks.contenders.floors import DictDeque, FuturesFloor, IdleTransports
 from benchmarks.contenders.own import Keepalive
 from benchmarks.contenders.sockets import AnyioStream, AsyncioProtocol, Blocking, LoopSock
-from benchmarks.report import number
+from benchmarks.report import number, times
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +42,10 @@ STYLE = {
     "grid.color": GRID,
     "svg.hashsalt": "keepalive",
 }
+
+
+# Lines of one colour would be hard to tell apart.
+SHADES = {"asyncio-connection-pool": "#b08d00", "httpcore2": "#b5402a", "POE Keepalive": "#8e6bbf"}
 
 
 def colour(row: Row) -> str:
@@ -93,13 +97,13 @@ def _families(axes: Any, rows: list[Row]) -> None:
         for shade, label in FAMILIES
         if shade in here
     ]
-    axes.legend(handles=handles, loc="lower right", frameon=True, edgecolor=GRID, fontsize=8.5)
+    axes.legend(handles=handles, loc="upper right", frameon=True, edgecolor=GRID, fontsize=8.5)
 
 
 def _rank_axes(plt: Any, rows: list[Row]) -> tuple[Any, Any]:
     height = 1.5 + 0.3 * len(rows)
     figure, axes = plt.subplots(figsize=(9, height))
-    figure.subplots_adjust(left=0.26, right=0.97, top=1 - 0.62 / height, bottom=0.62 / height)
+    figure.subplots_adjust(left=0.285, right=0.97, top=1 - 0.62 / height, bottom=0.62 / height)
     axes.set_yticks(range(len(rows)), [row.label for row in rows], fontsize=9.5)
     for tick, row in zip(axes.get_yticklabels(), rows, strict=True):
         if colour(row) == OWN:
@@ -120,7 +124,6 @@ def _ranks(plt: Any, sheet: Sheet, rows: list[Row]) -> Any:
     least = min(min(row.values("time", point)) for row in rows)
     for place, row in enumerate(rows):
         _mark(axes, sheet, row, place, left=least / 2 if sheet.workload.log else None)
-    _floor_line(axes, sheet, point)
     axis = f"{sheet.workload.unit}, median of {_count(rows)} rounds, whiskers from least to greatest"
     if sheet.workload.log:
         axes.set_xscale("log")
@@ -129,6 +132,9 @@ def _ranks(plt: Any, sheet: Sheet, rows: list[Row]) -> Any:
         axis += " (log scale)"
     else:
         axes.set_xlim(0, greatest * 1.28)
+    if floor := sheet.floor(point):
+        axes.axvline(floor[1], color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0.5)
+        axis += f"; dashed, \u00d71: {floor[0]}"
     axes.set_xlabel(axis, fontsize=8.5)
     _title(axes, sheet)
     _families(axes, rows)
@@ -155,24 +161,10 @@ def _value_text(sheet: Sheet, row: Row, point: int) -> str:
     ratio = sheet.ratio(row, point)
     text = f"{number(row.median('time', point) or 0.0)} {sheet.workload.unit}"
     if ratio:
-        text += f"  \u00d7{number(ratio)}"
+        text += f"  \u00d7{times(ratio)}"
     if starved := row.last("starved"):
         text += f"  ({starved:.0f} of 64 tasks starved)"
     return text
-
-
-def _floor_line(axes: Any, sheet: Sheet, point: int) -> None:
-    if floor := sheet.floor(point):
-        axes.axvline(floor[1], color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0.5)
-        axes.annotate(
-            f"\u00d71: {floor[0]}",
-            (floor[1], 0),
-            (3, 3),
-            xycoords=("data", "axes fraction"),
-            textcoords="offset points",
-            fontsize=7.5,
-            color=SOFT,
-        )
 
 
 def _count(rows: list[Row]) -> int:
@@ -182,7 +174,7 @@ def _count(rows: list[Row]) -> int:
 def _lines(plt: Any, sheet: Sheet, rows: list[Row]) -> Any:
     """One line per contender over the points, both axes logarithmic; the spread is a band."""
     figure, axes = plt.subplots(figsize=(9, 5))
-    figure.subplots_adjust(left=0.08, right=0.71, top=0.86, bottom=0.13)
+    figure.subplots_adjust(left=0.08, right=0.65, top=0.86, bottom=0.13)
     for row in sorted(rows, key=lambda row: -(row.last("time") or 0.0)):
         _line(axes, sheet, row)
     axes.set_xscale("log")
@@ -207,7 +199,8 @@ def _lines(plt: Any, sheet: Sheet, rows: list[Row]) -> Any:
 def _line(axes: Any, sheet: Sheet, row: Row) -> None:
     points = [point for point in sheet.points if row.values("time", point)]
     spread = [row.values("time", point) for point in points]
-    loop, shade = find(row.id).loop, colour(row)
+    entry = find(row.id)
+    loop, shade = entry.loop, SHADES.get(entry.kind.name, colour(row))
     axes.fill_between(points, [*map(min, spread)], [*map(max, spread)], color=shade, alpha=0.15, linewidth=0)
     axes.plot(
         points,

@@ -34,6 +34,10 @@ def number(value: float) -> str:
     return f"{value:.3f}"
 
 
+def times(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio < 9.995 else number(ratio)
+
+
 def environment(site: Site, pinned: bool) -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
@@ -107,7 +111,7 @@ def _single(sheet: Sheet, row: Row) -> list[str]:
     ratio = sheet.ratio(row, sheet.points[0])
     spread = f"{number(min(values))} - {number(max(values))}"
     middle = row.median("time", sheet.points[0])
-    return [row.label, number(middle or 0.0), spread, number(ratio) if ratio else ""]
+    return [row.label, number(middle or 0.0), spread, times(ratio) if ratio else ""]
 
 
 def _series(sheet: Sheet, row: Row) -> list[str]:
@@ -115,7 +119,7 @@ def _series(sheet: Sheet, row: Row) -> list[str]:
     for point in sheet.points:
         middle, ratio = row.median("time", point), sheet.ratio(row, point)
         cells.append(
-            "-" if middle is None else f"{number(middle)}" + (f" [dim]x{number(ratio)}[/]" if ratio else "")
+            "-" if middle is None else f"{number(middle)}" + (f" [dim]x{times(ratio)}[/]" if ratio else "")
         )
     return cells
 

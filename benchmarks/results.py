@@ -44,6 +44,7 @@ class Sheet:
     points: tuple[int, ...]
     rows: list[Row] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
 
     def row(self, contender: str) -> Row | None:
         return next((row for row in self.rows if row.id == contender), None)
@@ -57,12 +58,12 @@ class Sheet:
         return None
 
     def ratio(self, row: Row, point: int) -> float | None:
-        value, floor = row.median("time", point), self.floor(point)
-        return value / floor[1] if value is not None and floor else None
-
-    def metric(self, contender: str, name: str, point: int) -> float | None:
-        row = self.row(contender)
-        return row.median(name, point) if row else None
+        """Say how many times the floor's time a row took at a point."""
+        for contender in self.workload.floors:
+            floor = self.row(contender)
+            if floor and floor.values("time", point):
+                return versus(row, floor, "time", point)
+        return None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -84,6 +85,14 @@ class Sheet:
         return {"points": points, "note": row.note, "failure": row.failure}
 
 
+def versus(row: Row, other: Row, metric: str, point: int) -> float | None:
+    """Divide round by round, then take the median: what slows a whole round down does not count."""
+    mine, theirs = row.values(metric, point), other.values(metric, point)
+    if len(mine) == len(theirs) and mine:
+        return statistics.median(a / b for a, b in zip(mine, theirs, strict=True))
+    return statistics.median(mine) / statistics.median(theirs) if mine and theirs else None
+
+
 def _summary(values: list[float]) -> dict[str, Any]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "rounds": values}
 
@@ -99,35 +108,56 @@ def judge(sheets: list[Sheet]) -> list[Verdict]:
     verdicts: list[Verdict] = []
     for goal in GOALS:
         for sheet in sheets:
+            rows = [sheet.row(contender) for contender in goal.contenders]
             if sheet.workload.name == goal.workload:
-                for contender in goal.contenders:
-                    points = (sheet.points[-1],) if goal.growth else sheet.points
-                    verdicts += [v for point in points if (v := _judge(goal, sheet, contender, point))]
+                verdicts += [verdict for row in rows if row and (verdict := _judge(goal, sheet, row))]
     return verdicts
 
 
-def _reach(goal: Goal, sheet: Sheet, contender: str, point: int) -> float | None:
-    value = sheet.metric(contender, goal.metric, point)
-    if goal.growth and value is not None:
-        first = sheet.metric(contender, goal.metric, sheet.points[0])
-        return value / first if first else None
-    return value
-
-
-def _judge(goal: Goal, sheet: Sheet, contender: str, point: int) -> Verdict | None:
-    value = _reach(goal, sheet, contender, point)
-    others = [other for name in goal.of if (other := _reach(goal, sheet, name, point)) is not None]
-    if value is None or (goal.of and not others):
-        return None
-    limit = goal.factor * (min(others) if others else 1.0)
-    where = f" at {point:,}" if point and len(sheet.points) > 1 and not goal.growth else ""
-    aim = goal.text or f"at most {goal.factor:g} x {' or '.join(goal.of)}"
+def _judge(goal: Goal, sheet: Sheet, row: Row) -> Verdict | None:
+    """Judge a goal by the point where it is missed by most, or met by least."""
     if goal.growth:
-        aim = goal.text or f"growth no steeper than {' or '.join(goal.of)}"
-        where = f", {sheet.points[0]:,} to {sheet.points[-1]:,}"
-    # Growth is a quotient of two medians on a noisy machine: a tenth is no verdict.
-    met = value <= limit * (1.1 if goal.growth else 1.0)
-    got = f"x {value / min(others):.2f}" if others else f"{value:.4g}"
+        return _judge_growth(goal, sheet, row)
+    found = [judged for point in sheet.points if (judged := _judge_point(goal, sheet, row, point))]
+    if not found:
+        return None
+    value, point, against = max(found)
+    where = f" at {sheet.workload.axis} = {point:,}" if len(sheet.points) > 1 else ""
+    aim = goal.text or f"at most {goal.factor:g} x"
+    return Verdict(value <= goal.factor, f"{goal.workload}: {row.label}: {aim}: {against}{where}")
+
+
+def _judge_point(goal: Goal, sheet: Sheet, row: Row, point: int) -> tuple[float, int, str] | None:
+    value = row.median(goal.metric, point)
+    if value is None:
+        return None
+    if not goal.of:
+        return value, point, f"{value:,.4g}"
+    others = [other for name in goal.of if (other := sheet.row(name)) and other.values(goal.metric, point)]
+    if not others:
+        return None
+    best = min(others, key=lambda other: other.median(goal.metric, point) or 0.0)
+    ratio = versus(row, best, goal.metric, point) or 0.0
+    return (
+        ratio,
+        point,
+        f"{value:.4g} is x {ratio:.2f} of {best.label}'s {best.median(goal.metric, point):.4g}",
+    )
+
+
+def _judge_growth(goal: Goal, sheet: Sheet, row: Row) -> Verdict | None:
+    first, last = sheet.points[0], sheet.points[-1]
+
+    def growth(row: Row) -> float | None:
+        before, after = row.median(goal.metric, first), row.median(goal.metric, last)
+        return after / before if before and after else None
+
+    floor = sheet.row(goal.of[0])
+    own, least = growth(row), growth(floor) if floor else None
+    if own is None or least is None or floor is None:
+        return None
+    aim = f"from {first:,} to {last:,} no steeper than {floor.label}"
+    # A quotient of two medians on a noisy machine: a tenth is no verdict.
     return Verdict(
-        met, f"{sheet.workload.name}{where}: {contender}: {aim}: {got} ({value:.4g} against {limit:.4g})"
+        own <= 1.1 * least, f"{goal.workload}: {row.label}: {aim}: x {own:.2f} against x {least:.2f}"
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from benchmarks.workloads import Workload
 
 LONGEST = 60.0
+RAISED = re.compile(r"[A-Za-z_.]+(Error|Exception|Interrupt|Stream)\b(:|$)")
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ def run_plan(
     absent = {entry: reason for entry in plan.entries if (reason := entry.missing() or _build(entry))}
     sheets: list[Sheet] = []
     for workload in plan.workloads:
+        start = time.monotonic()
         sheet = Sheet(workload, plan.points_of(workload))
         sheets.append(sheet)
         _say_absent(sheet, plan, absent)
@@ -65,14 +69,14 @@ def run_plan(
         if workload.needs_tls and not site.tls_port:
             sheet.absent["all"] = "no certificate can be made: trustme is not installed"
             players = []
-        sheet.rows = [
-            Row(entry.id, entry.label, entry.kind.remarks.get(workload.name, "")) for entry in players
-        ]
+        for entry in players:
+            sheet.rows.append(Row(entry.id, entry.label, entry.kind.remarks.get(workload.name, "")))
         for _ in range(plan.rounds_of(workload)):
             for entry, row in zip(players, sheet.rows, strict=True):
                 on_step(workload, entry.label)
                 if not row.failure:
                     _measure(_order(plan, workload, entry, site, core), entry, row)
+        sheet.seconds = time.monotonic() - start
     return sheets
 
 
@@ -107,10 +111,16 @@ def _measure(order: Order, entry: Entry, row: Row) -> None:
     except subprocess.TimeoutExpired:
         row.failure = f"not done after {LONGEST:.0f} s"
     except subprocess.CalledProcessError as error:
-        lines = [line for line in error.stderr.splitlines() if line.strip(" |+-")]
-        row.failure = lines[-1].strip() if lines else f"ended with status {error.returncode}"
+        row.failure = _cause(error.stderr) or f"ended with status {error.returncode}"
     except ValueError as error:
         row.failure = str(error)
+
+
+def _cause(errors: str) -> str:
+    """Find the line that names the first exception: what follows it was caused by it, or holds it."""
+    lines = [line.strip(" |+-") for line in errors.splitlines()]
+    named = [line for line in lines if RAISED.match(line)]
+    return (named or [line for line in lines if line] or [""])[0]
 
 
 def _spawn(order: Order, entry: Entry) -> Figures:

@@ -130,8 +130,9 @@ def wait_for(port: int, process: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
-def servers(core: int | None) -> Iterator[Site]:
+def servers(core: int | None, choice: str) -> Iterator[Site]:
     """Run the servers on a core; TLS ports are 0 where no certificates can be made."""
+    nginx = None if choice == "bundled" else find_nginx()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keepalive-bench-")))
         has_tls = make_certificates(folder)
@@ -142,7 +143,7 @@ def servers(core: int | None) -> Iterator[Site]:
         assert origin.stdout is not None
         ports: dict[str, int] = {"tls_port": 0, "ticket_port": 0, **json.loads(origin.stdout.readline())}
         server = "bundled server, slower than nginx: figures of exchanges hold its time too"
-        if nginx := find_nginx():
+        if nginx:
             numbers = free_ports(3)
             config = folder / "nginx.conf"
             config.write_text(nginx_config(folder, numbers, core, has_tls))

@@ -104,7 +104,7 @@ GOALS = (
     Goal("contention", ("keepalive:uvloop",), 1.0, of=("futures floor:uvloop",), growth=True),
     Goal("contention", ("keepalive:trio",), 1.0, of=("futures floor:trio",), growth=True),
     # A key that is not in the processor's cache costs every pool something; the floor shows how much.
-    Goal("keys", KEEPALIVE, 1.0, of=("futures floor:asyncio",), growth=True, text="as flat as the floor"),
+    Goal("keys", KEEPALIVE, 1.0, of=("futures floor:asyncio",), growth=True),
     Goal("keys", KEEPALIVE, 2560, metric="bytes", text="at most 2.5 KB per idle connection"),
     Goal("cold-tcp", ("keepalive:asyncio",), 1.25, of=("loop.sock_*:asyncio",)),
     Goal("cold-tcp", ("keepalive:uvloop",), 1.25, of=("loop.sock_*:uvloop",)),
