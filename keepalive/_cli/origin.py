@@ -52,11 +52,15 @@ class Origin:
     async def serving(self, hosts: int) -> AsyncIterator[None]:
         """Listen while the block lasts."""
         async with AsyncExitStack() as stack:
-            group = await stack.enter_async_context(anyio.create_task_group())
-            stack.callback(group.cancel_scope.cancel)
+            listeners = []
             for _ in range(hosts):
                 listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+                listeners.append(await stack.enter_async_context(listener))
                 self.peaks[listener.extra(SocketAttribute.local_port)] = 0
+            # After the listeners, so that it ends before they are closed.
+            group = await stack.enter_async_context(anyio.create_task_group())
+            stack.callback(group.cancel_scope.cancel)
+            for listener in listeners:
                 group.start_soon(listener.serve, self._serve)
             yield
 

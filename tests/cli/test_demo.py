@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from keepalive._cli.demo import IN_ALL, PER_HOST
+
 if TYPE_CHECKING:
     from tests.cli.conftest import Cli
 
@@ -29,8 +31,8 @@ def test_demo_tells_what_reuse_saves(run: Cli, backend: str) -> None:
     immediate, deferred = row(text, "reused, immediate")[0], row(text, "reused, deferred")[0]
     assert immediate + deferred >= 90 - reused
     assert row(text, "reused, immediate")[1] == row(text, "reused, deferred")[1] == 0
-    assert max(row(text, "peak per host")) <= 4
-    assert max(row(text, "peak in all")) <= 10
+    assert max(row(text, "peak per host")) <= PER_HOST
+    assert max(row(text, "peak in all")) <= IN_ALL
     assert row(text, "waited")[0] > 0
     saved = re.search(r"Time saved: (-?[\d.]+) s", text)
     assert saved is not None
