@@ -124,20 +124,21 @@ class Engine:
         return found
 
     def take_back(self, slot: Slot, link: Link, keep_for: float) -> None:
-        """Take a connection back for reuse, if it is fit for that."""
+        """Take a connection back for reuse, if it is fit for that.
+
+        What the kernel has for it and nobody has harvested yet is found before anybody can see a
+        difference: at the next hand-out, the next look at the numbers, or the next turn of the loop.
+        """
         if slot.state is not SlotState.LENT:
-            return None
+            return
         reason = link.unfit()
-        if reason is None:
-            self.poller.harvest()
-            reason = link.look()
         if reason is not None:
-            return self.throw_away(slot, reason)
+            self.throw_away(slot, reason)
+            return
         pool = self.pool
         pool.release(slot, self.clock(), keep_for)
         if pool.effects or pool.earliest < self.armed:
             self.act()
-        return None
 
     def throw_away(self, slot: Slot, reason: CloseReason) -> None:
         """Close a lent connection."""

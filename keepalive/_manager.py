@@ -273,9 +273,12 @@ class ConnectionManager:
 
     def stats(self) -> Stats:
         """Return a frozen snapshot of all counts, per key too. O(keys)."""
-        if self._engine is None:
+        engine = self._engine
+        if engine is None:
             return Stats()
-        return snapshot(self._engine.pool)
+        if engine.here() and not engine.poller.closed:
+            engine.poller.harvest()
+        return snapshot(engine.pool)
 
     def __repr__(self) -> str:
         now = self.stats()

@@ -29,6 +29,7 @@ class Link:
     :ivar slot: the pool's record of it, once it belongs to a connection
     :ivar reader: where the task inside `receive` is parked; not None exactly while there is one
     :ivar writer: the same for `send`
+    :ivar exposed: its user may have the raw socket
     :ivar touched: something was sent or received (or tried) since this was set to False
     :ivar torn: a `send` was interrupted in the middle, or the stream failed: not fit for reuse
     """
@@ -39,6 +40,7 @@ class Link:
         "credit",
         "eof",
         "eof_sent",
+        "exposed",
         "fd",
         "hung",
         "poller",
@@ -63,6 +65,7 @@ class Link:
         self.closed = False
         self.eof = False
         self.eof_sent = False
+        self.exposed = False
         self.torn = False
         self.touched = False
         self.credit = 0
@@ -118,14 +121,14 @@ class Link:
             raise BrokenResourceError from exc
 
     def unfit(self) -> CloseReason | None:
-        """Say what forbids the reuse of a connection that is given back, apart from unread bytes."""
+        """Say what forbids the reuse of a connection that is given back."""
         if self.reader is not None or self.writer is not None or self.torn or self.eof_sent or self.unsent:
             return CloseReason.BUSY
         if self.eof:
             return CloseReason.PEER
-        if self.sock.fileno() != self.fd:
+        if self.exposed and self.sock.fileno() != self.fd:
             return CloseReason.DISCARDED  # closed under us by way of the raw socket
-        return None
+        return self.look()
 
     def look(self) -> CloseReason | None:
         """Say whether a connection in nobody's use has unread bytes or has been closed by its peer."""
@@ -158,6 +161,7 @@ class Link:
 
     def attributes(self) -> dict[Any, Callable[[], Any]]:
         """Return anyio's typed attributes of this socket."""
+        self.exposed = True
         sock = self.sock
         found: dict[Any, Callable[[], Any]] = {
             SocketAttribute.family: lambda: sock.family,

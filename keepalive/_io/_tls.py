@@ -46,6 +46,7 @@ class TLSLink(Link):
     __slots__ = ("_opened", "_outbox", "_sealed_in", "_sealed_out", "_strict", "engine", "inner")
 
     closed = _of_inner("closed")
+    exposed = _of_inner("exposed")
     fd = _of_inner("fd")
     hung = _of_inner("hung")
     poller = _of_inner("poller")
