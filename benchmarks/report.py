@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from benchmarks.results import Row, Sheet, Verdict
     from benchmarks.spec import Site
 
+BUSY = 0.7
 PACKAGES = (
     "keepalive-manager", "anyio", "uvloop", "trio",
     "aiohttp", "httpcore2", "httpx2", "asyncio-connection-pool",
@@ -61,6 +63,7 @@ def environment(site: Site, pinned: bool) -> dict[str, Any]:
         "cpu": cpu,
         "server": site.server,
         "pinned": pinned,
+        "load": round(os.getloadavg()[0], 2),
         "packages": versions,
     }
 
@@ -74,6 +77,11 @@ def show_environment(console: Console, about: dict[str, Any]) -> None:
     if not about["pinned"]:
         console.print(
             "[yellow]Processes are not pinned: one core, or no way to pin here. Expect more noise.[/]"
+        )
+
+    if about["load"] > BUSY:
+        console.print(
+            f"[yellow]Others keep this machine busy (load {about['load']}): expect too high figures.[/]"
         )
 
 

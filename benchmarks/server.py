@@ -142,7 +142,7 @@ def servers(core: int | None, choice: str) -> Iterator[Site]:
         origin = stack.enter_context(running(argv, cwd=ROOT, stdin=pipe, stdout=pipe))
         assert origin.stdout is not None
         ports: dict[str, int] = {"tls_port": 0, "ticket_port": 0, **json.loads(origin.stdout.readline())}
-        server = "bundled server, slower than nginx: figures of exchanges hold its time too"
+        server = "the bundled one, not nginx: figures of exchanges hold its time too"
         if nginx:
             numbers = free_ports(3)
             config = folder / "nginx.conf"
