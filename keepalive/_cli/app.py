@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import signal
 import sys
 from typing import Any
 
@@ -31,7 +33,22 @@ class UsageProblem(click.ClickException):
     exit_code = 2
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """Commands that end as a shell expects at Ctrl-C outside a loop, and when the output cannot go out."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(128 + signal.SIGINT)
+        except OSError as exc:
+            if exc.errno == errno.EPIPE:
+                raise  # click ends quietly: who reads has seen enough
+            raise click.ClickException(str(exc)) from exc
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="keepalive-manager", prog_name="keepalive")
 def cli() -> None:
     """Show a connection manager at work, on an embedded server or on real URLs."""

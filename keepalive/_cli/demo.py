@@ -113,7 +113,9 @@ class Demo:
         )
         async with origin.serving(HOSTS):
             ports = rng.choices(origin.ports, k=self._requests)
-            with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+            with Progress(
+                *columns, console=console, transient=True, disable=not console.is_interactive
+            ) as bars:
                 self._reused = await Pass(origin, ports, _bars_by_host(bars, ports), reuse=True).run()
                 self._opened = await Pass(origin, ports, _bar_for_all(bars, ports), reuse=False).run()
 

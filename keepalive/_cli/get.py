@@ -57,7 +57,9 @@ class Get:
             TextColumn("{task.fields[note]}"),
         )
         started = time.perf_counter()
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        with Progress(
+            *columns, console=console, transient=True, disable=not console.is_interactive
+        ) as progress:
             bar = progress.add_task("", total=self.tally.wanted, note="")
             async with self._manager() as manager:
                 fetcher = Fetcher(manager, plan.targets, plan.times, plan.timeout, self.tally)

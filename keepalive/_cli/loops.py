@@ -32,7 +32,7 @@ backend_option = click.option(
 def run(backend: str, job: Callable[[], Awaitable[None]]) -> int:
     """Run ``job`` to its end, or cancel it at the first SIGINT or SIGTERM.
 
-    Gives 0, or what a shell expects of a program ended by that signal. A second signal does not wait.
+    Gives 0, or what a shell expects of a program ended by that signal. A second SIGINT does not wait.
 
     :raises click.ClickException: if the loop is not installed, or the job fails as networks and systems do
     """
@@ -51,8 +51,6 @@ def run(backend: str, job: Callable[[], Awaitable[None]]) -> int:
     name, options = _BACKENDS[backend]
     try:
         anyio.run(main, backend=name, backend_options=options)
-    except KeyboardInterrupt:  # the second one, or one before the receiver stood
-        caught.append(signal.SIGINT)
     except BaseExceptionGroup as group:
         _, unexpected = group.split((KeepaliveError, OSError))
         if unexpected is not None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -224,6 +228,20 @@ def test_json_tells_failures_too(run: Cli) -> None:
     assert result.exit_code == 1
     assert (found["answered"], found["failed"], found["errors"][0]["count"]) == (0, 1, 1)
     assert found["latency"] == {}
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_full_disk_is_told_in_one_line(http_server: Server) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "keepalive", "get", url(http_server)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == f"Error: [Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}\n"
 
 
 def test_real_nginx(run: Cli, tmp_path: Path, ca: Authority, backend: str) -> None:
