@@ -66,6 +66,11 @@ class Request:
             parked = waiter.waker = engine.park()
             try:
                 await parked
+            except GeneratorExit:
+                # The waiting coroutine is being thrown away, perhaps by the garbage collector: any thread,
+                # any moment, as in `__del__`.
+                engine.orphan(waiter)
+                raise
             except BaseException:
                 engine.withdraw(waiter)
                 raise

@@ -55,9 +55,9 @@ class Books:
 
     def _reserve(self, waiter: Waiter, slot: Slot, reuse: Reuse) -> None:
         """Give a connection to a request; a never used one counts as new."""
-        slot.state = SlotState.RESERVED
+        slot.state = RESERVED
         slot.waiter = waiter
-        waiter.state = WaiterState.SERVED
+        waiter.state = SERVED
         waiter.slot = slot
         waiter.reuse = reuse if slot.uses else None
 
@@ -76,7 +76,7 @@ class Books:
 
     def _fail(self, waiter: Waiter, failure: Failure) -> None:
         waiter.failure = failure
-        self._end(waiter, WaiterState.FAILED)
+        self._end(waiter, FAILED)
         counters = waiter.host.counters
         if failure is Failure.ATTEMPT or failure is Failure.SHUTDOWN:
             where = waiter.phase if failure is Failure.ATTEMPT else "shutdown"
@@ -97,7 +97,7 @@ class Books:
 
     def _shelve(self, slot: Slot) -> None:
         """Put a connection among the idle ones, until its `expires`."""
-        slot.state = SlotState.IDLE
+        slot.state = IDLE
         host = slot.host
         (host.idle if slot.uses else host.unused)[slot] = None
         self._lru[slot] = None
@@ -135,7 +135,7 @@ class Books:
 
     def _close(self, slot: Slot, reason: CloseReason) -> None:
         """End a connection that is open, wherever it stands."""
-        if slot.state is SlotState.IDLE:
+        if slot.state is IDLE:
             self._unshelve(slot)
         self._gone(slot)
         closed = slot.host.counters.closed
@@ -149,7 +149,7 @@ class Books:
         host = slot.host
         del host.opening[slot]
         self._agenda.withdraw(slot)
-        slot.state = SlotState.CLOSING
+        slot.state = CLOSING
         host.closing += 1
         self._closing += 1
         self.effects.append((Do.ABORT, slot))
@@ -167,7 +167,7 @@ class Books:
             self._tell("opening", host.key, slot.id)
 
     def _gone(self, slot: Slot) -> None:
-        slot.state = SlotState.GONE
+        slot.state = GONE
         slot.host.count -= 1
         self.total -= 1
 

@@ -46,7 +46,7 @@ from typing import TYPE_CHECKING, Any
 from ._books import Books
 from ._queue import WaitQueue
 from ._records import HostState, Slot, Waiter
-from ._types import NEVER, CloseReason, Do, Failure, IllegalMove, Reuse, SlotState, WaiterState
+from ._types import NEVER, CloseReason, Do, Failure, IllegalMove
 
 if TYPE_CHECKING:
     from ._types import Key, Limits
@@ -77,7 +77,7 @@ class Pool(Books):
             self.earliest = deadline
         slot = self._take_idle(host, fresh, now)
         if slot is not None:
-            self._reserve(waiter, slot, Reuse.IMMEDIATE)
+            self._reserve(waiter, slot, IMMEDIATE)
         elif deadline <= now:
             self._fail(waiter, Failure.TIMEOUT)
             self._rest(host)
@@ -94,7 +94,7 @@ class Pool(Books):
 
     def overfull(self, waiter: Waiter) -> bool:
         """Say whether this new request has no attempt and stands beyond `max_waiting`."""
-        queued = waiter.state is WaiterState.QUEUED
+        queued = waiter.state is QUEUED
         return queued and not waiter.covered and self.bare > self.limits.max_waiting
 
     def refuse(self, waiter: Waiter, now: float) -> None:
@@ -106,17 +106,17 @@ class Pool(Books):
     def claim(self, waiter: Waiter, now: float) -> Slot:
         """Hand the reserved connection over to the request's owner."""
         slot = waiter.slot
-        if waiter.state is not WaiterState.SERVED or slot is None:
+        if waiter.state is not SERVED or slot is None:
             msg = f"request {waiter.id} is {waiter.state.value}, not served"
             raise IllegalMove(msg)
-        slot.state = SlotState.LENT
+        slot.state = LENT
         slot.waiter = None
         slot.uses += 1
-        self._end(waiter, WaiterState.CLAIMED)
+        self._end(waiter, CLAIMED)
         reuse, counters = waiter.reuse, slot.host.counters
-        if reuse is Reuse.IMMEDIATE:
+        if reuse is IMMEDIATE:
             counters.immediate += 1
-        elif reuse is Reuse.DEFERRED:
+        elif reuse is DEFERRED:
             counters.deferred += 1
         else:
             counters.new += 1
@@ -126,12 +126,12 @@ class Pool(Books):
 
     def cancel(self, waiter: Waiter, now: float) -> bool:
         """Withdraw a request in any phase. False if it had ended already."""
-        if waiter.state is WaiterState.QUEUED:
+        if waiter.state is QUEUED:
             self._leave(waiter)
-        elif waiter.state is not WaiterState.SERVED:
+        elif waiter.state is not SERVED:
             return False
         slot = self._unreserve(waiter)
-        self._end(waiter, WaiterState.CANCELLED)
+        self._end(waiter, CANCELLED)
         waiter.host.counters.cancelled += 1
         self.effects.append((Do.WAKE, waiter))
         if self._observed:
@@ -145,12 +145,12 @@ class Pool(Books):
 
     def resolved(self, slot: Slot, now: float) -> None:
         """Note that the attempt's name is known: `connect_timeout` starts."""
-        if slot.state is SlotState.OPENING and self.limits.connect_timeout != NEVER:
+        if slot.state is OPENING and self.limits.connect_timeout != NEVER:
             self._alarm(slot, now + self.limits.connect_timeout)
 
     def opened(self, slot: Slot, link: Any, now: float, lifetime: float = NEVER) -> None:
         """Take a new connection in; it serves the oldest request of its key, or waits idle."""
-        self._expect(slot, SlotState.OPENING, SlotState.IDLE)
+        self._expect(slot, OPENING, IDLE)
         host = slot.host
         self._agenda.withdraw(slot)
         del host.opening[slot]
@@ -166,7 +166,7 @@ class Pool(Books):
 
     def open_failed(self, slot: Slot, error: Exception, now: float) -> None:
         """Note that an attempt failed: the oldest request of its key fails, no other."""
-        self._expect(slot, SlotState.OPENING, SlotState.GONE)
+        self._expect(slot, OPENING, GONE)
         host = slot.host
         self._agenda.withdraw(slot)
         del host.opening[slot]
@@ -178,7 +178,7 @@ class Pool(Books):
 
     def aborted(self, slot: Slot, now: float) -> None:
         """Note that nothing is left of an attempt that was told to abort."""
-        self._expect(slot, SlotState.CLOSING, SlotState.GONE)
+        self._expect(slot, CLOSING, GONE)
         slot.host.closing -= 1
         self._closing -= 1
         self._gone(slot)
@@ -188,15 +188,15 @@ class Pool(Books):
 
     def release(self, slot: Slot, now: float, keep_for: float = NEVER) -> None:
         """Take a connection back for reuse: it serves the next request, or waits idle."""
-        self._expect(slot, SlotState.LENT, SlotState.IDLE)
+        self._expect(slot, LENT, IDLE)
         self._date(slot, now, keep_for)
         self._give(slot, now)
-        if slot.host.queue is not None or self._line or slot.state is SlotState.GONE:
+        if slot.host.queue is not None or self._line or slot.state is GONE:
             self._settle(slot.host, now)
 
     def discard(self, slot: Slot, now: float, reason: CloseReason) -> None:
         """Close a lent connection."""
-        self._expect(slot, SlotState.LENT, SlotState.GONE)
+        self._expect(slot, LENT, GONE)
         self._close(slot, reason)
         self._settle(slot.host, now)
 
@@ -206,8 +206,8 @@ class Pool(Books):
         The request then takes another idle one, or its old place in the queue.
         """
         host, waiter = slot.host, slot.waiter
-        if slot.state is not SlotState.RESERVED:
-            self._expect(slot, SlotState.IDLE, SlotState.GONE)
+        if slot.state is not RESERVED:
+            self._expect(slot, IDLE, GONE)
         if waiter is not None:
             self._unreserve(waiter)
         self._close(slot, reason)
@@ -228,7 +228,7 @@ class Pool(Books):
             elif isinstance(record, HostState):
                 self._abort(next(reversed(record.opening)))
                 self._settle(record, now)
-            elif record.state is SlotState.OPENING:
+            elif record.state is OPENING:
                 self._abort(record)
                 self._fail_oldest(record, Failure.CONNECT_TIMEOUT, None)
                 self._settle(record.host, now)
@@ -246,14 +246,17 @@ class Pool(Books):
         for slot in list(self._lru):
             if self.total > limits.max_open or slot.host.count > limits.max_per_host:
                 self._close(slot, CloseReason.LIMIT)
+        for host in self.hosts.values():
+            self._stand_in_line(host)  # all of them first, so that the oldest request gets the new room
+        self._use_room()
         for host in list(self.hosts.values()):
-            self._settle(host, now)
+            self._rest(host)
 
     def shutdown(self, now: float) -> None:
         """Fail all requests, abort all attempts, close all idle connections; lent ones at their release."""
         self.closed = True
         for waiter in list(self.requests.values()):
-            if waiter.state is WaiterState.QUEUED:
+            if waiter.state is QUEUED:
                 self._leave(waiter)
             slot = self._unreserve(waiter)
             self._fail(waiter, Failure.SHUTDOWN)
@@ -277,8 +280,10 @@ class Pool(Books):
         host, limits = slot.host, self.limits
         if self.closed:
             return self._close(slot, CloseReason.SHUTDOWN)
-        if slot.dies <= now:
-            return self._close(slot, CloseReason.LIFETIME)
+        # One just given back may serve whoever waits, however short its time as an idle one; one that
+        # was given to a request and not fetched has used its time up meanwhile.
+        if slot.expires <= now and (slot.dies <= now or slot.idle_since < now):
+            return self._expire(slot, now)
         if slot.uses >= limits.max_uses:
             return self._close(slot, CloseReason.USES)
         if host.count > limits.max_per_host or self.total > limits.max_open:
@@ -287,7 +292,7 @@ class Pool(Books):
             waiter = host.queue.oldest_plain() if slot.uses else host.queue.oldest()
             if waiter is not None and not (slot.uses and self._outranked(host.queue, waiter)):
                 self._leave(waiter)
-                self._reserve(waiter, slot, Reuse.DEFERRED)
+                self._reserve(waiter, slot, DEFERRED)
                 self.effects.append((Do.WAKE, waiter))
                 return None
         if slot.expires <= now:
@@ -320,7 +325,7 @@ class Pool(Books):
             self._spares[host] = None
             self._alarm(host, now + self.limits.spare_for)
         self._stand_in_line(host)
-        if self._line and not self.closed:
+        if self._line:
             self._use_room()
         self._rest(host)
 
@@ -361,7 +366,7 @@ class Pool(Books):
 
     def _use_room(self) -> None:
         """Start attempts, oldest claim first, as long as room can be made."""
-        while number := self._first_claim():
+        while not self.closed and (number := self._first_claim()):
             host = self.requests[number].host
             if not self._make_room(host):
                 return
@@ -384,7 +389,7 @@ class Pool(Books):
             self._rest(victim.host)
         if self.total < self.limits.max_open:
             return True
-        if self._spares and self._closing < self._claims:
+        while self._spares and self._closing < self._claims:
             spare = next(iter(self._spares))
             del self._spares[spare]
             self._agenda.withdraw(spare)
@@ -402,11 +407,11 @@ class Pool(Books):
         host = waiter.host
         other = self._take_idle(host, waiter.fresh, now)
         if other is not None:
-            self._reserve(waiter, other, waiter.reuse or Reuse.DEFERRED)
+            self._reserve(waiter, other, waiter.reuse or DEFERRED)
         elif waiter.deadline <= now:
             self._fail(waiter, Failure.TIMEOUT)
         else:
-            waiter.state = WaiterState.QUEUED
+            waiter.state = QUEUED
             self._dormant.pop(host, None)
             if host.queue is None:
                 host.queue = WaitQueue()
@@ -423,7 +428,7 @@ class Pool(Books):
 
     def _time_out(self, waiter: Waiter, now: float) -> None:
         host = waiter.host
-        if waiter.state is WaiterState.QUEUED:
+        if waiter.state is QUEUED:
             if waiter.covered:
                 waiter.phase = next(iter(host.opening)).phase
             self._leave(waiter)

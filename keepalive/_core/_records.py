@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._types import NEVER, SlotState, WaiterState
+from ._types import NEVER
 
 if TYPE_CHECKING:
     from ._queue import WaitQueue
@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 class Counters:
     """Totals of one key; every request ends in exactly one of the outcomes."""
 
-    __slots__ = ("cancelled", "closed", "deferred", "failed", "immediate", "new", "opened", "requests", "timeouts")
+    __slots__ = (
+        "cancelled",
+        "closed",
+        "deferred",
+        "failed",
+        "immediate",
+        "new",
+        "opened",
+        "requests",
+        "timeouts",
+    )
 
     def __init__(self) -> None:
         self.requests = 0
@@ -87,7 +97,7 @@ class Slot:
     def __init__(self, number: int, host: HostState) -> None:
         self.id = number
         self.host = host
-        self.state = SlotState.OPENING
+        self.state = OPENING
         # Any: the pool is made for any kind of connection and never looks inside.
         self.link: Any = None
         self.phase = "resolve"
@@ -127,7 +137,7 @@ class Waiter:
         self.since = since
         self.deadline = deadline
         self.fresh = fresh
-        self.state = WaiterState.QUEUED
+        self.state = QUEUED
         self.covered = False
         self.slot: Slot | None = None
         self.reuse: Reuse | None = None
