@@ -148,17 +148,23 @@ class Connection(LinkStream):
         """Release it, or close it after an exception. Does not switch tasks."""
         if exc_type is None:
             self.release()
+        elif exc_type is GeneratorExit:
+            self._drop()  # the block's coroutine is being thrown away: see `__del__`
         else:
             self.discard()
 
+    def _drop(self) -> bool:
+        """Leave a note for the engine, from any thread, at any moment, inside the engine's code too."""
+        if self._given_back() is None:
+            return False
+        self._link = None
+        self._engine.orphan(self._slot)
+        return True
+
     def __del__(self) -> None:
-        # Any thread, any moment, inside the manager's own code too: only leave a note.
-        if self._given_back() is not None:
-            self._link = None
-            self._engine.orphan(self._slot)
-            warnings.warn(
-                f"{self!r} was dropped without being given back", ResourceWarning, stacklevel=2, source=self
-            )
+        if self._drop():
+            text = f"{self!r} was dropped without being given back"
+            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:
         state = "given back" if self._link is None else "closed" if self._link.closed else "lent"

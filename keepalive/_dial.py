@@ -9,6 +9,7 @@ import ssl
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+import anyio
 from anyio import BrokenResourceError
 
 from ._core._types import Phase
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from ._io._poller import Poller
 
 BindAddress = tuple[str, int]
+
+BACKLOG_PAUSE = 0.01
+"""Seconds between two knocks at a Unix listener whose backlog is full."""
 
 
 class DialFailure(Exception):
@@ -135,12 +139,17 @@ class Dial:
 
     async def _connect(self, sock: socket.socket, target: object) -> Link:
         number = sock.connect_ex(target)  # type: ignore[arg-type]  # any address form of its family
+        while number == errno.EAGAIN:  # a Unix listener's full backlog; nothing tells when it has room
+            await anyio.sleep(BACKLOG_PAUSE)
+            number = sock.connect_ex(target)  # type: ignore[arg-type]  # as above
         link = self.adopt(sock)
         while number in (errno.EINPROGRESS, errno.EALREADY, errno.EINTR):
             # On loopback the second look finds the connection made, and spares a turn of the loop.
             number = sock.connect_ex(target)  # type: ignore[arg-type]  # as above
             if number in (errno.EINPROGRESS, errno.EALREADY, errno.EINTR):
                 await until_writable(link)
+        if number in (0, errno.EISCONN) and target == sock.getsockname():
+            number = errno.ECONNREFUSED  # TCP's simultaneous open with itself, on a port nobody listens at
         if number not in (0, errno.EISCONN):
             self.give_up(link)
             raise OSError(number, os.strerror(number))

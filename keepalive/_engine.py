@@ -63,7 +63,8 @@ class Engine:
         self.poller = new_poller(runtime, self._unread)
         self.forked = False
         self._runtime = runtime
-        self._names = Names(resolver, runtime)
+        self._names = Names(resolver, runtime, self._task_ended)
+        self._all_ended = anyio.Event()
         self._connectors = connectors
         self._defaults: dict[str, Connector] = {"https": TLSConnector(), "unix": UnixConnector()}
         self._plain = TCPConnector()
@@ -257,9 +258,11 @@ class Engine:
             finally:
                 dial.close()
 
-        self._attempts[slot] = self._runtime.spawn(
-            attempt, lambda: self._ended(slot), f"keepalive attempt {slot.id} for {key}"
-        )
+        name = f"keepalive attempt {slot.id} for {key}"
+        try:
+            self._attempts[slot] = self._runtime.spawn(attempt, lambda: self._ended(slot), name)
+        except RuntimeError as exc:  # the event loop is at its end and takes no more tasks
+            self._failed(slot, dial, exc)
 
     def _resolved(self, slot: Slot) -> None:
         self.pool.resolved(slot, self.clock())
@@ -290,6 +293,7 @@ class Engine:
         self._attempts.pop(slot, None)
         if self.forked:
             return
+        self._task_ended()
         if slot.state is SlotState.CLOSING:
             self.pool.aborted(slot, self.clock())
             self.act()
@@ -318,6 +322,10 @@ class Engine:
             finally:
                 self._empty.remove(event)
 
+    def _task_ended(self) -> None:
+        if not self._attempts and not self._names.tasks:
+            self._all_ended.set()
+
     async def close(self) -> None:
         """End everything: cut what is still lent, and wait for the tasks that were told to end."""
         for link in list(self.poller.links.values()):
@@ -326,7 +334,8 @@ class Engine:
         try:
             with anyio.CancelScope(shield=True):
                 while self._attempts or self._names.tasks:
-                    await anyio.lowlevel.checkpoint()
+                    self._all_ended = anyio.Event()
+                    await self._all_ended.wait()
         finally:
             # A second cancellation may come through the shield; sockets and watches end all the same.
             for link in list(self.poller.links.values()):

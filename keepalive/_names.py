@@ -14,7 +14,7 @@ from ._dial import DialFailure, is_literal
 from .abc import Resolution
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ._runtime import Cancellable, Parking, Runtime
     from .abc import Resolver
@@ -87,8 +87,9 @@ class _Lookup:
 class Names:
     """The look-ups of one manager: one per name at a time, which belongs to all who wait for it."""
 
-    def __init__(self, resolver: Resolver, runtime: Runtime) -> None:
+    def __init__(self, resolver: Resolver, runtime: Runtime, ended: Callable[[], None]) -> None:
         self._resolver = resolver
+        self._ended = ended
         self._runtime = runtime
         self._running: dict[str, _Lookup] = {}
         self.tasks = 0  # not yet ended, cancelled ones included
@@ -135,6 +136,7 @@ class Names:
 
         def done() -> None:
             self.tasks -= 1
+            self._ended()
 
         self.tasks += 1
         lookup.task = self._runtime.spawn(run, done, f"keepalive look-up of {name}")

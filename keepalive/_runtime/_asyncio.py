@@ -60,7 +60,12 @@ class AsyncioRuntime:
         self, func: Callable[[], Coroutine[Any, Any, None]], done: Callable[[], object], name: str
     ) -> Cancellable:
         """Start a task; see `Runtime`."""
-        task = self._loop.create_task(func(), name=name)
+        coro = func()
+        try:
+            task = self._loop.create_task(coro, name=name)
+        except RuntimeError:
+            coro.close()  # the loop has been closed
+            raise
         # A task cancelled before its first step never runs a line, its own `finally` included.
         task.add_done_callback(lambda _: done())
         return task

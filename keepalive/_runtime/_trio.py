@@ -6,6 +6,7 @@ as it is, in no group, and the manager is still left only when all of its tasks 
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
     from . import Cancellable, Parking
+
+
+def guarded(callback: Callable[[], None]) -> None:
+    """Call back. An exception is logged: out of a system task it would end the whole trio run."""
+    try:
+        callback()
+    except Exception:
+        logging.getLogger("keepalive").exception("in %r", callback)
 
 
 class _Parking:
@@ -61,7 +70,7 @@ class _Timer:
                 await trio.sleep_forever()
             if self._due.cancelled_caught:
                 self._due = trio.CancelScope()
-                self._ring()
+                guarded(self._ring)
 
     def move(self, delay: float) -> None:
         self._due.deadline = trio.current_time() + delay
@@ -127,7 +136,7 @@ class TrioRuntime:
         async def run() -> None:
             while True:
                 await trio.lowlevel.wait_readable(fd)
-                ready()
+                guarded(ready)
 
         return self.spawn(run, lambda: None, "keepalive watch")
 
