@@ -133,12 +133,17 @@ class TrioRuntime:
     def watch(self, fd: int, ready: Callable[[], None]) -> Cancellable:
         """Watch a descriptor; see `Runtime`."""
 
+        scope = trio.CancelScope()
+
         async def run() -> None:
-            while True:
+            # trio looks at the descriptor before it looks at cancellation, but whoever cancels a watch
+            # closes the descriptor next: cancelled before a step, the watch must not take that step.
+            while not scope.cancel_called:
                 await trio.lowlevel.wait_readable(fd)
                 guarded(ready)
 
-        return self.spawn(run, lambda: None, "keepalive watch")
+        self._start(run, scope, lambda: None, "keepalive watch")
+        return scope
 
     def call_soon_threadsafe(self, func: Callable[[], None]) -> None:
         """Call in the loop soon; see `Runtime`."""
