@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 from ._agenda import Agenda
 from ._records import Counters, HostState, Slot, Waiter
 from ._types import (
+    CLOSING,
+    FAILED,
+    GONE,
+    IDLE,
     NEVER,
+    RESERVED,
+    SERVED,
     SLOT_MOVES,
     CloseReason,
     Do,

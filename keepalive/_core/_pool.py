@@ -46,7 +46,25 @@ from typing import TYPE_CHECKING, Any
 from ._books import Books
 from ._queue import WaitQueue
 from ._records import HostState, Slot, Waiter
-from ._types import NEVER, CloseReason, Do, Failure, IllegalMove
+from ._types import (
+    CANCELLED,
+    CLAIMED,
+    CLOSING,
+    DEFERRED,
+    GONE,
+    IDLE,
+    IMMEDIATE,
+    LENT,
+    NEVER,
+    OPENING,
+    QUEUED,
+    RESERVED,
+    SERVED,
+    CloseReason,
+    Do,
+    Failure,
+    IllegalMove,
+)
 
 if TYPE_CHECKING:
     from ._types import Key, Limits

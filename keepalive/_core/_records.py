@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._types import NEVER
+from ._types import NEVER, OPENING, QUEUED
 
 if TYPE_CHECKING:
     from ._queue import WaitQueue
