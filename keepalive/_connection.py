@@ -109,13 +109,15 @@ class Connection(LinkStream):
             server's own keep-alive time, for example
         :raises RuntimeError: called from another event loop or thread
         """
-        link = self._given_back()
-        if link is None:
+        link = self._link
+        if link is None or link.closed:
             return
-        self._engine.check_here()
+        engine = self._engine
+        if engine.identify() is not engine.identity:
+            engine.check_here()
         kept = NEVER if keep_for is None else settings.seconds("keep_for", keep_for)
         self._link = None
-        self._engine.take_back(self._slot, link, kept)
+        engine.take_back(self._slot, link, kept)
 
     def discard(self) -> None:
         """Close it for good, at once and without switching tasks. Harmless when given back already.

@@ -22,7 +22,7 @@ from ._connection import Connection
 from ._connectors import TCPConnector, TLSConnector, UnixConnector
 from ._core._pool import Pool
 from ._core._records import Slot, Waiter
-from ._core._types import NEVER, CloseReason, Do, SlotState, WaiterState
+from ._core._types import IMMEDIATE, LENT, NEVER, QUEUED, SERVED, CloseReason, Do, SlotState
 from ._dial import Dial, DialFailure
 from ._failures import explain
 from ._io._link import Link
@@ -58,7 +58,8 @@ class Engine:
     ) -> None:
         self.pool = Pool(limits, observed=observer is not None)
         self.clock = runtime.clock
-        self.here = runtime.here
+        self.identify = runtime.identify
+        self.identity = runtime.identity
         self.park = runtime.park
         self.poller = new_poller(runtime, self._unread)
         self.forked = False
@@ -82,7 +83,7 @@ class Engine:
 
     def check_here(self) -> None:
         """Refuse calls from another event loop or thread."""
-        if not self.here() and not self.forked:
+        if self.identify() is not self.identity and not self.forked:
             msg = "a manager and what it hands out belong to the event loop it was entered in"
             raise RuntimeError(msg)
 
@@ -103,16 +104,16 @@ class Engine:
         This is the moment of the hand-out: what the kernel knows of a used connection counts now.
         """
         pool = self.pool
-        if waiter.state is WaiterState.SERVED and waiter.slot is not None and waiter.slot.uses:
+        if waiter.state is SERVED and waiter.reuse is not None:
             self.poller.harvest()
-        if waiter.state is WaiterState.SERVED:
-            now = self.clock()
+        if waiter.state is SERVED:
+            now = waiter.since if waiter.reuse is IMMEDIATE else self.clock()
             slot = pool.claim(waiter, now)
             conn = Connection(self, slot, waiter.reuse, context, now - slot.idle_since)
             if pool.effects or pool.earliest < self.armed:
                 self.act()
             return conn
-        if waiter.state is WaiterState.QUEUED:
+        if waiter.state is QUEUED:
             return None
         raise explain(waiter, pool, context)
 
@@ -130,7 +131,7 @@ class Engine:
         What the kernel has for it and nobody has harvested yet is found before anybody can see a
         difference: at the next hand-out, the next look at the numbers, or the next turn of the loop.
         """
-        if slot.state is not SlotState.LENT:
+        if slot.state is not LENT:
             return
         reason = link.unfit()
         if reason is not None:

@@ -186,7 +186,7 @@ class ConnectionManager:
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
         engine = self._engine
-        if engine is None or not engine.here() or engine.pool.closed:
+        if engine is None or engine.identify() is not engine.identity or engine.pool.closed:
             engine = self._open_engine()
         fields = (
             scheme,
@@ -276,7 +276,7 @@ class ConnectionManager:
         engine = self._engine
         if engine is None:
             return Stats()
-        if engine.here() and not engine.poller.closed:
+        if engine.identify() is engine.identity and not engine.poller.closed:
             engine.poller.harvest()
         return snapshot(engine.pool)
 

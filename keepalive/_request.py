@@ -53,9 +53,11 @@ class Request:
         if self._awaited:
             msg = f"request {self._waiter.id} was awaited before"
             raise RuntimeError(msg)
-        self._engine.check_here()
+        engine = self._engine
+        if engine.identify() is not engine.identity:
+            engine.check_here()
         self._awaited = True
-        conn = self._engine.fetch(self._waiter, self.context)
+        conn = engine.fetch(self._waiter, self.context)
         if conn is not None:
             return conn
         return (yield from self._wait().__await__())

@@ -54,9 +54,9 @@ class Runtime(Protocol):
     """Seconds, monotonic, counting on while the machine sleeps where the system offers that."""
     park: Callable[[], Parking]
     """Returns a new place for the calling task to wait at."""
-
-    def here(self) -> bool:
-        """Say whether the caller runs in this very loop (and so in its thread)."""
+    identify: Callable[[], object]
+    """Returns something that is `identity` if, and only if, the caller runs in this very loop."""
+    identity: object
 
     def spawn(
         self, func: Callable[[], Coroutine[Any, Any, None]], done: Callable[[], object], name: str

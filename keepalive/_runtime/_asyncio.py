@@ -51,10 +51,8 @@ class AsyncioRuntime:
         # A loop with a time of its own has virtual time; the loop's timers and this clock must agree.
         self.clock: Callable[[], float] = loop.time if own_time else real_clock
         self.park: Callable[[], Parking] = loop.create_future
-
-    def here(self) -> bool:
-        """Say whether the caller runs in this loop."""
-        return asyncio._get_running_loop() is self._loop
+        self.identify: Callable[[], object] = asyncio._get_running_loop
+        self.identity: object = loop
 
     def spawn(
         self, func: Callable[[], Coroutine[Any, Any, None]], done: Callable[[], object], name: str

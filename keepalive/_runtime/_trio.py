@@ -28,6 +28,13 @@ def guarded(callback: Callable[[], None]) -> None:
         logging.getLogger("keepalive").exception("in %r", callback)
 
 
+def _current_token() -> object:
+    try:
+        return trio.lowlevel.current_trio_token()
+    except RuntimeError:
+        return None
+
+
 class _Parking:
     __slots__ = ("_done", "_task")
 
@@ -88,15 +95,10 @@ class TrioRuntime:
         virtual = type(trio.lowlevel.current_clock()).__name__ != "SystemClock"
         self.clock: Callable[[], float] = trio.current_time if virtual else real_clock
         self.park: Callable[[], Parking] = _Parking
+        self.identify: Callable[[], object] = _current_token
+        self.identity: object = self._token
         self._tasks = 0
         self._ended = trio.Event()
-
-    def here(self) -> bool:
-        """Say whether the caller runs in this trio run."""
-        try:
-            return trio.lowlevel.current_trio_token() is self._token
-        except RuntimeError:
-            return False
 
     def _start(
         self,
