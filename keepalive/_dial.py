@@ -86,7 +86,7 @@ class Dial:
 
         :raises OSError: the error of the first address
         """
-        addresses = await self.resolve(host)
+        addresses = self._of_bound_family(await self.resolve(host))
         self.phase = Phase.CONNECT
         first: OSError | None = None
         for address in addresses:
@@ -105,25 +105,21 @@ class Dial:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if self._bind_address is not None:
-                self._bind(sock, family, self._bind_address)
+                _bind(sock, self._bind_address)
             target = socket.getaddrinfo(address, port, family, socket.SOCK_STREAM, 0, _NUMERIC)[0][4]
             return await self._connect(sock, target)
         except BaseException:
             sock.close()
             raise
 
-    def _bind(self, sock: socket.socket, family: int, bind_address: BindAddress) -> None:
-        host, port = bind_address
-        if (":" in host) != (family == socket.AF_INET6):
+    def _of_bound_family(self, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        if self._bind_address is None:
+            return addresses
+        host = self._bind_address[0]
+        fitting = tuple(address for address in addresses if (":" in address) == (":" in host))
+        if not fitting:
             raise DialFailure(Phase.BIND, errno.EAFNOSUPPORT, f"bind_address {host} is of the other family")
-        try:
-            if port:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(bind_address)
-        except OSError as exc:
-            raise DialFailure(
-                Phase.BIND, exc.errno, f"bind to {host}:{port}: {os.strerror(exc.errno or 0)}"
-            ) from exc
+        return fitting
 
     async def connect_unix(self, path: str) -> Link:
         """Connect to a Unix stream socket; a path that starts with NUL names an abstract one."""
@@ -143,16 +139,19 @@ class Dial:
             await anyio.sleep(BACKLOG_PAUSE)
             number = sock.connect_ex(target)  # type: ignore[arg-type]  # as above
         link = self.adopt(sock)
-        while number in (errno.EINPROGRESS, errno.EALREADY, errno.EINTR):
-            # On loopback the second look finds the connection made, and spares a turn of the loop.
-            number = sock.connect_ex(target)  # type: ignore[arg-type]  # as above
-            if number in (errno.EINPROGRESS, errno.EALREADY, errno.EINTR):
-                await until_writable(link)
-        if number in (0, errno.EISCONN) and target == sock.getsockname():
-            number = errno.ECONNREFUSED  # TCP's simultaneous open with itself, on a port nobody listens at
-        if number not in (0, errno.EISCONN):
-            self.give_up(link)
-            raise OSError(number, os.strerror(number))
+        try:
+            while number in (errno.EINPROGRESS, errno.EALREADY, errno.EINTR):
+                # On loopback the second look finds the connection made, and spares a turn of the loop.
+                number = sock.connect_ex(target)  # type: ignore[arg-type]  # as above
+                if number in (errno.EINPROGRESS, errno.EALREADY, errno.EINTR):
+                    await until_writable(link)
+            if number in (0, errno.EISCONN) and target == sock.getsockname():
+                number = errno.ECONNREFUSED  # TCP's simultaneous open with itself: nobody listens there
+            if number not in (0, errno.EISCONN):
+                raise OSError(number, os.strerror(number))
+        except BaseException:
+            self.give_up(link)  # before its descriptor is closed, see `Poller.remove`
+            raise
         return link
 
     def adopt(self, sock: socket.socket) -> Link:
@@ -218,6 +217,17 @@ class Dial:
 _NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 
+def _bind(sock: socket.socket, bind_address: BindAddress) -> None:
+    host, port = bind_address
+    try:
+        if port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(bind_address)
+    except OSError as exc:
+        number = None if isinstance(exc, socket.gaierror) else exc.errno  # an unknown zone has no errno
+        raise DialFailure(Phase.BIND, number, f"bind to {host}, port {port}: {exc.strerror}") from exc
+
+
 def _text(exc: Exception) -> str:
     if isinstance(exc, ssl.SSLCertVerificationError):
         return f"certificate verify failed: {exc.verify_message}"
@@ -225,7 +235,10 @@ def _text(exc: Exception) -> str:
         return exc.reason or str(exc)
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror
-    return str(exc) or type(exc).__name__
+    try:
+        return str(exc) or type(exc).__name__
+    except Exception:  # a foreign connector may raise anything, and the request must have its answer
+        return type(exc).__name__
 
 
 def is_literal(host: str) -> bool:
