@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from anyio.lowlevel import checkpoint_if_cancelled
+
 from ._core._types import WaiterState
 
 if TYPE_CHECKING:
@@ -68,6 +70,9 @@ class Request:
             parked = waiter.waker = engine.park()
             try:
                 await parked
+                # On asyncio a wake-up wins when it meets with the cancellation of an anyio scope; here the
+                # cancellation does, and the connection goes to the next in line.
+                await checkpoint_if_cancelled()
             except GeneratorExit:
                 # The waiting coroutine is being thrown away, perhaps by the garbage collector: any thread,
                 # any moment, as in `__del__`.
