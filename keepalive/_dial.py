@@ -209,7 +209,7 @@ class Dial:
         number = exc.errno if isinstance(exc, OSError) and not isinstance(exc, ssl.SSLError) else None
         if isinstance(exc, socket.gaierror):
             number = None
-        failure = DialFailure(self.phase, number, _text(exc))
+        failure = DialFailure(self.phase, number, text_of(exc))
         failure.__cause__ = cause
         return failure
 
@@ -228,7 +228,8 @@ def _bind(sock: socket.socket, bind_address: BindAddress) -> None:
         raise DialFailure(Phase.BIND, number, f"bind to {host}, port {port}: {exc.strerror}") from exc
 
 
-def _text(exc: Exception) -> str:
+def text_of(exc: Exception) -> str:
+    """Say for people what went wrong."""
     if isinstance(exc, ssl.SSLCertVerificationError):
         return f"certificate verify failed: {exc.verify_message}"
     if isinstance(exc, ssl.SSLError):

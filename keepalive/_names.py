@@ -10,7 +10,7 @@ import anyio
 from anyio import to_thread
 
 from ._core._types import Phase
-from ._dial import DialFailure, is_literal
+from ._dial import DialFailure, is_literal, text_of
 from .abc import Resolution
 
 if TYPE_CHECKING:
@@ -129,13 +129,15 @@ class Names:
                 lookup.answer = _checked(name, found)
             except Exception as exc:  # whatever a resolver raises is the answer to all who asked
                 lookup.answer = exc if isinstance(exc, DialFailure) else _failure(exc)
+
+        def done() -> None:
+            self.tasks -= 1
+            if lookup.answer is None:  # ended from outside, or by a cancellation of the resolver's own
+                lookup.answer = DialFailure(Phase.RESOLVE, None, "the look-up was cancelled")
             self._drop(name, lookup, answered=True)
             for parked in lookup.askers:
                 if not parked.done():
                     parked.set_result(None)
-
-        def done() -> None:
-            self.tasks -= 1
             self._ended()
 
         self.tasks += 1
@@ -156,7 +158,6 @@ def _checked(name: str, found: Resolution) -> tuple[str, ...]:
 
 
 def _failure(exc: Exception) -> DialFailure:
-    text = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc) or type(exc).__name__
-    failure = DialFailure(Phase.RESOLVE, None, text)
+    failure = DialFailure(Phase.RESOLVE, None, text_of(exc))
     failure.__cause__ = exc
     return failure

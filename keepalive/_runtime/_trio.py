@@ -134,7 +134,6 @@ class TrioRuntime:
 
     def watch(self, fd: int, ready: Callable[[], None]) -> Cancellable:
         """Watch a descriptor; see `Runtime`."""
-
         scope = trio.CancelScope()
 
         async def run() -> None:
