@@ -64,6 +64,7 @@ class Dial:
         self._resolved = resolved
         self._bind_address = bind_address
         self._links: list[Link] = []
+        self._streams: list[LinkStream] = []
 
     @property
     def phase(self) -> str:
@@ -182,11 +183,18 @@ class Dial:
         return sealed
 
     def stream(self, link: Link) -> LinkStream:
-        """Return a byte stream over a link, to talk to a proxy for example. It must not read too far."""
-        return LinkStream(link)
+        """Return a byte stream over a link, to talk to a proxy for example. It must not read too far.
+
+        It ends with the attempt: the link then belongs to the manager's users.
+        """
+        stream = LinkStream(link)
+        self._streams.append(stream)
+        return stream
 
     def close(self) -> None:
         """Close all that the attempt has opened."""
+        for stream in self._streams:
+            stream._link = None
         for link in self._links:
             link.close()
         self._links.clear()
@@ -196,7 +204,10 @@ class Dial:
         inner = link
         while isinstance(inner, TLSLink):
             inner = inner.inner
-        self._links = [other for other in self._links if other is not inner]
+        if inner not in self._links or inner.closed:
+            msg = f"the connector returned {link!r}, which is not an open link of this attempt"
+            raise ValueError(msg)
+        self._links.remove(inner)
         self.close()
 
     def failure(self, exc: Exception) -> DialFailure:
