@@ -54,15 +54,16 @@ class Dial:
         slot: Slot,
         poller: Poller,
         resolve: Callable[[str], Awaitable[tuple[str, ...]]],
-        resolved: Callable[[Slot], None],
+        limit_time: Callable[[Slot, bool], None],
         bind_address: BindAddress | None,
     ) -> None:
         self.key: Key = slot.host.key
         self._slot = slot
         self._poller = poller
         self._resolve = resolve
-        self._resolved = resolved
+        self._limit_time = limit_time
         self._bind_address = bind_address
+        self.phase = Phase.CONNECT
         self._links: list[Link] = []
         self._streams: list[LinkStream] = []
 
@@ -78,8 +79,10 @@ class Dial:
     async def resolve(self, host: str) -> tuple[str, ...]:
         """Return the addresses of a host, by the manager's resolver; look-ups of one name are shared."""
         self.phase = Phase.RESOLVE
+        self._limit_time(self._slot, False)
         addresses = await self._resolve(host)
-        self._resolved(self._slot)
+        self._limit_time(self._slot, True)
+        self.phase = Phase.CONNECT
         return addresses
 
     async def connect_tcp(self, host: str, port: int) -> Link:
@@ -88,7 +91,6 @@ class Dial:
         :raises OSError: the error of the first address
         """
         addresses = self._of_bound_family(await self.resolve(host))
-        self.phase = Phase.CONNECT
         first: OSError | None = None
         for address in addresses:
             try:
@@ -124,7 +126,6 @@ class Dial:
 
     async def connect_unix(self, path: str) -> Link:
         """Connect to a Unix stream socket; a path that starts with NUL names an abstract one."""
-        self._resolved(self._slot)
         self.phase = Phase.CONNECT
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:

@@ -247,11 +247,12 @@ class Engine:
 
     def _open(self, slot: Slot) -> None:
         key = slot.host.key
-        dial = Dial(slot, self.poller, self._names.resolve, self._resolved, self._bind_address)
+        dial = Dial(slot, self.poller, self._names.resolve, self._limit_time, self._bind_address)
         connector = self._connectors.get(key.scheme) or self._defaults.get(key.scheme, self._plain)
 
         async def attempt() -> None:
             try:
+                self._limit_time(slot, True)
                 link = await connector.connect(dial)
                 self._opened(slot, dial, link)
             except Exception as exc:
@@ -265,9 +266,11 @@ class Engine:
         except RuntimeError as exc:  # the event loop is at its end and takes no more tasks
             self._failed(slot, dial, exc)
 
-    def _resolved(self, slot: Slot) -> None:
-        self.pool.resolved(slot, self.clock())
-        self.act()
+    def _limit_time(self, slot: Slot, limited: bool) -> None:
+        """Start an attempt's `connect_timeout`, or stop it while a name is looked up."""
+        if self.pool.limits.connect_timeout != NEVER:
+            self.pool.resolved(slot, self.clock() if limited else NEVER)
+            self.act()
 
     def _opened(self, slot: Slot, dial: Dial, link: object) -> None:
         if not isinstance(link, Link):
