@@ -48,6 +48,8 @@ timed = pytest.mark.parametrize("anyio_backend", [_ASYNCIO, _UVLOOP, _TRIO])
 """For tests about time: virtual on asyncio and trio, short on uvloop."""
 virtual = pytest.mark.parametrize("anyio_backend", [_ASYNCIO, _TRIO])
 """For tests about long or exact times."""
+native = pytest.mark.parametrize("anyio_backend", [_ASYNCIO, _UVLOOP])
+"""For tests about what only asyncio has."""
 
 
 def unit() -> float:
