@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("keepalive")
 
+WAKE = Do.WAKE  # the one effect of the hot path
+
 LIFETIME_JITTER = 0.05
 """A connection's lifetime is up to this part shorter, so that a herd opened at once ends staggered."""
 
@@ -61,6 +63,7 @@ class Engine:
         self.identify = runtime.identify
         self.identity = runtime.identity
         self.park = runtime.park
+        self.cancel_met = runtime.cancel_met
         self.poller = new_poller(runtime, self._unread)
         self.forked = False
         self._runtime = runtime
@@ -199,7 +202,13 @@ class Engine:
             self._acting = True
             try:
                 while pool.effects:
-                    self._carry_out(*pool.effects.popleft())
+                    do, what = pool.effects.popleft()
+                    if do is WAKE:
+                        waker = what.waker
+                        if waker is not None and not waker.done():
+                            waker.set_result(None)
+                    else:
+                        self._carry_out(do, what)
             finally:
                 self._acting = False
         if pool.earliest < self.armed:
@@ -210,11 +219,7 @@ class Engine:
                 event.set()
 
     def _carry_out(self, do: Do, what: Any) -> None:
-        if do is Do.WAKE:
-            waker = what.waker
-            if waker is not None and not waker.done():
-                waker.set_result(None)
-        elif do is Do.CLOSE:
+        if do is Do.CLOSE:
             self._close(what)
         elif do is Do.OPEN:
             self._open(what)

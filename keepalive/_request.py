@@ -59,20 +59,15 @@ class Request:
         if engine.identify() is not engine.identity:
             engine.check_here()
         self._awaited = True
-        conn = engine.fetch(self._waiter, self.context)
-        if conn is not None:
-            return conn
-        return (yield from self._wait().__await__())
-
-    async def _wait(self) -> Connection:
-        engine, waiter = self._engine, self._waiter
-        while True:
+        waiter, context = self._waiter, self.context
+        while (conn := engine.fetch(waiter, context)) is None:
             parked = waiter.waker = engine.park()
             try:
-                await parked
-                # On asyncio a wake-up wins when it meets with the cancellation of an anyio scope; here the
-                # cancellation does, and the connection goes to the next in line.
-                await checkpoint_if_cancelled()
+                yield from parked.__await__()
+                if engine.cancel_met():
+                    # The loops let a wake-up win that meets with the cancellation of a scope. Here the
+                    # cancellation does, and the connection goes to the next in line.
+                    yield from checkpoint_if_cancelled().__await__()  # awaited here
             except GeneratorExit:
                 # The waiting coroutine is being thrown away, perhaps by the garbage collector: any thread,
                 # any moment, as in `__del__`.
@@ -83,9 +78,7 @@ class Request:
                 raise
             finally:
                 waiter.waker = None
-            conn = engine.fetch(waiter, self.context)
-            if conn is not None:
-                return conn
+        return conn
 
     def cancel(self) -> bool:
         """Cancel the request, whatever it waits for; its awaiter gets `RequestCancelled`.

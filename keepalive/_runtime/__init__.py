@@ -27,7 +27,7 @@ class Parking(Protocol):
         """Wake the task; only while not `done`."""
 
     def __await__(self) -> Generator[Any, Any, None]:
-        """Wait. Raises the loop's cancellation, also one that met with the wake-up."""
+        """Wait. Raises the loop's cancellation; one that met with the wake-up is raised later."""
 
 
 class Cancellable(Protocol):
@@ -54,6 +54,8 @@ class Runtime(Protocol):
     """Seconds, monotonic, counting on while the machine sleeps where the system offers that."""
     park: Callable[[], Parking]
     """Returns a new place for the calling task to wait at."""
+    cancel_met: Callable[[], bool]
+    """Says whether the calling task, just woken, may have been cancelled too; quick when it was not."""
     identify: Callable[[], object]
     """Returns something that is `identity` if, and only if, the caller runs in this very loop."""
     identity: object

@@ -13,6 +13,28 @@ if TYPE_CHECKING:
     from . import Cancellable, Parking
 
 
+try:
+    # Private, for a question asked at each wake-up, to which the public answer takes 1.8 us.
+    from anyio._backends import _asyncio as anyio_asyncio
+
+    _task_states: Any = anyio_asyncio._task_states
+except (ImportError, AttributeError):  # another anyio: `_cancel_met` then always says "maybe"
+    _task_states = None
+
+
+def _cancel_met() -> bool:
+    """Say whether a scope around the running task has been cancelled; anyio tells the task later."""
+    if _task_states is None:
+        return True
+    state = _task_states.get(asyncio.current_task())
+    scope = None if state is None else state.cancel_scope
+    while scope is not None:
+        if scope.cancel_called:
+            return True
+        scope = None if scope.shield else scope._parent_scope
+    return False
+
+
 class _Timer:
     def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
         self._loop = loop
@@ -51,6 +73,7 @@ class AsyncioRuntime:
         # A loop with a time of its own has virtual time; the loop's timers and this clock must agree.
         self.clock: Callable[[], float] = loop.time if own_time else real_clock
         self.park: Callable[[], Parking] = loop.create_future
+        self.cancel_met: Callable[[], bool] = _cancel_met
         self.identify: Callable[[], object] = asyncio._get_running_loop
         self.identity: object = loop
 

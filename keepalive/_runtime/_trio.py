@@ -7,10 +7,11 @@ as it is, in no group, and the manager is still left only when all of its tasks 
 from __future__ import annotations
 
 import logging
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import trio
-from trio.lowlevel import Abort, checkpoint_if_cancelled, current_task, reschedule, wait_task_rescheduled
+from trio.lowlevel import Abort, current_task, reschedule, wait_task_rescheduled
 
 from ._clock import real_clock
 
@@ -26,6 +27,10 @@ def guarded(callback: Callable[[], None]) -> None:
         callback()
     except Exception:
         logging.getLogger("keepalive").exception("in %r", callback)
+
+
+def _cancel_met() -> bool:
+    return trio.current_effective_deadline() == -inf
 
 
 def _current_token() -> object:
@@ -60,8 +65,6 @@ class _Parking:
         if not self._done:
             self._task = current_task()
             yield from wait_task_rescheduled(self._abort).__await__()  # noqa: ASYNC105  # awaited here
-        # trio lets the wake-up win when it meets with a cancellation; here the cancellation does.
-        yield from checkpoint_if_cancelled().__await__()  # noqa: ASYNC105  # awaited here
 
 
 class _Timer:
@@ -95,6 +98,7 @@ class TrioRuntime:
         virtual = type(trio.lowlevel.current_clock()).__name__ != "SystemClock"
         self.clock: Callable[[], float] = trio.current_time if virtual else real_clock
         self.park: Callable[[], Parking] = _Parking
+        self.cancel_met: Callable[[], bool] = _cancel_met
         self.identify: Callable[[], object] = _current_token
         self.identity: object = self._token
         self._tasks = 0
