@@ -114,6 +114,9 @@ class TLSLink(Link):
             except ssl.SSLWantReadError:
                 if not self._feed():
                     return None
+            except ssl.SSLZeroReturnError:  # instead of b"" once both sides have said their goodbye
+                self.eof = True
+                return b""
             except ssl.SSLEOFError as exc:
                 return self._ragged_end(exc)
             except ssl.SSLError as exc:
