@@ -108,7 +108,8 @@ class Peer:
         """Send a FIN (and TLS's own farewell) and go on reading."""
         if isinstance(self.sock, ssl.SSLSocket):
             self._say_goodbye(self.sock)
-        self.sock.shutdown(socket.SHUT_WR)
+        # SSLSocket.shutdown would throw the TLS engine away, and with it all reading.
+        self._guarded(lambda: socket.socket.shutdown(self.sock, socket.SHUT_WR))
 
     def close(self) -> None:
         """Close with a FIN once everything is sent."""
@@ -139,6 +140,7 @@ class Peer:
 
     def _shake(self) -> None:
         assert isinstance(self.sock, ssl.SSLSocket)
+        self.sock.getpeername()  # an OSError where the socket was reset before it could be wrapped
         self.sock.do_handshake()
         self._shaking = False
         self._owner.shaken(bool(self.sock.session_reused))

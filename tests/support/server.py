@@ -315,8 +315,15 @@ class Server:
             except OSError:  # nothing waits; or no descriptor is left, then the next turn tries again
                 return
             sock.setblocking(False)
+            if self._path is None:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is pushed arrives at once
             if self._tls is not None:
-                sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+                try:
+                    sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+                except OSError:  # reset by the other side before this
+                    sock.close()
+                    self._accepted += 1
+                    continue
             peer = Peer(self, sock, self.behaviour)
             self._peers.add(peer)
             self._accepted += 1
