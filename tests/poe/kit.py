@@ -11,7 +11,6 @@ from anyio.abc import SocketAttribute
 from keepalive import AllocateTimeout, KeepaliveError, Resolution
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable
 
     from anyio.abc import TaskGroup
@@ -114,7 +113,7 @@ class Table:
 class Gated:
     """A resolver that answers when it is told to, always the loopback address unless told to fail.
 
-    :param stubborn: go on and answer even if cancelled, as a thread would
+    :param stubborn: when cancelled, answer all the same
     """
 
     def __init__(self, *, stubborn: bool = False) -> None:
@@ -128,11 +127,11 @@ class Gated:
     async def resolve(self, host: str) -> Resolution:
         self.asked.append(host)
         try:
-            with anyio.CancelScope(shield=self._stubborn):
-                await self.gate.wait()
+            await self.gate.wait()
         except anyio.get_cancelled_exc_class():
             self.cancelled.append(host)
-            raise
+            if not self._stubborn:
+                raise
         self.answered.append(host)
         if self.failure is not None:
             raise self.failure
@@ -146,9 +145,3 @@ class Gated:
 
 class Context:
     """Something that a request carries along and that can be weakly referenced."""
-
-
-def trusting(context: ssl.SSLContext, authority: str) -> ssl.SSLContext:
-    """Let a context trust an authority from now on."""
-    context.load_verify_locations(authority)
-    return context
