@@ -1,4 +1,5 @@
 # make run: the demo.  make test: every check.  Both need only Python 3.11+ with venv, and make.
+# make bench: the figures, side by side with the peers that are installed.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -17,7 +18,7 @@ lint: $(VENV)/.has-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.has-dev
+bench: $(VENV)/.has-bench
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 clean:
@@ -34,6 +35,11 @@ $(VENV)/.has-dev: $(BIN)/python pyproject.toml
 	@echo "Installing keepalive and its development tools into $(VENV) ..."
 	@$(PIP_INSTALL) --editable '.[dev]'
 	@touch $@ $(VENV)/.has-cli
+
+$(VENV)/.has-bench: $(BIN)/python pyproject.toml
+	@echo "Installing keepalive and what it is measured against into $(VENV) ..."
+	@$(PIP_INSTALL) --editable '.[bench]'
+	@touch $@
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
