@@ -211,12 +211,12 @@ class ConnectionManager:
             seconds = settings.seconds("timeout", timeout, none=None, any_sign=True)
         now = engine.clock()
         waiter = pool.submit(key, now, now + seconds, fresh=fresh)
+        if pool.bare > pool.limits.max_waiting and pool.overfull(waiter):
+            text = f"request {waiter.id} for {key} cannot be queued; {numbers(waiter, pool)}"
+            pool.refuse(waiter, now)
+            engine.act()
+            raise QueueFull(text)
         if pool.effects or pool.earliest < engine.armed:
-            if pool.overfull(waiter):
-                text = f"request {waiter.id} for {key} cannot be queued; {numbers(waiter, pool)}"
-                pool.refuse(waiter, now)
-                engine.act()
-                raise QueueFull(text)
             engine.act()
         return Request(engine, waiter, context)
 
