@@ -133,8 +133,15 @@ class Server:
         return self._call(lambda: self._received + sum(peer.received for peer in self._peers))
 
     def push(self, data: bytes) -> None:
-        """Send to everyone who is connected."""
-        self._each(lambda peer: peer.send(data))
+        """Send to everyone who is connected and, with TLS, shaken hands with."""
+
+        def send(peer: Peer) -> None:
+            if peer.shaking:
+                peer.ready(0)  # its last word may be here already
+            if not peer.shaking:
+                peer.send(data)
+
+        self._each(send)
 
     def disconnect_all(self) -> None:
         """Close every connection with a FIN; it has reached the other side when this returns."""
