@@ -80,8 +80,9 @@ class Books:
         del self.requests[waiter.id]
         self._agenda.withdraw(waiter)
 
-    def _fail(self, waiter: Waiter, failure: Failure) -> None:
+    def _fail(self, waiter: Waiter, failure: Failure, phase: str = "queue") -> None:
         waiter.failure = failure
+        waiter.phase = phase
         self._end(waiter, FAILED)
         counters = waiter.host.counters
         if failure is Failure.ATTEMPT or failure is Failure.SHUTDOWN:
@@ -91,7 +92,7 @@ class Books:
             counters.timeouts += 1
         self.effects.append((Do.WAKE, waiter))
         if self._observed:
-            self._tell("failed", waiter.host.key, waiter.id, failure.value, waiter.phase)
+            self._tell("failed", waiter.host.key, waiter.id, failure.value, phase)
 
     # -- connections ------------------------------------------------------------------------------
 

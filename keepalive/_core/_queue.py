@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from ._records import Waiter
@@ -27,6 +27,9 @@ class _Lane:
     def __init__(self) -> None:
         self.covered: OrderedDict[Waiter, None] = OrderedDict()
         self.bare: OrderedDict[Waiter, None] = OrderedDict()
+
+
+_NO_LANE: Final = _Lane()
 
 
 def _older(a: Waiter | None, b: Waiter | None) -> Waiter | None:
@@ -56,14 +59,16 @@ class WaitQueue:
 
     def __init__(self) -> None:
         self._plain = _Lane()
-        self._fresh = _Lane()
+        self._fresh = _NO_LANE  # most queues never see a fresh request
         self.waiting = 0
         self.covered = 0
 
     def append(self, waiter: Waiter) -> None:
         """Enter a new request at the end."""
-        lane = self._fresh if waiter.fresh else self._plain
-        lane.bare[waiter] = None
+        if waiter.fresh:
+            self._own_fresh_lane().bare[waiter] = None
+        else:
+            self._plain.bare[waiter] = None
         waiter.covered = False
         self.waiting += 1
 
@@ -73,7 +78,7 @@ class WaitQueue:
         It was the oldest of its lane when it was served, so only others that were put back
         before can stand ahead of it, and the walk past them is short.
         """
-        lane = self._fresh if waiter.fresh else self._plain
+        lane = self._own_fresh_lane() if waiter.fresh else self._plain
         newest = _newer(_last(self._plain.covered), _last(self._fresh.covered))
         waiter.covered = newest is not None and newest.id > waiter.id
         line = lane.covered if waiter.covered else lane.bare
@@ -83,6 +88,18 @@ class WaitQueue:
             line.move_to_end(member, last=False)
         self.waiting += 1
         self.covered += waiter.covered
+
+    def _own_fresh_lane(self) -> _Lane:
+        if self._fresh is _NO_LANE:
+            self._fresh = _Lane()
+        return self._fresh
+
+    def pop_plain(self) -> Waiter | None:
+        """Take out the oldest request, if all are plain and no attempt stands for any of them."""
+        if self._fresh is not _NO_LANE or self.covered:
+            return None
+        self.waiting -= 1
+        return self._plain.bare.popitem(last=False)[0]
 
     def remove(self, waiter: Waiter) -> None:
         """Take a request out, wherever it stands."""

@@ -122,7 +122,6 @@ class Waiter:
         "fresh",
         "host",
         "id",
-        "idle_for",
         "phase",
         "reuse",
         "since",
@@ -132,19 +131,24 @@ class Waiter:
     )
 
     def __init__(self, number: int, host: HostState, since: float, deadline: float, fresh: bool) -> None:
+        # Nothing is set here that is not needed by a request that finds an idle connection.
         self.id = number
         self.host = host
         self.since = since
         self.deadline = deadline
         self.fresh = fresh
         self.state = QUEUED
-        self.covered = False
         self.slot: Slot | None = None
         self.reuse: Reuse | None = None
-        self.idle_for = 0.0
         self.due = NEVER
-        self.failure: Failure | None = None
-        self.phase = "queue"
-        self.error: Exception | None = None  # of the attempt that failed it
         # Any: whatever the shell parks its task on; the pool never looks inside.
         self.waker: Any = None
+
+    covered: bool
+    """Whether an attempt stands for it; set when it is queued."""
+    failure: Failure
+    """Why it failed; set when it does."""
+    phase: str
+    """What it was waiting for when it failed; set when it does."""
+    error: Exception | None
+    """What failed the attempt that failed it; set when that happens."""
