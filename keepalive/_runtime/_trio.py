@@ -142,10 +142,12 @@ class TrioRuntime:
 
         async def run() -> None:
             # trio looks at the descriptor before it looks at cancellation, but whoever cancels a watch
-            # closes the descriptor next: cancelled before a step, the watch must not take that step.
+            # closes the descriptor next: cancelled before a step, the watch must not take that step, nor
+            # act on a readiness that came just before.
             while not scope.cancel_called:
                 await trio.lowlevel.wait_readable(fd)
-                guarded(ready)
+                if not scope.cancel_called:
+                    guarded(ready)
 
         self._start(run, scope, lambda: None, "keepalive watch")
         return scope
