@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,13 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 @pytest.fixture(scope="session", autouse=True)
 def warm_up() -> None:
-    """Let libuv make its pipe for signals, one for the whole process, before any test is checked."""
+    """Let libuv make its pipe for signals, one for the whole process, before any test is checked.
+
+    What is imported by now stays to the end: the collector, which runs twice per test, need not look at it.
+    """
     uvloop.new_event_loop().close()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
