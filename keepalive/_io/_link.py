@@ -6,6 +6,8 @@ which the poller wakes. All awaits are in `_stream`.
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,7 @@ class Link:
     :ivar writer: the same for `send`
     :ivar exposed: its user may have the raw socket
     :ivar touched: something was sent or received (or tried) since this was set to False
+    :ivar failed: the errno that the kernel gave for a connection that is broken; it gives it only once
     :ivar torn: a `send` was interrupted in the middle, or the stream failed: not fit for reuse
     """
 
@@ -41,6 +44,7 @@ class Link:
         "eof",
         "eof_sent",
         "exposed",
+        "failed",
         "fd",
         "hung",
         "poller",
@@ -66,6 +70,7 @@ class Link:
         self.eof = False
         self.eof_sent = False
         self.exposed = False
+        self.failed = 0
         self.torn = False
         self.touched = False
         self.credit = 0
@@ -90,9 +95,13 @@ class Link:
             self.readable = self.hung = False
             return None
         except OSError as exc:
-            self.torn = True
+            self._fail(exc)
             raise BrokenResourceError from exc
         if not data:
+            if self.failed:
+                # The error went to whoever sent or received before; to report an end now would pass a
+                # cut-off stream for a whole one.
+                raise BrokenResourceError from OSError(self.failed, os.strerror(self.failed))
             self.eof = True
         elif len(data) < max_bytes and not self.hung:
             self.readable = False
@@ -108,8 +117,13 @@ class Link:
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as exc:
-            self.torn = True
+            self._fail(exc)
             raise BrokenResourceError from exc
+
+    def _fail(self, exc: OSError) -> None:
+        self.torn = True
+        if exc.errno is not None and exc.errno != errno.EPIPE:  # which says nothing of the other direction
+            self.failed = exc.errno
 
     def send_eof(self) -> None:
         """Close the sending direction."""

@@ -37,6 +37,26 @@ async def until_writable(link: Link) -> None:
         link.writer = None
 
 
+async def let_others_read(link: Link) -> None:
+    """Let other tasks run in the midst of many receives; the link counts as being read meanwhile."""
+    link.credit = FAIR_RUN
+    link.reader = link.poller.park()
+    try:
+        await checkpoint()
+    finally:
+        link.reader = None
+
+
+async def let_others_write(link: Link) -> None:
+    """Let other tasks run in the midst of many sends; the link counts as being written to meanwhile."""
+    link.credit = FAIR_RUN
+    link.writer = link.poller.park()
+    try:
+        await checkpoint()
+    finally:
+        link.writer = None
+
+
 class LinkStream(ByteStream):
     """An `anyio.abc.ByteStream` over a link.
 
@@ -71,11 +91,11 @@ class LinkStream(ByteStream):
         link.touched = True
         link.credit -= 1
         if link.credit < 0:
-            await self._let_others_run(link)
+            await let_others_read(link)
+            self._check_open(link)
         while (data := link.try_receive(max_bytes)) is None:
             await until_readable(link)
-            if self._link is not link or link.closed:
-                raise ClosedResourceError
+            self._check_open(link)
         if not data:
             raise EndOfStream
         return data
@@ -99,9 +119,10 @@ class LinkStream(ByteStream):
         link.touched = True
         link.credit -= 1
         if link.credit < 0:
-            await self._let_others_run(link)
+            await let_others_write(link)
+            self._check_open(link)
         if type(item) is not bytes:
-            item = bytes(item)
+            item = bytes(memoryview(item))  # bytes(5) would be five zeros
         sent = link.try_send(item)
         if sent != len(item) or link.unsent:
             await self._send_rest(link, memoryview(item)[sent:])
@@ -111,20 +132,25 @@ class LinkStream(ByteStream):
         while rest or link.unsent:
             sent = link.try_send(rest)
             rest = rest[sent:]
-            if not sent and (rest or link.unsent):
+            if not (rest or link.unsent):
+                break
+            link.credit -= 1
+            if not sent:
                 await until_writable(link)
-                if self._link is not link or link.closed:
-                    raise ClosedResourceError
+            elif link.credit < 0:
+                await let_others_write(link)
+            self._check_open(link)
         link.torn = torn
 
-    async def _let_others_run(self, link: Link) -> None:
-        link.credit = FAIR_RUN
-        await checkpoint()
+    def _check_open(self, link: Link) -> None:
+        """Refuse to go on with a link that was closed or given back while this task was waiting."""
         if self._link is not link or link.closed:
             raise ClosedResourceError
 
     async def send_eof(self) -> None:
-        """Close the sending direction; the connection will not be reused. Does not switch tasks.
+        """Close the sending direction; the connection will not be reused. Harmless the second time.
+
+        With TLS it sends TLS's own end, and switches tasks if the kernel's buffer is full.
 
         :raises ClosedResourceError: this end was closed or given back
         :raises BrokenResourceError: the connection was reset or failed
@@ -137,7 +163,10 @@ class LinkStream(ByteStream):
             action = "sending to"
             raise BusyResourceError(action)
         link.touched = True
-        link.send_eof()
+        if not link.eof_sent:
+            link.send_eof()
+            if link.unsent:
+                await self._send_rest(link, memoryview(b""))
 
     async def aclose(self) -> None:
         """Close for good, at once, then let others run."""

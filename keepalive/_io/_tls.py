@@ -79,8 +79,8 @@ class TLSLink(Link):
 
     @property
     def unsent(self) -> bool:
-        """Whether sealed bytes still wait for the kernel to take them."""
-        return bool(self._outbox)
+        """Whether sealed bytes still wait for the kernel to take them, here or in a TLS link below."""
+        return bool(self._outbox) or self.inner.unsent
 
     def try_handshake(self) -> bool:
         """Go on with the handshake; False if the peer, or room to send, must be awaited.
@@ -93,7 +93,7 @@ class TLSLink(Link):
                 self.engine.do_handshake()
             except ssl.SSLWantReadError:
                 self._flush()
-                if self._outbox or not self._feed():
+                if self.unsent or not self._feed():
                     return False
             except ssl.SSLError:
                 with suppress(BrokenResourceError):
@@ -101,7 +101,7 @@ class TLSLink(Link):
                 raise
             else:
                 self._flush()
-                return not self._outbox
+                return not self.unsent
 
     def try_receive(self, max_bytes: int) -> bytes | None:
         """Return opened bytes; see `Link.try_receive`."""
@@ -155,11 +155,13 @@ class TLSLink(Link):
             if not sent:
                 return
             self._outbox = self._outbox[sent:]
+        if self.inner.unsent:
+            self.inner.try_send(b"")
 
     def try_send(self, data: bytes | memoryview) -> int:
         """Seal and send; what is sealed counts as taken, and `unsent` tells when it has gone out."""
         self._flush()
-        if self._outbox or not data:
+        if not data or self.unsent:
             return 0
         try:
             taken = self.engine.write(memoryview(data)[:_SEAL])
