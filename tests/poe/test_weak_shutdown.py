@@ -206,3 +206,21 @@ async def test_an_exception_leaves_the_block_as_it_is(echo_server: Server, durin
             raise ZeroDivisionError
     assert echo_server.connections == 0
     held.release()
+
+
+async def test_the_end_in_the_turn_of_the_last_news(
+    echo_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """poe.md 3.26: what the loop has for a manager that ends in the same turn is dropped, quietly."""
+    async with ConnectionManager() as other:
+        pacer = await get(other, echo_server)
+        for _ in range(10):
+            async with ConnectionManager() as mgr:
+                held = await get(mgr, echo_server)
+                await until(lambda: echo_server.connections == 2)
+                echo_server.push(b"news")
+                await pacer.receive()
+            held.discard()
+            await anyio.wait_all_tasks_blocked()
+        pacer.release()
+    assert caplog.records == []
