@@ -214,6 +214,7 @@ class Dial:
     def failure(self, exc: Exception) -> DialFailure:
         """Say what an exception of the connector means; it is the failure's ``__cause__``."""
         if isinstance(exc, DialFailure):
+            self.phase = exc.phase  # the pool counts failures by phase
             return exc
         cause = exc
         if isinstance(exc, BrokenResourceError) and isinstance(exc.__cause__, OSError):
