@@ -67,6 +67,11 @@ class Peer:
         """Whether the TLS hand-shake is still under way."""
         return self._shaking
 
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait for the socket to take them."""
+        return len(self._outbox)
+
     def start(self) -> None:
         """Begin: at once without TLS, after the hand-shake with it."""
         if self._shaking:
