@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from . import _settings as settings
 from ._dial import is_literal
+from .abc import Connector
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ._dial import Dial
     from ._io._link import Link
-    from .abc import Connector
 
 __all__ = ("TCPConnector", "TLSConnector", "UnixConnector")
 
@@ -49,6 +49,7 @@ class TLSConnector:
     :param over: the connector below, by default `TCPConnector()`
     :param standard_compatible: whether an end of stream without TLS's own end raises
         `BrokenResourceError`, as RFC 8446 6.1 wants it, or passes for an end
+    :raises TypeError, ValueError: an argument is wrong; the message names it
     """
 
     def __init__(
@@ -60,14 +61,13 @@ class TLSConnector:
         over: Connector | None = None,
         standard_compatible: bool = True,
     ) -> None:
-        settings.instance("ssl_context", ssl_context, ssl.SSLContext)
-        settings.instance("server_hostname", server_hostname, str)
-        if isinstance(alpn, str):
-            msg = f"alpn must be a sequence of protocol names, not the str {alpn!r}"
-            raise TypeError(msg)
+        settings.client_context("ssl_context", ssl_context)
+        if server_hostname is not None:
+            settings.text("server_hostname", server_hostname)
+        settings.instance("over", over, Connector)
         self._context = ssl_context
         self._server_hostname = server_hostname
-        self._alpn = None if alpn is None else list(alpn)
+        self._alpn = settings.protocols("alpn", alpn)
         self._over: Connector = over or TCPConnector()
         self._strict = standard_compatible
         if ssl_context is not None and self._alpn is not None:

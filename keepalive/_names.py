@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio import to_thread
 
+from . import _settings as settings
 from ._core._types import Phase
 from ._dial import DialFailure, is_literal, text_of
 from .abc import Resolution
@@ -34,7 +35,7 @@ class SystemResolver:
     """
 
     def __init__(self, threads: int = 8) -> None:
-        self._threads = threads
+        self._threads = settings.count("threads", threads, least=1)
         self._limiters: dict[int, anyio.CapacityLimiter] = {}
 
     async def resolve(self, host: str) -> Resolution:
@@ -63,8 +64,7 @@ class StaticResolver:
 
     def __init__(self, table: Mapping[str, str | Sequence[str]]) -> None:
         self._table = {
-            host.lower().rstrip("."): (found,) if isinstance(found, str) else tuple(found)
-            for host, found in table.items()
+            host.lower().rstrip("."): settings.addresses(host, found) for host, found in table.items()
         }
 
     async def resolve(self, host: str) -> Resolution:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ._core._types import NEVER, Key
@@ -67,7 +69,8 @@ def port_number(name: str, value: object, *, least: int) -> int:
     return value
 
 
-def _text(name: str, value: object) -> str:
+def text(name: str, value: object) -> str:
+    """Check a text that may not be empty."""
     if not isinstance(value, str):
         msg = f"{name} must be a str, not {value!r}"
         raise TypeError(msg)
@@ -78,20 +81,20 @@ def _text(name: str, value: object) -> str:
 
 
 def _host(name: str, value: object, scheme: str) -> str:
-    text = _text(name, value)
+    host = text(name, value)
     if scheme == "unix":
-        if "\0" in text[1:]:
-            msg = f"{name} must not contain NUL but at its start, not {text!r}"
+        if "\0" in host[1:]:
+            msg = f"{name} must not contain NUL but at its start, not {host!r}"
             raise ValueError(msg)
-    elif "\0" in text or any(char.isspace() for char in text):
-        msg = f"{name} must not contain NUL or white space, not {text!r}"
+    elif "\0" in host or any(char.isspace() for char in host):
+        msg = f"{name} must not contain NUL or white space, not {host!r}"
         raise ValueError(msg)
-    return text
+    return host
 
 
 def key(fields: tuple[Any, Any, Any, Any, Any, Any]) -> Key:
     """Check the six parts of a pool key."""
-    scheme, for_scheme = _text("scheme", fields[0]), _text("for_scheme", fields[3])
+    scheme, for_scheme = text("scheme", fields[0]), text("for_scheme", fields[3])
     return Key(
         scheme,
         _host("addr", fields[1], scheme),
@@ -116,11 +119,47 @@ def bind_address(value: object) -> BindAddress | None:
     return host, port_number("bind_address's port", port, least=0)
 
 
+def addresses(host: str, value: object) -> tuple[str, ...]:
+    """Check what a host name stands for: one address, or several."""
+    found = (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
+    for address in found:
+        if not isinstance(address, str):
+            msg = f"the addresses of {host!r} must be str, not {address!r}"
+            raise TypeError(msg)
+        if not is_literal(address):
+            msg = f"the addresses of {host!r} must be IPv4 or IPv6 ones, not {address!r}"
+            raise ValueError(msg)
+    return found
+
+
 def instance(name: str, value: object, kind: type) -> None:
     """Check that something given is of a kind; None is fine."""
     if value is not None and (isinstance(value, type) or not isinstance(value, kind)):
         msg = f"{name} must be a {kind.__name__}, not {value!r}"
         raise TypeError(msg)
+
+
+def client_context(name: str, value: object) -> None:
+    """Check a TLS context for clients; None is fine."""
+    instance(name, value, ssl.SSLContext)
+    if isinstance(value, ssl.SSLContext) and value.protocol is ssl.PROTOCOL_TLS_SERVER:
+        msg = f"{name} must be a context for clients, not {value!r}, which is for servers"
+        raise ValueError(msg)
+
+
+def protocols(name: str, value: object) -> list[str] | None:
+    """Check a sequence of ALPN protocol names, each of 1 to 255 ASCII characters (RFC 7301 3.1)."""
+    if value is None:
+        return None
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        msg = f"{name} must be a sequence of protocol names, not {value!r}"
+        raise TypeError(msg)
+    found = [text(f"a protocol in {name}", item) for item in value]
+    for item in found:
+        if not item.isascii() or len(item) > 255:
+            msg = f"a protocol in {name} must be of 1 to 255 ASCII characters, not {item!r}"
+            raise ValueError(msg)
+    return found
 
 
 def connectors(value: Mapping[str, Connector] | None) -> dict[str, Connector]:
@@ -131,7 +170,7 @@ def connectors(value: Mapping[str, Connector] | None) -> dict[str, Connector]:
         msg = f"connectors must map schemes to connectors, not {value!r}"
         raise TypeError(msg)
     for scheme, connector in value.items():
-        _text("connectors' scheme", scheme)
+        text("connectors' scheme", scheme)
         if isinstance(connector, type) or not isinstance(connector, Connector):
             msg = f"connectors[{scheme!r}] must be a Connector, not {connector!r}"
             raise TypeError(msg)
