@@ -26,12 +26,11 @@ _BY_PHASE: dict[str, type[AllocateError]] = {Phase.RESOLVE: ResolveError, Phase.
 
 
 def numbers(waiter: Waiter, pool: Pool) -> str:
-    """Tell how full the pool is, for messages."""
+    """Tell how full the pool is, for messages. O(1): under overload every request may get one."""
     host, limits = waiter.host, pool.limits
-    waiting = sum(other.queue.waiting for other in pool.hosts.values() if other.queue is not None)
     return (
         f"{pool.total} of {limits.max_open} connections open, "
-        f"{host.count} of {limits.max_per_host} for this key, {waiting} requests waiting"
+        f"{host.count} of {limits.max_per_host} for this key, {pool.bare} requests queued"
     )
 
 
