@@ -147,4 +147,5 @@ async def test_tls_parameters_belong_to_the_key(ca: Authority) -> None:
                     async with mgr.allocate(scheme, HOST, server.port, 5) as conn:
                         assert conn.from_cache is kind
                         assert conn.extra(TLSAttribute.alpn_protocol) == protocol
-            assert server.handshakes == 2
+            await server.until(lambda server: server.handshakes == 2)
+            assert server.accepted == 2
