@@ -164,7 +164,7 @@ class Connection(LinkStream):
         return True
 
     def __del__(self) -> None:
-        if self._drop():
+        if self._link is not None and self._drop():
             text = f"{self!r} was dropped without being given back"
             warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
 

@@ -107,10 +107,11 @@ class Engine:
         This is the moment of the hand-out: what the kernel knows of a used connection counts now.
         """
         pool = self.pool
-        if waiter.state is SERVED and waiter.reuse is not None:
-            self.poller.harvest()
+        reuse = waiter.reuse
+        if reuse is not None:
+            self.poller.harvest()  # what was reserved may turn out to be dead
         if waiter.state is SERVED:
-            now = waiter.since if waiter.reuse is IMMEDIATE else self.clock()
+            now = waiter.since if reuse is IMMEDIATE else self.clock()
             slot = pool.claim(waiter, now)
             conn = Connection(self, slot, waiter.reuse, context, now - slot.idle_since)
             if pool.effects or pool.earliest < self.armed:

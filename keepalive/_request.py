@@ -32,11 +32,13 @@ class Request:
 
     __slots__ = ("_awaited", "_conn", "_engine", "_waiter", "context")
 
+    _conn: Connection
+    """What `__aenter__` returned; set by it."""
+
     def __init__(self, engine: Engine, waiter: Waiter, context: object) -> None:
         self._engine = engine
         self._waiter = waiter
         self._awaited = False
-        self._conn: Connection | None = None
         self.context = context
 
     @property
@@ -99,9 +101,7 @@ class Request:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Give the connection back; after an exception, close it."""
-        conn, self._conn = self._conn, None
-        if conn is not None:
-            await conn.__aexit__(exc_type, exc, traceback)
+        await self._conn.__aexit__(exc_type, exc, traceback)
 
     def __del__(self) -> None:
         # Any thread, any moment, inside the manager's own code too: only leave a note.
