@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -9,7 +10,8 @@ import pytest
 from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, EndOfStream
 from anyio.abc import ByteStream, SocketAttribute
 
-from tests.shell.tools import Recorder, echo, turns
+from keepalive import ConnectionManager
+from tests.shell.tools import Recorder, ask, echo, turns
 from tests.support import Deaf, Silent
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from keepalive import Connection
     from tests.shell.conftest import Wire
+    from tests.support import Server
 
 GIVE_BACK: dict[str, Callable[[Connection], Any]] = {
     "release": lambda conn: conn.release(),
@@ -169,35 +172,26 @@ async def test_one_reader_and_one_writer(net: Wire) -> None:
             conn.discard()
 
 
-async def test_who_lets_others_run_is_still_inside(echo_server: Any) -> None:
+async def test_who_lets_others_run_is_still_inside(echo_server: Server) -> None:
     """After many operations in a row a task steps aside; nobody else may slip in and be forgotten."""
-    from keepalive import ConnectionManager
+    begun: list[int] = []
+    async with ConnectionManager() as manager, ask(manager, echo_server) as conn:
 
-    seen: list[BaseException] = []
-    async with (
-        ConnectionManager() as manager,
-        manager.allocate("t", echo_server.host, echo_server.port) as conn,
-    ):
-        await conn.send(b"x" * 500)
-        await echo_server.until(lambda server: server.received == 500)
-
-        async def read_many() -> None:
-            for _ in range(500):
+        async def read_one_too_many(count: int) -> None:
+            begun.append(count)
+            for _ in range(count + 1):
                 await conn.receive(1)
 
-        async def slip_in() -> None:
-            for _ in range(20):
-                with anyio.move_on_after(5) as scope:
-                    await outcome(conn.receive(1), seen)
-                assert not scope.cancelled_caught
-                await anyio.lowlevel.checkpoint()
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(read_many)
-            group.start_soon(slip_in)
-            await turns(5)
-            await conn.send(b"x" * 20)
-    assert all(isinstance(exc, BusyResourceError) for exc in seen), seen
+        for count in range(1, 150):
+            await conn.send(b"x" * count)
+            select.select([conn.extra(SocketAttribute.raw_socket)], [], [], 5)
+            async with anyio.create_task_group() as group:
+                group.start_soon(read_one_too_many, count)
+                while count not in begun:
+                    await turns(1)
+                with pytest.raises(BusyResourceError):
+                    await conn.receive()
+                await conn.send(b"x")
 
 
 @pytest.mark.parametrize("wrong", [0, -1])
@@ -229,15 +223,13 @@ async def echo_rest(conn: Connection, size: int) -> None:
     assert got == b"bytesarrayviews"
 
 
-async def test_the_raw_socket_closed_by_its_user(echo_server: Any) -> None:
-    from keepalive import ConnectionManager
-
+async def test_the_raw_socket_closed_by_its_user(echo_server: Server) -> None:
     async with ConnectionManager() as manager:
-        conn = await manager.allocate("t", echo_server.host, echo_server.port)
+        conn = await ask(manager, echo_server)
         conn.extra(SocketAttribute.raw_socket).close()
         with pytest.raises((BrokenResourceError, ClosedResourceError)):
             await conn.send(b"x")
         conn.release()
         assert manager.stats().open == 0
-        async with manager.allocate("t", echo_server.host, echo_server.port) as conn:
+        async with ask(manager, echo_server) as conn:
             await echo(conn)
