@@ -122,7 +122,7 @@ async def test_open_counts_attempts_lent_and_idle(echo_server: Server, other_ser
         for attempt in attempts:
             (await attempt.connection()).release()
         held.release()
-        assert (echo_server.peak, other_server.peak) == (3, 1)
+        assert (echo_server.peak, other_server.accepted) == (3, 1)
 
 
 async def test_a_released_connection_goes_before_a_new_one(echo_server: Server) -> None:

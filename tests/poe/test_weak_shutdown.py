@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
 
 import anyio
 import pytest
@@ -12,9 +12,6 @@ from anyio import ClosedResourceError
 from keepalive import ConnectionManager, ManagerClosed, TLSConnector
 from tests.poe.kit import HOST, Awaited, Gated, exchange, get, until, warm
 from tests.support import Server, full_backlog
-
-if TYPE_CHECKING:
-    from keepalive import Request
 
 
 async def test_everybody_who_waits_is_told(echo_server: Server) -> None:
@@ -63,23 +60,18 @@ async def test_attempts_are_aborted(silent_server: Server, phase: str) -> None:
     """poe.md 3.8 (B7b), 1.79: no connection comes after the end, whatever the attempt waits for."""
     resolver = Gated()
     connectors = {"tls": TLSConnector()}
-    with full_backlog() as hanging:
+    with ExitStack() as stack:
+        port = silent_server.port if phase != "connect" else stack.enter_context(full_backlog()).port
         async with (
             ConnectionManager(resolver=resolver, connectors=connectors) as mgr,
             anyio.create_task_group() as group,
         ):
-
-            def begin() -> Request:
-                if phase == "resolve":
-                    return mgr.allocate("http", "peer", silent_server.port, 5)
-                if phase == "connect":
-                    return mgr.allocate("http", HOST, hanging.port, 5)
-                return mgr.allocate("tls", HOST, silent_server.port, 5)
-
-            request = Awaited(group, begin())
+            scheme, addr = "tls" if phase == "tls" else "http", "peer" if phase == "resolve" else HOST
+            request = Awaited(group, mgr.allocate(scheme, addr, port, 5))
             if phase == "tls":
                 await silent_server.until(lambda server: server.received > 0)
-            await anyio.wait_all_tasks_blocked()
+            elif phase == "resolve":
+                await until(lambda: resolver.asked == ["peer"])
             mgr.shutdown()
             assert isinstance(await request.error(), ManagerClosed)
             await until(lambda: mgr.stats().open == 0)
@@ -199,7 +191,7 @@ async def test_an_exception_leaves_the_block_as_it_is(echo_server: Server, durin
     """poe.md 1.78: the manager's end hides nothing and groups nothing."""
     with pytest.raises(ZeroDivisionError):
         async with ConnectionManager(resolver=Gated()) as mgr:
-            held: Any = await get(mgr, echo_server)
+            held = await get(mgr, echo_server)
             mgr.allocate("http", "peer", 80)
             if during == "shutdown":
                 mgr.shutdown()
