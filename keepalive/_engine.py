@@ -254,7 +254,7 @@ class Engine:
     def _open(self, slot: Slot) -> None:
         key = slot.host.key
         dial = Dial(slot, self.poller, self._names.resolve, self._limit_time, self._bind_address)
-        connector = self._connectors.get(key.scheme) or self._defaults.get(key.scheme, self._plain)
+        connector = self._connectors.get(key.scheme, self._plain)
 
         async def attempt() -> None:
             try:

@@ -57,6 +57,9 @@ class Link:
         "writer",
     )
 
+    layered = False
+    """Whether there may be something to read, or to send, that the kernel does not know of."""
+
     def __init__(self, sock: socket.socket, poller: Poller) -> None:
         self.sock = sock
         self.fd = sock.fileno()
@@ -136,13 +139,15 @@ class Link:
 
     def unfit(self) -> CloseReason | None:
         """Say what forbids the reuse of a connection that is given back."""
-        if self.reader is not None or self.writer is not None or self.torn or self.eof_sent or self.unsent:
+        if self.reader is not None or self.writer is not None or self.torn or self.eof_sent:
+            return CloseReason.BUSY
+        if self.layered and self.unsent:
             return CloseReason.BUSY
         if self.eof:
             return CloseReason.PEER
         if self.exposed and self.sock.fileno() != self.fd:
             return CloseReason.DISCARDED  # closed under us by way of the raw socket
-        return self.look()
+        return self.look() if self.readable or self.layered else None
 
     def look(self) -> CloseReason | None:
         """Say whether a connection in nobody's use has unread bytes or has been closed by its peer."""

@@ -93,9 +93,18 @@ class LinkStream(ByteStream):
         if link.credit < 0:
             await let_others_read(link)
             self._check_open(link)
-        while (data := link.try_receive(max_bytes)) is None:
-            await until_readable(link)
-            self._check_open(link)
+        # `until_readable` without its frame: this is where every exchange waits.
+        data = link.try_receive(max_bytes) if link.readable or link.layered else None
+        while data is None:
+            link.credit = FAIR_RUN
+            parked = link.reader = link.poller.park()
+            try:
+                await parked
+            finally:
+                link.reader = None
+            if self._link is not link or link.closed:
+                raise ClosedResourceError
+            data = link.try_receive(max_bytes)
         if not data:
             raise EndOfStream
         return data
@@ -124,7 +133,7 @@ class LinkStream(ByteStream):
         if type(item) is not bytes:
             item = bytes(memoryview(item))  # bytes(5) would be five zeros
         sent = link.try_send(item)
-        if sent != len(item) or link.unsent:
+        if sent != len(item) or (link.layered and link.unsent):
             await self._send_rest(link, memoryview(item)[sent:])
 
     async def _send_rest(self, link: Link, rest: memoryview) -> None:

@@ -45,6 +45,7 @@ class TLSLink(Link):
 
     __slots__ = ("_opened", "_outbox", "_sealed_in", "_sealed_out", "_strict", "engine", "inner")
 
+    layered = True
     closed = _of_inner("closed")
     exposed = _of_inner("exposed")
     fd = _of_inner("fd")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ._clock import real_clock
@@ -20,6 +21,14 @@ try:
     _task_states: Any = anyio_asyncio._task_states
 except (ImportError, AttributeError):  # another anyio: `_cancel_met` then always says "maybe"
     _task_states = None
+
+
+def _parking_of(loop: asyncio.AbstractEventLoop) -> Callable[[], Parking]:
+    """Return what makes a future of this loop, without a Python frame where asyncio's own has one."""
+    create = getattr(type(loop), "create_future", None)
+    if create is asyncio.BaseEventLoop.create_future:
+        return partial(asyncio.Future, loop=loop)
+    return loop.create_future
 
 
 def _cancel_met() -> bool:
@@ -72,7 +81,7 @@ class AsyncioRuntime:
         )
         # A loop with a time of its own has virtual time; the loop's timers and this clock must agree.
         self.clock: Callable[[], float] = loop.time if own_time else real_clock
-        self.park: Callable[[], Parking] = loop.create_future
+        self.park: Callable[[], Parking] = _parking_of(loop)
         self.cancel_met: Callable[[], bool] = _cancel_met
         self.identify: Callable[[], object] = asyncio._get_running_loop
         self.identity: object = loop
