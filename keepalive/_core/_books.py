@@ -9,26 +9,29 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any
 
 from ._agenda import Agenda
+from ._line import Line
+from ._queue import WaitQueue
 from ._records import Counters, HostState, Slot, Waiter
 from ._types import (
+    ABORT,
+    CLOSE,
     CLOSING,
     FAILED,
     GONE,
     IDLE,
     NEVER,
+    OPEN,
     RESERVED,
     SERVED,
-    SLOT_MOVES,
+    TELL,
+    WAKE,
     CloseReason,
-    Do,
     Failure,
     IllegalMove,
-    SlotState,
-    WaiterState,
 )
 
 if TYPE_CHECKING:
-    from ._types import Key, Limits, Reuse
+    from ._types import Do, Key, Limits, Reuse, SlotState, WaiterState
 
 DORMANT_KEYS = 1024
 """Keys without connections or requests whose totals are still kept apart."""
@@ -37,7 +40,7 @@ DORMANT_KEYS = 1024
 class Books:
     """All records of one pool."""
 
-    def __init__(self, limits: Limits, *, observed: bool) -> None:
+    def __init__(self, limits: Limits, *, observed: bool = False) -> None:
         self.limits = limits
         self.effects: deque[tuple[Do, Any]] = deque()
         self.earliest = NEVER  # a lower bound of the next moment `tick` is wanted
@@ -49,15 +52,25 @@ class Books:
         self.requests: dict[int, Waiter] = {}  # not yet ended, oldest first
         self.past = Counters()  # of keys that have been forgotten
         self._observed = observed
+        self._shrunk = False  # there may be more connections than the limits allow
         self._slots = 0
         self._closing = 0
         self._seen = 0  # requests up to this number have their deadlines in the agenda
         self._lru: OrderedDict[Slot, None] = OrderedDict()  # all idle ones, the coldest first
         self._latest = 0.0  # no idle one outside the agenda expires before those ahead of it
         self._agenda: Agenda[Waiter | Slot | HostState] = Agenda()
+        self._line = Line()
+        self._spares: OrderedDict[HostState, None] = OrderedDict()  # keys with an attempt too many
         self._dormant: OrderedDict[HostState, None] = OrderedDict()
 
     # -- requests ---------------------------------------------------------------------------------
+
+    def _queue_of(self, host: HostState) -> WaitQueue:
+        """Return the queue that a request of this key is to enter."""
+        self._dormant.pop(host, None)
+        if host.queue is None:
+            host.queue = WaitQueue()
+        return host.queue
 
     def _reserve(self, waiter: Waiter, slot: Slot, reuse: Reuse) -> None:
         """Give a connection to a request; a never used one counts as new."""
@@ -66,6 +79,13 @@ class Books:
         waiter.state = SERVED
         waiter.slot = slot
         waiter.reuse = reuse if slot.uses else None
+
+    def _unreserve(self, waiter: Waiter) -> Slot | None:
+        """Take back what a request was given, if it was."""
+        slot = waiter.slot
+        if slot is not None:
+            slot.waiter = waiter.slot = None
+        return slot
 
     def _leave(self, waiter: Waiter) -> None:
         """Take a request out of its queue."""
@@ -78,7 +98,8 @@ class Books:
     def _end(self, waiter: Waiter, state: WaiterState) -> None:
         waiter.state = state
         del self.requests[waiter.id]
-        self._agenda.withdraw(waiter)
+        if waiter.entry is not None:
+            self._agenda.withdraw(waiter)
 
     def _fail(self, waiter: Waiter, failure: Failure, phase: str = "queue") -> None:
         waiter.failure = failure
@@ -86,21 +107,30 @@ class Books:
         self._end(waiter, FAILED)
         counters = waiter.host.counters
         if failure is Failure.ATTEMPT or failure is Failure.SHUTDOWN:
-            where = waiter.phase if failure is Failure.ATTEMPT else "shutdown"
+            where = phase if failure is Failure.ATTEMPT else "shutdown"
             counters.failed[where] = counters.failed.get(where, 0) + 1
         else:
             counters.timeouts += 1
-        self.effects.append((Do.WAKE, waiter))
+        self.effects.append((WAKE, waiter))
         if self._observed:
             self._tell("failed", waiter.host.key, waiter.id, failure.value, phase)
 
     # -- connections ------------------------------------------------------------------------------
 
-    def _expect(self, slot: Slot, state: SlotState, to: SlotState) -> None:
-        """Refuse an input that the table does not allow for this slot."""
-        if slot.state is not state or to not in SLOT_MOVES[state]:
+    def _expect(self, slot: Slot, state: SlotState) -> None:
+        """Refuse an input for a connection that is in another state."""
+        if slot.state is not state:
             msg = f"connection {slot.id} is {slot.state.value}, not {state.value}"
             raise IllegalMove(msg)
+
+    def _date(self, slot: Slot, now: float, keep_for: float) -> None:
+        """Note until when a connection that nobody uses from now on may be kept."""
+        slot.idle_since = now
+        if keep_for > self.limits.keep_alive:
+            keep_for = self.limits.keep_alive
+        slot.expires = now + keep_for
+        if slot.expires > slot.dies:
+            slot.expires = slot.dies
 
     def _shelve(self, slot: Slot) -> None:
         """Put a connection among the idle ones, until its `expires`."""
@@ -122,20 +152,22 @@ class Books:
         host = slot.host
         del (host.idle if slot.uses else host.unused)[slot]
         del self._lru[slot]
-        if slot.due != NEVER:
+        if slot.entry is not None:
             self._agenda.withdraw(slot)
 
     def _take_idle(self, host: HostState, fresh: bool, now: float) -> Slot | None:
         """Take the warmest idle connection that this kind of request may have."""
-        while True:
-            shelf = host.unused if fresh or not host.idle else host.idle
-            if not shelf:
-                return None
-            slot = next(reversed(shelf))
+        while shelf := host.unused if fresh or not host.idle else host.idle:
+            # Unlike a look at the last one, this never passes the holes that it leaves in the dict.
+            slot, _ = shelf.popitem()
+            del self._lru[slot]
+            if slot.entry is not None:
+                self._agenda.withdraw(slot)
+            slot.state = RESERVED
             if slot.expires > now:
-                self._unshelve(slot)
                 return slot
             self._expire(slot, now)
+        return None
 
     def _expire(self, slot: Slot, now: float) -> None:
         self._close(slot, CloseReason.LIFETIME if slot.dies <= now else CloseReason.EXPIRED)
@@ -147,7 +179,7 @@ class Books:
         self._gone(slot)
         closed = slot.host.counters.closed
         closed[reason] = closed.get(reason, 0) + 1
-        self.effects.append((Do.CLOSE, slot))
+        self.effects.append((CLOSE, slot))
         if self._observed:
             self._tell("closed", slot.host.key, slot.id, reason)
 
@@ -159,7 +191,7 @@ class Books:
         slot.state = CLOSING
         host.closing += 1
         self._closing += 1
-        self.effects.append((Do.ABORT, slot))
+        self.effects.append((ABORT, slot))
         if self._observed:
             self._tell("attempt_aborted", host.key, slot.id)
 
@@ -169,9 +201,20 @@ class Books:
         host.opening[slot] = None
         host.count += 1
         self.total += 1
-        self.effects.append((Do.OPEN, slot))
+        self.effects.append((OPEN, slot))
         if self._observed:
             self._tell("opening", host.key, slot.id)
+
+    def _drop_spare(self, host: HostState) -> None:
+        """Note that the key has no attempt too many any more."""
+        del self._spares[host]
+        self._agenda.withdraw(host)
+
+    def _cover(self, host: HostState, queue: WaitQueue) -> None:
+        """Let each attempt stand for one request, the oldest first."""
+        before = queue.covered
+        queue.balance(len(host.opening))
+        self.bare += before - queue.covered
 
     def _gone(self, slot: Slot) -> None:
         slot.state = GONE
@@ -184,12 +227,25 @@ class Books:
         self._agenda.enter(record, when)
         self.earliest = min(self.earliest, when)
 
+    def _enter_young(self) -> None:
+        """Enter the deadlines of the requests that came since the last tick."""
+        for waiter in self._young():
+            self._agenda.enter(waiter, waiter.deadline)
+        self._seen = self.last_id
+        # Either way the holes behind the newest request, which the next walk would pass again, are gone.
+        if self.requests:
+            self.requests.setdefault(*self.requests.popitem())
+        else:
+            self.requests.clear()
+
     def _young(self) -> list[Waiter]:
-        """Return the requests whose deadlines are not in the agenda yet: they came since the last tick.
+        """Return the requests whose deadlines are not in the agenda yet.
 
         Most requests are served and claimed long before the next tick and never enter it.
         """
-        young = []
+        young: list[Waiter] = []
+        if self._seen == self.last_id:
+            return young
         for number in reversed(self.requests):
             if number <= self._seen:
                 break
@@ -205,8 +261,8 @@ class Books:
 
     def _rest(self, host: HostState) -> None:
         """Keep the totals of a key that is out of use, for the last `DORMANT_KEYS` of them."""
-        if host.count or host.queue is not None:
-            return
+        if host.count or host.queue is not None or self.hosts.get(host.key) is not host:
+            return  # in use, or forgotten already
         self._dormant[host] = None
         if len(self._dormant) > DORMANT_KEYS:
             oldest, _ = self._dormant.popitem(last=False)
@@ -214,4 +270,4 @@ class Books:
             self.past.add(oldest.counters)
 
     def _tell(self, event: str, *details: object) -> None:
-        self.effects.append((Do.TELL, (event, details)))
+        self.effects.append((TELL, (event, details)))

@@ -23,14 +23,16 @@ Invariants, checked by the tests after every input:
  3. Never a queued request beside an idle connection of its key that it could take.
  4. No lost wake-up: a request without an attempt exists only if its key is full, or the pool is
     full and nothing in it is idle.
- 5. A request ends once; it is woken at every change of its state that its owner did not cause.
+ 5. A request ends once; it is woken whenever it is served later than at once, or ends other than by
+    its owner's claim. (Not when what it was served with is lost: it waits again.)
  6. First come, first served within a key.
  7. When all is released and cancelled, nothing is lent, reserved or waiting.
  8. A key has at most one attempt more than requests, and that one has a deadline.
  9. Equal inputs give equal effects.
 
 Cost: every input is O(1) in waiters, keys and connections, or O(log n) where time or arrival order
-must be sorted; `shutdown` and a lowered limit pay for what they close.
+must be sorted. `shutdown` and `set_limits` pay for all there is; a request whose reserved connection is
+lost passes those that were put back into the queue before it.
 
 Alternatives refused. A semaphore and a queue per request (the usual recipe): no place where the state
 is whole, and a cancellation at each await. Effects as callbacks: re-entrancy. Separate layers for limits
@@ -40,18 +42,15 @@ connection instead of states: they come to disagree. A scan of all keys at each 
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from ._books import Books
-from ._queue import WaitQueue
 from ._records import HostState, Slot, Waiter
 from ._types import (
     CANCELLED,
     CLAIMED,
     CLOSING,
     DEFERRED,
-    GONE,
     IDLE,
     IMMEDIATE,
     LENT,
@@ -60,27 +59,19 @@ from ._types import (
     QUEUED,
     RESERVED,
     SERVED,
+    WAKE,
     CloseReason,
-    Do,
     Failure,
     IllegalMove,
 )
 
 if TYPE_CHECKING:
+    from ._queue import WaitQueue
     from ._types import Key, Limits
 
 
 class Pool(Books):
     """All decisions of one manager. See the module's preface."""
-
-    def __init__(self, limits: Limits, *, observed: bool = False) -> None:
-        super().__init__(limits, observed=observed)
-        # Keys that want room, as the number of their oldest bare request: a heap with stale entries,
-        # valid while the request's key still claims that number.
-        self._line: list[int] = []
-        self._claims = 0
-        self._shrunk = False  # there may be more connections than the limits allow
-        self._spares: dict[HostState, None] = {}
 
     # -- requests ---------------------------------------------------------------------------------
 
@@ -99,7 +90,7 @@ class Pool(Books):
             slot, _ = host.idle.popitem()
             if slot.expires > now:
                 del self._lru[slot]
-                if slot.due != NEVER:
+                if slot.entry is not None:
                     self._agenda.withdraw(slot)
                 slot.state = RESERVED
                 slot.waiter = waiter
@@ -112,29 +103,22 @@ class Pool(Books):
         return waiter
 
     def _submit(self, waiter: Waiter, now: float) -> None:
-        host, queue = waiter.host, waiter.host.queue
-        if queue is not None and queue.waiting > queue.covered and waiter.deadline > now:
-            # Behind others that no attempt stands for, it changes nothing for anybody.
+        host = waiter.host
+        slot = self._take_idle(host, waiter.fresh, now)
+        if slot is not None:
+            self._reserve(waiter, slot, IMMEDIATE)
+        elif waiter.deadline <= now or self.closed:
+            self._fail(waiter, Failure.SHUTDOWN if self.closed else Failure.TIMEOUT)
+            self._rest(host)
+        else:
+            queue = self._queue_of(host)
+            behind = queue.waiting > queue.covered
             queue.append(waiter)
             self.bare += 1
             if self._observed:
                 self._tell("queued", host.key, waiter.id)
-            return
-        slot = self._take_idle(host, waiter.fresh, now)
-        if slot is not None:
-            self._reserve(waiter, slot, IMMEDIATE)
-        elif waiter.deadline <= now:
-            self._fail(waiter, Failure.TIMEOUT)
-            self._rest(host)
-        else:
-            self._dormant.pop(host, None)
-            if host.queue is None:
-                host.queue = WaitQueue()
-            host.queue.append(waiter)
-            self.bare += 1
-            if self._observed:
-                self._tell("queued", host.key, waiter.id)
-            self._settle(host, now)
+            if not behind:  # others that no attempt stands for; then it changes nothing for anybody
+                self._settle(host, now)
 
     def overfull(self, waiter: Waiter) -> bool:
         """Say whether this new request has no attempt and stands beyond `max_waiting`."""
@@ -154,11 +138,11 @@ class Pool(Books):
             msg = f"request {waiter.id} is {waiter.state.value}, not served"
             raise IllegalMove(msg)
         slot.state = LENT
-        slot.waiter = None
+        slot.waiter = waiter.slot = None  # a request that is kept keeps no connection
         slot.uses += 1
         waiter.state = CLAIMED
         del self.requests[waiter.id]
-        if waiter.due != NEVER:
+        if waiter.entry is not None:
             self._agenda.withdraw(waiter)
         reuse, counters = waiter.reuse, slot.host.counters
         if reuse is IMMEDIATE:
@@ -180,7 +164,7 @@ class Pool(Books):
         slot = self._unreserve(waiter)
         self._end(waiter, CANCELLED)
         waiter.host.counters.cancelled += 1
-        self.effects.append((Do.WAKE, waiter))
+        self.effects.append((WAKE, waiter))
         if self._observed:
             self._tell("cancelled", waiter.host.key, waiter.id)
         if slot is not None:
@@ -192,12 +176,12 @@ class Pool(Books):
 
     def resolved(self, slot: Slot, now: float) -> None:
         """Note that the attempt's name is known: `connect_timeout` starts."""
-        if slot.state is OPENING and self.limits.connect_timeout != NEVER:
+        if slot.state is OPENING:
             self._alarm(slot, now + self.limits.connect_timeout)
 
     def opened(self, slot: Slot, link: Any, now: float, lifetime: float = NEVER) -> None:
         """Take a new connection in; it serves the oldest request of its key, or waits idle."""
-        self._expect(slot, OPENING, IDLE)
+        self._expect(slot, OPENING)
         host = slot.host
         self._agenda.withdraw(slot)
         del host.opening[slot]
@@ -213,7 +197,7 @@ class Pool(Books):
 
     def open_failed(self, slot: Slot, error: Exception, now: float) -> None:
         """Note that an attempt failed: the oldest request of its key fails, no other."""
-        self._expect(slot, OPENING, GONE)
+        self._expect(slot, OPENING)
         host = slot.host
         self._agenda.withdraw(slot)
         del host.opening[slot]
@@ -225,7 +209,7 @@ class Pool(Books):
 
     def aborted(self, slot: Slot, now: float) -> None:
         """Note that nothing is left of an attempt that was told to abort."""
-        self._expect(slot, CLOSING, GONE)
+        self._expect(slot, CLOSING)
         slot.host.closing -= 1
         self._closing -= 1
         self._gone(slot)
@@ -236,27 +220,26 @@ class Pool(Books):
     def release(self, slot: Slot, now: float, keep_for: float = NEVER) -> None:
         """Take a connection back for reuse: it serves the next request, or waits idle."""
         if slot.state is not LENT:
-            self._expect(slot, LENT, IDLE)
+            self._expect(slot, LENT)
         host, queue = slot.host, slot.host.queue
         self._date(slot, now, keep_for)
-        plain = slot.dies > now and slot.uses < self.limits.max_uses
-        plain = plain and not (self._line or self.closed or self._shrunk)
-        if plain and slot.expires > now and queue is None:
+        alone = not (self._line.claims or self._shrunk or self.closed) and slot.uses < self.limits.max_uses
+        if alone and queue is None and slot.expires > now:
             self._shelve(slot)
-        elif plain and queue is not None and not host.opening and (waiter := queue.pop_plain()) is not None:
-            # Nobody else is concerned when only plain requests of this key wait and no attempt runs.
+        elif alone and queue is not None and slot.dies > now and (waiter := queue.pop_plain()) is not None:
+            # Only plain requests of this key wait, and no attempt runs: nobody else is concerned.
             self.bare -= 1
             if not queue.waiting:
                 host.queue = None
             self._reserve(waiter, slot, DEFERRED)
-            self.effects.append((Do.WAKE, waiter))
+            self.effects.append((WAKE, waiter))
         else:
             self._give(slot, now)
             self._settle(host, now)
 
     def discard(self, slot: Slot, now: float, reason: CloseReason) -> None:
         """Close a lent connection."""
-        self._expect(slot, LENT, GONE)
+        self._expect(slot, LENT)
         self._close(slot, reason)
         self._settle(slot.host, now)
 
@@ -267,7 +250,7 @@ class Pool(Books):
         """
         host, waiter = slot.host, slot.waiter
         if slot.state is not RESERVED:
-            self._expect(slot, IDLE, GONE)
+            self._expect(slot, IDLE)
         if waiter is not None:
             self._unreserve(waiter)
         self._close(slot, reason)
@@ -279,9 +262,7 @@ class Pool(Books):
 
     def tick(self, now: float) -> None:
         """Do all that is due by `now`: timeouts, idle expiry, spare attempts."""
-        for waiter in self._young():
-            self._agenda.enter(waiter, waiter.deadline)
-        self._seen = self.last_id
+        self._enter_young()
         for record in self._agenda.pop_due(now):
             if isinstance(record, Waiter):
                 self._time_out(record, now)
@@ -303,10 +284,10 @@ class Pool(Books):
     def set_limits(self, limits: Limits, now: float) -> None:
         """Change the limits: what is idle beyond them closes now, what is lent at its release."""
         self.limits = limits
-        self._shrunk = True
         for slot in list(self._lru):
-            if self.total > limits.max_open or slot.host.count > limits.max_per_host:
+            if self._over_limit(slot.host):
                 self._close(slot, CloseReason.LIMIT)
+        self._shrunk = any(self._over_limit(host) for host in self.hosts.values())
         for host in self.hosts.values():
             self._stand_in_line(host)  # all of them first, so that the oldest request gets the new room
         self._use_room()
@@ -332,42 +313,40 @@ class Pool(Books):
 
     # -- the rules --------------------------------------------------------------------------------
 
-    def _date(self, slot: Slot, now: float, keep_for: float) -> None:
-        slot.idle_since = now
-        keep_alive = self.limits.keep_alive
-        expires = now + (keep_for if keep_for < keep_alive else keep_alive)  # noqa: FURB136  # min() takes longer
-        slot.expires = slot.dies if slot.dies < expires else expires  # noqa: FURB136  # as above
-
     def _give(self, slot: Slot, now: float) -> None:
         """Find the next place of a connection that has just become free."""
-        host, limits = slot.host, self.limits
+        host = slot.host
         if self.closed:
             return self._close(slot, CloseReason.SHUTDOWN)
         # One just given back may serve whoever waits, however short its time as an idle one; one that
         # was given to a request and not fetched has used its time up meanwhile.
         if slot.expires <= now and (slot.dies <= now or slot.idle_since < now):
             return self._expire(slot, now)
-        if slot.uses >= limits.max_uses:
+        if slot.uses >= self.limits.max_uses:
             return self._close(slot, CloseReason.USES)
-        if host.count > limits.max_per_host or self.total > limits.max_open:
+        if self._over_limit(host):
             return self._close(slot, CloseReason.LIMIT)
         if host.queue is not None:
             waiter = host.queue.oldest_plain() if slot.uses else host.queue.oldest()
             if waiter is not None and not (slot.uses and self._outranked(host.queue, waiter)):
                 self._leave(waiter)
                 self._reserve(waiter, slot, DEFERRED)
-                self.effects.append((Do.WAKE, waiter))
+                self.effects.append((WAKE, waiter))
                 return None
         if slot.expires <= now:
             return self._expire(slot, now)
         return self._shelve(slot)
+
+    def _over_limit(self, host: HostState) -> bool:
+        return self.total > self.limits.max_open or host.count > self.limits.max_per_host
 
     def _outranked(self, queue: WaitQueue, waiter: Waiter) -> bool:
         """Say whether somebody older, who cannot use this connection, needs its place."""
         bare = queue.oldest_bare()
         if bare is not None and bare.id < waiter.id:
             return True  # a fresh request of the same key
-        return 0 < self._first_claim() < waiter.id
+        first = self._line.first()
+        return first is not None and first.claim < waiter.id
 
     def _settle(self, host: HostState, now: float) -> None:
         """Bring a key in order after a change: cover its requests, bound its spares, use the room."""
@@ -380,62 +359,32 @@ class Pool(Books):
                 host.queue = None
         while len(host.opening) > waiting + 1:
             self._abort(next(reversed(host.opening)))
-        if len(host.opening) <= waiting:
-            if host in self._spares:
-                del self._spares[host]
-                self._agenda.withdraw(host)
-        elif host not in self._spares:
-            self._spares[host] = None
-            self._alarm(host, now + self.limits.spare_for)
+        if len(host.opening) > waiting:
+            if host not in self._spares:
+                self._spares[host] = None
+                self._alarm(host, now + self.limits.spare_for)
+        elif self._spares and host in self._spares:
+            self._drop_spare(host)
         self._stand_in_line(host)
-        if self._line:
+        if self._line.claims:
             self._use_room()
         self._rest(host)
 
-    def _cover(self, host: HostState, queue: WaitQueue) -> None:
-        before = queue.covered
-        queue.balance(len(host.opening))
-        self.bare += before - queue.covered
-
     def _stand_in_line(self, host: HostState) -> None:
         """Enter the key's claim to room, or correct it, or take it back."""
-        number = 0
         queue = host.queue
+        head = None
         if queue is not None and (host.count < self.limits.max_per_host or host.idle):
             head = queue.oldest_bare()
-            if head is not None:
-                number = head.id
-        if number == host.claim:
-            return
-        self._claims += bool(number) - bool(host.claim)
-        host.claim = number
-        if number:
-            heappush(self._line, number)
-            if len(self._line) > 64 + 2 * self._claims:
-                self._line = [n for n in set(self._line) if self._claimed(n)]
-                heapify(self._line)
-
-    def _claimed(self, number: int) -> bool:
-        waiter = self.requests.get(number)
-        return waiter is not None and waiter.host.claim == number
-
-    def _first_claim(self) -> int:
-        """Return the number of the oldest request that waits for room, 0 if there is none."""
-        while self._line:
-            if self._claimed(self._line[0]):
-                return self._line[0]
-            heappop(self._line)
-        return 0
+        number = 0 if head is None else head.id
+        if number != host.claim:
+            self._line.claim(host, number)
 
     def _use_room(self) -> None:
         """Start attempts, oldest claim first, as long as room can be made."""
-        while not self.closed and (number := self._first_claim()):
-            host = self.requests[number].host
+        while not self.closed and (host := self._line.first()):
             if not self._make_room(host):
                 return
-            heappop(self._line)
-            self._claims -= 1
-            host.claim = 0
             self._new_slot(host)
             assert host.queue is not None, "who claims room has a queue"
             self._cover(host, host.queue)
@@ -452,18 +401,11 @@ class Pool(Books):
             self._rest(victim.host)
         if self.total < self.limits.max_open:
             return True
-        while self._spares and self._closing < self._claims:
+        while self._spares and self._closing < self._line.claims:
             spare = next(iter(self._spares))
-            del self._spares[spare]
-            self._agenda.withdraw(spare)
+            self._drop_spare(spare)
             self._abort(next(reversed(spare.opening)))
         return False
-
-    def _unreserve(self, waiter: Waiter) -> Slot | None:
-        slot = waiter.slot
-        if slot is not None:
-            slot.waiter = waiter.slot = None
-        return slot
 
     def _replace(self, waiter: Waiter, now: float) -> None:
         """Find something else for a request whose reserved connection was lost."""
@@ -475,10 +417,7 @@ class Pool(Books):
             self._fail(waiter, Failure.TIMEOUT)
         else:
             waiter.state = QUEUED
-            self._dormant.pop(host, None)
-            if host.queue is None:
-                host.queue = WaitQueue()
-            host.queue.put_back(waiter)
+            self._queue_of(host).put_back(waiter)
             self.bare += not waiter.covered
 
     def _fail_oldest(self, slot: Slot, failure: Failure, error: Exception | None) -> None:

@@ -32,24 +32,22 @@ class _Lane:
 _NO_LANE: Final = _Lane()
 
 
-def _older(a: Waiter | None, b: Waiter | None) -> Waiter | None:
-    if a is None or b is None:
-        return a or b
-    return a if a.id < b.id else b
+def _older(a: OrderedDict[Waiter, None], b: OrderedDict[Waiter, None]) -> Waiter | None:
+    """Return the older one of two lines' first."""
+    if a and b:
+        return min(next(iter(a)), next(iter(b)), key=_number)
+    return next(iter(a or b), None)
 
 
-def _newer(a: Waiter | None, b: Waiter | None) -> Waiter | None:
-    if a is None or b is None:
-        return a or b
-    return a if a.id > b.id else b
+def _newer(a: OrderedDict[Waiter, None], b: OrderedDict[Waiter, None]) -> Waiter | None:
+    """Return the newer one of two lines' last."""
+    if a and b:
+        return max(next(reversed(a)), next(reversed(b)), key=_number)
+    return next(reversed(a or b), None)
 
 
-def _first(line: OrderedDict[Waiter, None]) -> Waiter | None:
-    return next(iter(line), None)
-
-
-def _last(line: OrderedDict[Waiter, None]) -> Waiter | None:
-    return next(reversed(line), None)
+def _number(waiter: Waiter) -> int:
+    return waiter.id
 
 
 class WaitQueue:
@@ -65,10 +63,8 @@ class WaitQueue:
 
     def append(self, waiter: Waiter) -> None:
         """Enter a new request at the end."""
-        if waiter.fresh:
-            self._own_fresh_lane().bare[waiter] = None
-        else:
-            self._plain.bare[waiter] = None
+        lane = self._own_fresh_lane() if waiter.fresh else self._plain
+        lane.bare[waiter] = None
         waiter.covered = False
         self.waiting += 1
 
@@ -76,10 +72,10 @@ class WaitQueue:
         """Enter a request again that had been served: it takes its old place.
 
         It was the oldest of its lane when it was served, so only others that were put back
-        before can stand ahead of it, and the walk past them is short.
+        before can stand ahead of it, and the walk is past these.
         """
         lane = self._own_fresh_lane() if waiter.fresh else self._plain
-        newest = _newer(_last(self._plain.covered), _last(self._fresh.covered))
+        newest = _newer(self._plain.covered, self._fresh.covered)
         waiter.covered = newest is not None and newest.id > waiter.id
         line = lane.covered if waiter.covered else lane.bare
         ahead = list(takewhile(lambda other: other.id < waiter.id, line))
@@ -114,16 +110,16 @@ class WaitQueue:
     def oldest(self) -> Waiter | None:
         """Return the request that came first."""
         if self.covered:
-            return _older(_first(self._plain.covered), _first(self._fresh.covered))
-        return self.oldest_bare()
+            return _older(self._plain.covered, self._fresh.covered)
+        return _older(self._plain.bare, self._fresh.bare)
 
     def oldest_plain(self) -> Waiter | None:
         """Return the oldest request that may take a used connection."""
-        return _first(self._plain.covered) or _first(self._plain.bare)
+        return next(iter(self._plain.covered or self._plain.bare), None)
 
     def oldest_bare(self) -> Waiter | None:
         """Return the oldest request that no attempt stands for."""
-        return _older(_first(self._plain.bare), _first(self._fresh.bare))
+        return _older(self._plain.bare, self._fresh.bare)
 
     def balance(self, attempts: int) -> None:
         """Cover exactly the first `attempts` requests. Amortised O(1)."""
@@ -136,7 +132,7 @@ class WaitQueue:
             waiter.covered = True
             self.covered += 1
         while self.covered > attempts:
-            last = _newer(_last(self._plain.covered), _last(self._fresh.covered))
+            last = _newer(self._plain.covered, self._fresh.covered)
             assert last is not None, "somebody is covered"
             lane = self._fresh if last.fresh else self._plain
             del lane.covered[last]
@@ -148,4 +144,4 @@ class WaitQueue:
     def snapshot(self) -> list[Waiter]:
         """Return all members, oldest first (for shutdown and for tests)."""
         lanes = (self._plain.covered, self._plain.bare, self._fresh.covered, self._fresh.bare)
-        return sorted((w for lane in lanes for w in lane), key=lambda w: w.id)
+        return sorted((waiter for lane in lanes for waiter in lane), key=_number)

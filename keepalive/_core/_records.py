@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from ._types import NEVER, OPENING, QUEUED
 
 if TYPE_CHECKING:
+    from ._agenda import Entry
     from ._queue import WaitQueue
-    from ._types import CloseReason, Failure, Key, Reuse
+    from ._types import CloseReason, Failure, Key, Reuse, SlotState, WaiterState
 
 
 class Counters:
@@ -55,7 +57,7 @@ class HostState:
         "closing",
         "count",
         "counters",
-        "due",
+        "entry",
         "idle",
         "key",
         "opening",
@@ -67,12 +69,12 @@ class HostState:
         self.key = key
         self.count = 0  # all its slots: opening, reserved, lent, idle and closing
         self.closing = 0
-        self.opening: dict[Slot, None] = {}
+        self.opening: OrderedDict[Slot, None] = OrderedDict()
         self.idle: dict[Slot, None] = {}
         self.unused: dict[Slot, None] = {}  # idle, and never handed out: as good as new
         self.queue: WaitQueue | None = None
         self.claim = 0  # the number under which it stands in line for room, 0 when it does not
-        self.due = NEVER  # when its spare attempt is given up
+        self.entry: Entry | None = None  # in the agenda: when its spare attempt is given up
         self.counters = Counters()
 
 
@@ -82,7 +84,7 @@ class Slot:
     __slots__ = (
         "born",
         "dies",
-        "due",
+        "entry",
         "expires",
         "host",
         "id",
@@ -97,7 +99,7 @@ class Slot:
     def __init__(self, number: int, host: HostState) -> None:
         self.id = number
         self.host = host
-        self.state = OPENING
+        self.state: SlotState = OPENING
         # Any: the pool is made for any kind of connection and never looks inside.
         self.link: Any = None
         self.phase = "resolve"
@@ -106,7 +108,7 @@ class Slot:
         self.dies = NEVER
         self.idle_since = 0.0
         self.expires = NEVER
-        self.due = NEVER
+        self.entry: Entry | None = None  # in the agenda
         self.waiter: Waiter | None = None
 
 
@@ -116,7 +118,7 @@ class Waiter:
     __slots__ = (
         "covered",
         "deadline",
-        "due",
+        "entry",
         "error",
         "failure",
         "fresh",
@@ -131,16 +133,16 @@ class Waiter:
     )
 
     def __init__(self, number: int, host: HostState, since: float, deadline: float, fresh: bool) -> None:
-        # Nothing is set here that is not needed by a request that finds an idle connection.
+        # Nothing is set here that a request which finds an idle connection does not need.
         self.id = number
         self.host = host
         self.since = since
         self.deadline = deadline
         self.fresh = fresh
-        self.state = QUEUED
+        self.state: WaiterState = QUEUED
         self.slot: Slot | None = None
         self.reuse: Reuse | None = None
-        self.due = NEVER
+        self.entry: Entry | None = None  # in the agenda
         # Any: whatever the shell parks its task on; the pool never looks inside.
         self.waker: Any = None
 

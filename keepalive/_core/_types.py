@@ -173,6 +173,13 @@ class Do(Enum):
     """Tell the observer this event; only asked for when there is one."""
 
 
+OPEN: Final = Do.OPEN
+ABORT: Final = Do.ABORT
+CLOSE: Final = Do.CLOSE
+WAKE: Final = Do.WAKE
+TELL: Final = Do.TELL
+
+
 class IllegalMove(RuntimeError):
     """An input that the machine's table does not allow in the present state: a bug in the caller."""
 
