@@ -1,0 +1,211 @@
+"""What the pool promises, judged by what the world saw of one step. See `model`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keepalive._core._types import NEVER, Failure, SlotState
+
+if TYPE_CHECKING:
+    from .model import Ask, Link, Place, World
+
+IDLE = SlotState.IDLE
+Wanting = list["tuple[int, Place]"]
+
+
+class Violation(AssertionError):
+    """The pool broke a promise."""
+
+
+def need(holds: object, message: str) -> None:
+    if not holds:
+        raise Violation(message)
+
+
+# -- at the moment of an effect ---------------------------------------------------------------------
+
+
+def may_take(world: World, ask: Ask, link: Link) -> None:
+    """Judge which idle connection is taken: the warmest that the request may have."""
+    place, now = world.places[ask.key], world.now
+    shelf = [] if ask.fresh else [other for other in place.idle if other.expires > now]
+    shelf = shelf or [other for other in place.unused if other.expires > now]
+    need(link.expires > now, "took an expired connection")
+    need(link is shelf[-1], "took another than the warmest connection")
+
+
+def may_close(world: World, link: Link) -> None:
+    """Judge whether there is a reason to close this connection now."""
+    step = world.step
+    if step.what == "shutdown" or (step.subject is link and step.what in ("discard", "lost")):
+        return
+    need(link.where is None or link.where is IDLE, "closed in somebody's hands")
+    if link.where is None:
+        if not worn_out(world, link):
+            step.displaced.append(link)
+            if link.expires > world.now:
+                step.evictions += 1
+        return
+    over = step.what == "set_limits" and over_limit(world, link)
+    if link.expires <= world.now or over:
+        return
+    step.evictions += 1
+    place = world.places[link.key]
+    head = place.head()
+    coldest = world.total >= world.limits.max_open and link is next(iter(world.cold))
+    own = place.count >= world.limits.max_per_host and link in place.idle[:1]
+    need(coldest or (own and head is not None and head.fresh), "evicted without need, or not the coldest")
+
+
+def over_limit(world: World, link: Link) -> bool:
+    limits = world.limits
+    return world.total > limits.max_open or world.places[link.key].count > limits.max_per_host
+
+
+def worn_out(world: World, link: Link) -> bool:
+    """Say whether a connection that its user or an attempt hands in is of no use to anybody."""
+    if world.pool.closed or link.dies <= world.now or link.uses >= world.limits.max_uses:
+        return True
+    stale = link.expires <= world.now and link.since < world.now  # it was reserved, and not fetched
+    return stale or over_limit(world, link)
+
+
+# -- after each step --------------------------------------------------------------------------------
+
+
+def check(world: World) -> None:
+    wanting = standing(world)
+    step = world.step
+    if step.failed:
+        failures(world)
+    for ask, link, direct in step.served:
+        service(world, ask, link, direct, wanting)
+    for link in step.opened:
+        attempt(world, link, wanting)
+    for link in step.aborted:
+        abortion(world, link, wanting)
+    for link in step.displaced:
+        displacement(world, link)
+    need(step.evictions <= len(step.opened), "evicted for nobody")
+    if step.what == "open_failed" and not step.failed:
+        need(not world.places[step.key].queue, "a failed attempt left the oldest request waiting")
+
+
+def standing(world: World) -> Wanting:
+    """Judge the state as such; return who could use room, by the age of the request without an attempt."""
+    limits, spares = world.limits, 0
+    wanting: Wanting = []
+    if world.step.what == "tick":
+        for link in world.step.aborted:  # one spare ended, and a timeout made another, all in one late tick
+            world.places[link.key].spare_since = NEVER
+    for place in world.places.values():
+        queue, dialing = place.queue, place.dialing
+        if queue:
+            need(not place.unused, "waits beside an unused connection")
+            need(not place.idle or all(ask.fresh for ask in queue), "waits beside an idle connection")
+            if len(queue) > dialing and (place.count < limits.max_per_host or place.idle):
+                wanting.append((queue[dialing].number, place))
+        need(dialing <= len(queue) + 1, "more than one spare attempt")
+        if dialing <= len(queue):
+            place.spare_since = NEVER
+        else:
+            spares += 1
+            place.spare_since = min(place.spare_since, world.now)
+    if wanting:
+        need(world.total >= limits.max_open, "room is left, and a request waits without an attempt")
+        need(not world.cold, "a request waits for room that an idle connection takes")
+        need(not spares or world.aborting >= len(wanting), "a request waits for room that a spare takes")
+    return wanting
+
+
+def service(world: World, ask: Ask, link: Link, direct: bool, wanting: Wanting) -> None:
+    """Judge that this request and no other got this connection."""
+    need(not (ask.fresh and link.uses), "a used connection for a fresh request")
+    place = world.places[ask.key]
+    for other in place.queue:
+        if not (other.fresh and link.uses):
+            need(other.number > ask.number, "served before an older one")
+            break
+    if not direct:
+        return
+    need(not worn_out(world, link), "handed over a connection that is of no use")
+    if link.uses and world.step.what != "tick":  # in one tick much happens after the hand-over
+        head = place.head()
+        need(head is None or head.number > ask.number, "an older fresh request needed the place")
+        need(all(number > ask.number for number, _ in wanting), "an older request needed the place")
+
+
+def attempt(world: World, link: Link, wanting: Wanting) -> None:
+    """Judge that this attempt is needed, and that no other key was to have it."""
+    place = world.places[link.key]
+    if world.step.what == "tick":
+        return
+    need(place.dialing <= len(place.queue), "an attempt for nobody")
+    newest = place.queue[place.dialing - 1].number
+    for number, _ in wanting:
+        need(number > newest, "an attempt for this key, and an older request of another waits")
+
+
+def abortion(world: World, link: Link, wanting: Wanting) -> None:
+    """Judge that this attempt was not needed."""
+    if world.step.what in ("tick", "shutdown"):
+        return
+    place = world.places[link.key]
+    need(place.dialing >= len(place.queue), "aborted an attempt that somebody waits for")
+    many = place.dialing > len(place.queue)
+    need(many or world.aborting <= len(wanting), "aborted a spare attempt without need")
+
+
+def displacement(world: World, link: Link) -> None:
+    """Judge that a good connection was closed only for a request older than who could have had it."""
+    if world.step.what == "tick":
+        return
+    for ask in world.places[link.key].queue:
+        if not (ask.fresh and link.uses):
+            places = [world.places[link.key] for link in world.step.opened]
+            need(
+                any(place.queue[place.dialing - 1].number < ask.number for place in places),
+                f"request {ask.number} was denied a good connection",
+            )
+            return
+
+
+def failures(world: World) -> None:
+    step, now = world.step, world.now
+    for ask in step.failed:
+        failure = ask.waiter.failure
+        if failure is Failure.TIMEOUT:
+            need(ask.deadline <= now, "timed out early")
+        elif failure is Failure.CONNECT_TIMEOUT:
+            need(step.what == "tick", "a connect timeout out of time")
+        elif failure is Failure.SHUTDOWN:
+            need(step.what == "shutdown", "no shutdown")
+        elif step.what == "refuse":
+            need(ask is step.subject, "refused another request")
+        else:
+            need(step.what == "open_failed" and ask.key == step.key, "no attempt of its key failed")
+            need(ask.waiter.error is not None, "no error told")
+    late = sum(ask.waiter.failure is Failure.CONNECT_TIMEOUT for ask in step.failed)
+    need(late <= sum(link.gives_up <= now for link in step.aborted), "one attempt failed more than one")
+    if step.what == "open_failed":
+        need(len(step.failed) == 1, "one attempt failed more than one")
+        ask = step.failed[0]
+        need(all(other.number > ask.number for other in world.places[ask.key].queue), "not the oldest failed")
+
+
+def after_tick(world: World) -> None:
+    step, now = world.step, world.now
+    need(world.pool.earliest == world.pool.next_deadline(), "the next tick is not known exactly")
+    late = [ask.key for ask in step.failed if ask.waiter.failure is Failure.CONNECT_TIMEOUT]
+    if not step.served and len(late) == len(step.failed):  # nothing else has shortened a queue
+        given_up = [link.key for link in step.aborted if link.gives_up <= now]
+        for key in set(given_up):
+            some_left = world.places[key].head() is not None
+            need(not some_left or given_up.count(key) == late.count(key), "a late attempt left it waiting")
+    need(all(ask.deadline > now for ask in world.asks.values()), "a timeout was missed")
+    need(all(link.expires > now for link in world.cold), "an idle connection outlives its time")
+    for link in world.links.values():
+        need(link.where is not SlotState.OPENING or link.gives_up > now, "an attempt outlives its time")
+    for place in world.places.values():
+        spare_for = world.limits.spare_for
+        need(place.spare_since + spare_for > now, "a spare attempt outlives its time")
