@@ -165,7 +165,7 @@ class Connection(LinkStream):
 
     def __del__(self) -> None:
         if self._link is not None and self._drop():
-            text = f"{self!r} was dropped without being given back"
+            text = f"a connection to {self.key} was dropped without being given back"
             warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:

@@ -68,7 +68,7 @@ class TLSConnector:
         self._context = ssl_context
         self._server_hostname = server_hostname
         self._alpn = settings.protocols("alpn", alpn)
-        self._over: Connector = over or TCPConnector()
+        self._over: Connector = TCPConnector() if over is None else over
         self._strict = standard_compatible
         if ssl_context is not None and self._alpn is not None:
             ssl_context.set_alpn_protocols(self._alpn)

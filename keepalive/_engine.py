@@ -69,8 +69,11 @@ class Engine:
         self._runtime = runtime
         self._names = Names(resolver, runtime, self._task_ended)
         self._all_ended = anyio.Event()
-        self._connectors = connectors
-        self._defaults: dict[str, Connector] = {"https": TLSConnector(), "unix": UnixConnector()}
+        self._connectors: dict[str, Connector] = {
+            "https": TLSConnector(),
+            "unix": UnixConnector(),
+            **connectors,
+        }
         self._plain = TCPConnector()
         self._bind_address = bind_address
         self._max_lifetime = max_lifetime

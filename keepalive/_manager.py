@@ -82,7 +82,7 @@ class ConnectionManager:
         self._timeout = settings.seconds("timeout", timeout, any_sign=True)
         settings.instance("resolver", resolver, Resolver)
         settings.instance("observer", observer, Observer)
-        self._resolver = resolver or SystemResolver()
+        self._resolver = SystemResolver() if resolver is None else resolver
         self._options: dict[str, Any] = {
             "bind_address": settings.bind_address(bind_address),
             "max_lifetime": settings.positive_seconds("max_lifetime", max_lifetime),
@@ -212,10 +212,10 @@ class ConnectionManager:
         now = engine.clock()
         waiter = pool.submit(key, now, now + seconds, fresh=fresh)
         if pool.bare > pool.limits.max_waiting and pool.overfull(waiter):
-            text = f"request {waiter.id} for {key} cannot be queued; {numbers(waiter, pool)}"
             pool.refuse(waiter, now)
             engine.act()
-            raise QueueFull(text)
+            msg = f"request {waiter.id} for {key} cannot be queued; {numbers(waiter, pool)}"
+            raise QueueFull(msg)
         if pool.effects or pool.earliest < engine.armed:
             engine.act()
         return Request(engine, waiter, context)
