@@ -162,7 +162,9 @@ async def test_the_queue_is_full(echo_server: Server) -> None:
         held = await get(mgr, echo_server, None)
         waiting = get(mgr, echo_server, None)
         for _ in range(3):
-            with pytest.raises(QueueFull, match="cannot be queued; 1 of 128 connections open, 1 of 1 for"):
+            with pytest.raises(
+                QueueFull, match="1 of 128 connections open, 1 of 1 for this key, 1 requests queued"
+            ):
                 get(mgr, echo_server, None)
         async with get(mgr, echo_server, None, for_port=1) as conn:  # starts an attempt, need not queue
             await exchange(conn)

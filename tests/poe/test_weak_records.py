@@ -16,7 +16,9 @@ from keepalive import (
     AllocateTimeout,
     ConnectError,
     ConnectionManager,
+    Connector,
     QueueFull,
+    Resolution,
     ResolveError,
     Reuse,
     TLSConnector,
@@ -26,7 +28,9 @@ from tests.poe.kit import HOST, Awaited, Context, Gated, Table, exchange, get, u
 from tests.support import Server, full_backlog, refused_port
 
 if TYPE_CHECKING:
-    from keepalive import Request
+    import ssl
+
+    from keepalive import Dial, Link, Request
 
 
 async def fail(request: Request) -> type[BaseException]:
@@ -126,6 +130,30 @@ async def test_other_zeros(echo_server: Server) -> None:
                 assert conn.context is context
                 with pytest.raises(QueueFull):
                     get(mgr, echo_server)
+
+
+class Empty(dict[str, str]):
+    """A resolver and a connector that happen to be false, as an empty cache is."""
+
+    async def resolve(self, host: str) -> Resolution:
+        return Resolution((HOST,))
+
+    async def connect(self, dial: Dial) -> Link:
+        return await dial.connect_tcp(dial.key.addr, dial.key.for_port)
+
+
+async def test_false_is_not_missing(echo_server: Server, client_context: ssl.SSLContext) -> None:
+    """poe.md 3.10 (B9): what is given is used, whatever its truth value."""
+    empty = Empty()
+    assert not empty
+    connectors: dict[str, Connector] = {"odd": empty, "tls": TLSConnector(client_context, over=empty)}
+    async with ConnectionManager(resolver=empty, connectors=connectors) as mgr:
+        async with mgr.allocate("http", "peer", echo_server.port, 5) as conn:
+            await exchange(conn)
+        async with mgr.allocate("odd", "peer", 2, 5, for_port=echo_server.port) as conn:
+            await exchange(conn)
+        with pytest.raises(TLSError):  # the echo server speaks none, but it was found
+            await mgr.allocate("tls", "peer", 2, 5, for_port=echo_server.port)
 
 
 async def test_failures_tell_phase_and_cause() -> None:
