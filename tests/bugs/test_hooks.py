@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -264,7 +265,7 @@ async def test_42_hooks_that_call_back(
                     meddler.left = 0
                     group.cancel_scope.cancel()
             meddler.held.release()
-            await until(lambda mgr=mgr: at_rest(mgr))  # type: ignore[misc]  # mypy knows no such default
+            await until(partial(at_rest, mgr))
             if move != "shutdown":
                 mgr.set_limits(max_per_host=2, max_open=2)
                 await all_usable(mgr, echo_server, 2)

@@ -94,6 +94,11 @@ async def until(happened: Callable[[], bool]) -> None:
         await checkpoint()
 
 
+async def until_equal(read: Callable[[], T], wanted: T) -> None:
+    """Turn the loop until something has reached a value."""
+    await until(lambda: read() == wanted)
+
+
 # -- a cancel at every step -------------------------------------------------------------------------
 
 
