@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -39,6 +40,23 @@ async def test_ways_to_give_back(echo_server: Server, by: str) -> None:
                 async with conn:
                     pass
         assert (mgr.stats().idle, echo_server.connections) == (1, 1)
+
+
+@pytest.mark.parametrize("how", ["exception", "cancellation"])
+@pytest.mark.parametrize("block", ["connection's", "request's"])
+async def test_a_block_that_is_left_early_closes(echo_server: Server, how: str, block: str) -> None:
+    """poe.md 1.63, contract: the protocol's state is unknown, so that nobody else may have it."""
+    async with ConnectionManager(max_open=1) as mgr:
+        request = get(mgr, echo_server)
+        with anyio.CancelScope() as scope, suppress(ZeroDivisionError):
+            async with await request if block == "connection's" else request as conn:
+                await exchange(conn)
+                if how == "cancellation":
+                    scope.cancel()
+                    await conn.receive()
+                raise ZeroDivisionError
+        assert (mgr.stats().open, mgr.stats().closed) == (0, {"discarded": 1})
+        assert echo_server.connections == 0
 
 
 async def test_dropping_gives_back(echo_server: Server) -> None:

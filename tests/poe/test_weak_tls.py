@@ -10,7 +10,7 @@ import pytest
 from anyio.streams.tls import TLSAttribute
 
 from keepalive import AllocateTimeout, ConnectionManager, Reuse, TLSConnector, TLSError
-from tests.poe.kit import HOST, Awaited, exchange, get
+from tests.poe.kit import HOST, Awaited, exchange, get, until
 from tests.support import Server
 
 if TYPE_CHECKING:
@@ -102,6 +102,9 @@ async def test_the_handshake_is_in_the_request_s_time(silent_server: Server, lim
         with pytest.raises(AllocateTimeout) as caught:
             await secure(mgr, silent_server, 0.05 if limit == "timeout" else 5)
         assert caught.value.function == "tls"
+        if limit == "connect_timeout":  # its time is over too, not only the request's
+            await until(lambda: mgr.stats().open == 0)
+            assert silent_server.connections == 0
 
 
 async def test_a_peer_that_speaks_no_tls(silent_server: Server) -> None:
