@@ -188,33 +188,35 @@ class ConnectionManager:
         engine = self._engine
         if engine is None or engine.identify() is not engine.identity or engine.pool.closed:
             engine = self._open_engine()
-        fields = (
-            scheme,
-            addr,
-            port,
-            scheme if for_scheme is None else for_scheme,
-            addr if for_addr is None else for_addr,
-            port if for_port is None else for_port,
-        )
-        pool = engine.pool
-        try:
-            host = pool.hosts.get(fields)  # type: ignore[call-overload]  # a Key is a tuple of these
-        except TypeError:
-            host = None  # an argument that cannot be a part of any key; told below
-        # 80 == 80.0 == True for a dict, hence the look at the types of what was found.
-        if host is not None and type(port) is int and type(fields[5]) is int:
-            key = host.key
-        else:
-            key = settings.key(fields)
         seconds = self._timeout
         if timeout is not None:
             seconds = settings.seconds("timeout", timeout, none=None, any_sign=True)
+        pool = engine.pool
+        try:
+            host = (
+                pool.near.get((scheme, addr, port))
+                if for_scheme is None and for_addr is None and for_port is None
+                else None
+            )
+        except TypeError:
+            host = None  # an argument that cannot be a part of any key; told below
+        if host is None or type(port) is not int:  # for a dict, 80 == 80.0
+            host = pool.host_of(
+                settings.key(
+                    scheme,
+                    addr,
+                    port,
+                    scheme if for_scheme is None else for_scheme,
+                    addr if for_addr is None else for_addr,
+                    port if for_port is None else for_port,
+                )
+            )
         now = engine.clock()
-        waiter = pool.submit(key, now, now + seconds, fresh=fresh)
+        waiter = pool.enter(host, now, now + seconds, fresh)
         if pool.bare > pool.limits.max_waiting and pool.overfull(waiter):
             pool.refuse(waiter, now)
             engine.act()
-            msg = f"request {waiter.id} for {key} cannot be queued; {numbers(waiter, pool)}"
+            msg = f"request {waiter.id} for {host.key} cannot be queued; {numbers(waiter, pool)}"
             raise QueueFull(msg)
         if pool.effects or pool.earliest < engine.armed:
             engine.act()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ._core._types import NEVER, Key
 from ._dial import is_literal
@@ -92,16 +92,16 @@ def _host(name: str, value: object, scheme: str) -> str:
     return host
 
 
-def key(fields: tuple[Any, Any, Any, Any, Any, Any]) -> Key:
+def key(scheme: object, addr: object, port: object, *behind: object) -> Key:
     """Check the six parts of a pool key."""
-    scheme, for_scheme = text("scheme", fields[0]), text("for_scheme", fields[3])
+    for_scheme, for_addr, for_port = behind
     return Key(
-        scheme,
-        _host("addr", fields[1], scheme),
-        port_number("port", fields[2], least=0 if scheme == "unix" else 1),
-        for_scheme,
-        _host("for_addr", fields[4], for_scheme),
-        port_number("for_port", fields[5], least=0 if for_scheme == "unix" else 1),
+        scheme := text("scheme", scheme),
+        _host("addr", addr, scheme),
+        port_number("port", port, least=0 if scheme == "unix" else 1),
+        for_scheme := text("for_scheme", for_scheme),
+        _host("for_addr", for_addr, for_scheme),
+        port_number("for_port", for_port, least=0 if for_scheme == "unix" else 1),
     )
 
 

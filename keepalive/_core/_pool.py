@@ -77,9 +77,10 @@ class Pool(Books):
 
     def submit(self, key: Key, now: float, deadline: float, *, fresh: bool = False) -> Waiter:
         """Enter a request; its state says whether it was served, queued or failed at once."""
-        host = self.hosts.get(key)
-        if host is None:
-            host = self.hosts[key] = HostState(key)
+        return self.enter(self.host_of(key), now, deadline, fresh)
+
+    def enter(self, host: HostState, now: float, deadline: float, fresh: bool) -> Waiter:
+        """Enter a request for a key that has a record; see `submit`."""
         self.last_id = number = self.last_id + 1
         self.requests[number] = waiter = Waiter(number, host, now, deadline, fresh)
         host.counters.requests += 1
