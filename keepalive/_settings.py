@@ -26,7 +26,11 @@ def seconds(name: str, value: object, *, none: float | None = NEVER, any_sign: b
     if value != value or (value < 0 and not any_sign):
         msg = f"{name} must {'be a number' if any_sign else 'not be negative or NaN'}, not {value!r}"
         raise ValueError(msg)
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        msg = f"{name} must be a number of seconds that a float can hold"
+        raise ValueError(msg) from None
 
 
 def positive_seconds(name: str, value: object) -> float:

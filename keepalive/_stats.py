@@ -74,7 +74,7 @@ def _gauges(host: HostState) -> dict[str, int]:
 def _totals(counters: Counters) -> dict[str, object]:
     names = ("requests", "immediate", "deferred", "new", "opened", "timeouts", "cancelled")
     totals: dict[str, object] = {name: getattr(counters, name) for name in names}
-    totals["failed"] = MappingProxyType(dict(counters.failed))
+    totals["failed"] = MappingProxyType({str(phase): n for phase, n in counters.failed.items()})
     totals["closed"] = MappingProxyType({str(reason): n for reason, n in counters.closed.items()})
     return totals
 

@@ -33,7 +33,7 @@ NOT_NUMBERS = ("1", b"1", True, [1], 1j, object())
 def seconds(name: str, *, zero: bool, negative: bool = False) -> list[Case]:
     """List the wrong values of a number of seconds."""
     cases: list[Case] = [(name, value, TypeError) for value in NOT_NUMBERS]
-    cases.append((name, NAN, ValueError))
+    cases += [(name, NAN, ValueError), (name, 10**400, ValueError)]
     if not negative:
         cases += [(name, value, ValueError) for value in (-1, -0.001, -math.inf)]
     return cases if zero else [*cases, (name, 0, ValueError), (name, 0.0, ValueError)]
