@@ -56,10 +56,7 @@ class Agenda(Generic[R]):
             return
         record.entry = entry[2] = None
         self._withdrawn += 1
-        if self._withdrawn > 64 and self._withdrawn * 2 > len(self._heap):
-            self._heap = [entry for entry in self._heap if entry[2] is not None]
-            heapify(self._heap)
-            self._withdrawn = 0
+        self._clean()
 
     def next(self) -> float:
         """Return the earliest time, or `NEVER`."""
@@ -75,6 +72,13 @@ class Agenda(Generic[R]):
             record: R = heappop(self._heap)[2]
             record.entry = None
             yield record
+        self._clean()
+
+    def _clean(self) -> None:
+        if self._withdrawn > 64 and self._withdrawn * 2 > len(self._heap):
+            self._heap = [entry for entry in self._heap if entry[2] is not None]
+            heapify(self._heap)
+            self._withdrawn = 0
 
     def __len__(self) -> int:
         """Return the number of heap entries, withdrawn ones included (for memory tests)."""

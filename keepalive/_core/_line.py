@@ -29,9 +29,9 @@ class Line:
         host.claim = number
         if number:
             heappush(self._heap, (number, host))
-            if len(self._heap) > 64 + 2 * self.claims:
-                self._heap = [(number, host) for number, host in set(self._heap) if host.claim == number]
-                heapify(self._heap)
+        if len(self._heap) > 64 + 2 * self.claims:
+            self._heap = [(number, host) for number, host in set(self._heap) if host.claim == number]
+            heapify(self._heap)
 
     def first(self) -> HostState | None:
         """Return the key whose request has waited longest."""
