@@ -157,7 +157,7 @@ def _check_claim(pool: Pool, host: HostState, own: Found, claims: set[int]) -> i
 def _check_line(pool: Pool, claims: set[int]) -> None:
     """Check who stands in line, and that room that could be had is not left unused (4)."""
     assert pool._line.claims == len(claims), "claims"
-    assert len(pool._line) <= 65 + 2 * len(claims), "withdrawn claims are kept"
+    assert len(pool._line) <= 64 + 2 * len(claims), "withdrawn claims are kept"
     if claims:
         assert claims <= {number for number, _ in pool._line._heap}, "4: a claim does not stand in line"
         assert pool.total >= pool.limits.max_open, "4: room is left for a request without an attempt"
@@ -189,7 +189,7 @@ def _check_time(pool: Pool, found: dict[HostState, Found]) -> None:
     soonest = min(times, default=NEVER)
     assert pool.earliest <= soonest, "the shell would sleep too long"
     assert pool.next_deadline() == soonest, "the next deadline is not exact"
-    assert dated <= len(pool._agenda) <= 66 + 2 * dated, "the agenda keeps what was withdrawn"
+    assert dated <= len(pool._agenda) <= 64 + 2 * dated, "the agenda keeps what was withdrawn"
 
 
 def _check_totals(pool: Pool) -> None:

@@ -179,7 +179,7 @@ def failures(world: World) -> None:
         elif failure is Failure.CONNECT_TIMEOUT:
             need(step.what == "tick", "a connect timeout out of time")
         elif failure is Failure.SHUTDOWN:
-            need(step.what == "shutdown", "no shutdown")
+            need(world.pool.closed, "no shutdown")
         elif step.what == "refuse":
             need(ask is step.subject, "refused another request")
         else:

@@ -65,7 +65,7 @@ CONFIGS = {
     "nothing_idle": Config(replace(TIGHT, keep_alive=0.0), fresh=0.1),
     "fresh": Config(Limits(max_per_host=3, max_open=5), keys=3, fresh=0.5, weights={"lost_reserved": 10}),
     "mortal": Config(
-        Limits(max_per_host=3, max_open=5, keep_alive=2.0, max_uses=4, connect_timeout=0.8),
+        Limits(max_per_host=3, max_open=5, keep_alive=2.0, max_uses=2, connect_timeout=0.8),
         lifetimes=(NEVER, 10.0, 3.0, 1.0, 0.1),
         keep_for=(NEVER, NEVER, 1.0, 0.3, 0.0),
         fresh=0.2,
@@ -96,7 +96,7 @@ CONFIGS = {
             Limits(max_per_host=4, max_open=4),
             Limits(max_per_host=3, max_open=2, keep_alive=1.0),
         ),
-        weights={"set_limits": 2},
+        weights={"set_limits": 4},
     ),
     "ended": Config(
         replace(TIGHT, connect_timeout=1.0),
@@ -287,7 +287,7 @@ def walk(name: str, seed: int, inputs: int, *, make: Callable[..., Pool] = Pool,
     while done < inputs:
         one = Walk(config, seed * 1_000_000 + episode, make)
         try:
-            one.run(config.episode)
+            one.run(min(config.episode, inputs))
             if config.end:
                 one.world.shutdown()
                 one.check()
