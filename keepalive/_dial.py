@@ -243,14 +243,15 @@ def _bind(sock: socket.socket, bind_address: BindAddress) -> None:
 
 def text_of(exc: Exception) -> str:
     """Say for people what went wrong."""
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        return f"certificate verify failed: {exc.verify_message}"
+    text: object = None
     if isinstance(exc, ssl.SSLError):
-        return exc.reason or str(exc)
-    if isinstance(exc, OSError) and exc.strerror:
-        return exc.strerror
+        # Only OpenSSL's own errors have these attributes, not those that a connector makes itself.
+        verdict = getattr(exc, "verify_message", None)
+        text = f"certificate verify failed: {verdict}" if verdict else getattr(exc, "reason", None)
+    if not text and isinstance(exc, OSError):
+        text = exc.strerror
     try:
-        return str(exc) or type(exc).__name__
+        return str(text or exc) or type(exc).__name__
     except Exception:  # a foreign connector may raise anything, and the request must have its answer
         return type(exc).__name__
 
