@@ -1,0 +1,63 @@
+"""What the README shows works as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import keepalive
+from keepalive import ConnectError, ConnectionManager
+from tests.support import Lines, Server
+
+if TYPE_CHECKING:
+    from keepalive import Connector
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def example(name: str) -> dict[str, Any]:
+    """Run the example of that name and return what it defines."""
+    found = re.search(rf"<!-- example: {name} -->\n```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    assert found is not None, f"the README has no example {name!r}"
+    names: dict[str, Any] = {}
+    exec(compile(found[1], f"README.md: {name}", "exec"), names)
+    return names
+
+
+async def test_client_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with Server(Lines()) as server:
+        await example("lines")["main"](server.port)
+        assert server.peak == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 101
+    assert set(lines[:-1]) == {f"QUESTION {n}" for n in range(100)}
+
+
+def gateway(line: bytes) -> bytes:
+    return b"OK" if line == b"TUNNEL far.test:7" else b"NO" if line.startswith(b"TUNNEL") else line
+
+
+async def test_connector_of_ones_own() -> None:
+    connector: Connector = example("connector")["GatewayConnector"]()
+    with Server(Lines(gateway)) as server:
+        async with ConnectionManager(connectors={"t": connector}) as mgr:
+            async with mgr.allocate(
+                "t", server.host, server.port, 5, for_addr="far.test", for_port=7
+            ) as conn:
+                await conn.send(b"through\n")
+                assert await conn.receive() == b"through\n"
+            with pytest.raises(ConnectError) as caught:
+                await mgr.allocate("t", server.host, server.port, 5, for_addr="elsewhere.test")
+            assert caught.value.function == "gateway"
+            assert "the gateway said no" in str(caught.value)
+
+
+def test_every_knob_and_error_is_told() -> None:
+    text = README.read_text("utf-8")
+    knobs = keepalive.ConnectionManager.__init__.__annotations__.keys() - {"return"}
+    assert [knob for knob in knobs if f"| `{knob}`" not in text] == []
+    errors = [name for name in keepalive.errors.__all__ if f"`{name}`" not in text]
+    assert errors == []
