@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from keepalive import ConnectionManager, TLSConnector
+from tests.shell.story import check_story
+from tests.shell.tools import Recorder
 from tests.shell.walk import Place, Walk
 from tests.support import Server, full_backlog, refused_port
 
@@ -26,6 +28,7 @@ async def test_walk(
     unix_server: Server,
     client_context: ssl.SSLContext,
 ) -> None:
+    recorder = Recorder()
     connectors = {"tls": TLSConnector(client_context, server_hostname="localhost")}
     with (
         Server() as shared,
@@ -43,10 +46,15 @@ async def test_walk(
         dead = [Place("t", "127.0.0.1", refused), Place("t", hanging.host, hanging.port)]
         try:
             async with ConnectionManager(
-                max_per_host=3, max_open=8, keep_alive=0.05, connectors=connectors
+                max_per_host=3,
+                max_open=8,
+                keep_alive=0.05,
+                connectors=connectors,
+                observer=recorder if seed % 2 else None,
             ) as manager:
                 walk = Walk(seed, manager, places, dead)
                 await walk.run()
+            check_story(recorder.events)
         except BaseException as exc:
             exc.add_note(f"the walk's seed was {seed}: set WALK_SEED={seed}")
             raise
