@@ -101,16 +101,14 @@ async def test_40_eight_threads_drop_while_the_loop_works(echo_server: Server) -
 
 
 @contextmanager
-def small_heap() -> Iterator[None]:
-    """Leave to the collector only what comes from now on: a collection then takes microseconds."""
+def collected_by_hand() -> Iterator[None]:
+    """Let nobody collect garbage but the test."""
     gc.collect()
-    gc.freeze()
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
-        gc.unfreeze()
 
 
 @contextmanager
@@ -156,7 +154,7 @@ async def test_41_collected_inside_the_managers_code(echo_server: Server, where:
     """pools.md 3.41: redis-py#3289, #3081, PR#3000: collection forced in every call of allocate, free, ..."""
     places: Counter[str] = Counter()
     number = 0
-    with small_heap():
+    with collected_by_hand():
         # Three places for the work; three are taken by garbage until somebody collects it.
         async with ConnectionManager(max_per_host=3, max_open=6) as mgr:
             await _work(mgr, echo_server)
@@ -188,8 +186,6 @@ async def test_41_a_collection_at_every_allocation(echo_server: Server) -> None:
     """pools.md 3.41: redis-py#3081: the collector at its most eager, with something to find each time."""
     before = gc.get_threshold()
     async with ConnectionManager(max_per_host=3) as mgr:
-        gc.collect()
-        gc.freeze()
         gc.set_threshold(1, 1, 1)
         try:
             for number in range(60):
@@ -200,7 +196,6 @@ async def test_41_a_collection_at_every_allocation(echo_server: Server) -> None:
                         await exchange(conn)
         finally:
             gc.set_threshold(*before)
-            gc.unfreeze()
         gc.collect()
         await until(lambda: at_rest(mgr))
         await all_usable(mgr, echo_server, 3)
