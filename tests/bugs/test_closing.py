@@ -10,6 +10,7 @@ from anyio.abc import SocketAttribute
 
 from keepalive import AllocateTimeout, Connection, ConnectionManager, Request, TLSConnector
 from tests.bugs.tools import (
+    all_gone,
     all_usable,
     ask,
     at_rest,
@@ -64,6 +65,7 @@ async def test_12_cancelled_in_a_handshake(mute_server: Server, client_context: 
         assert (mgr.stats().connecting, mute_server.connections) == (1, 1)
         await passing(10.1)
         assert (at_rest(mgr), mgr.stats().open, mute_server.connections) == (True, 0, 0)
+        await all_gone(mute_server)
         assert descriptors() == before
 
 
@@ -105,7 +107,7 @@ async def test_12_handshakes_given_up_at_every_moment(
             await turns(count)
         assert mgr.stats().open == 0
         del request
-    await tls_server.until(lambda server: server.connections == 0)
+    await all_gone(tls_server)
     assert descriptors() == before
 
 
@@ -183,6 +185,7 @@ async def test_13_cancelled_while_the_manager_closes(echo_server: Server, grace:
 
     before = descriptors()
     assert await cancel_everywhere(work, check) >= 3
+    await all_gone(echo_server)
     assert descriptors() == before
 
 
@@ -209,6 +212,7 @@ async def test_13_leaving_the_block_when_cancelled(
         assert (mgr.stats().open, mgr.stats().waiting) == (0, 0)
         assert (echo_server.connections, mute_server.connections) == (0, 0)
     assert not all_in_time.cancelled_caught
+    await all_gone(echo_server, mute_server)
     assert descriptors() == before
 
 

@@ -242,8 +242,8 @@ def test_43_collected_after_the_loop_is_closed(
             while left:
                 left.pop(0 if order > 0 else -1)
                 gc.collect()
-            echo_server.wait_for(lambda server: server.connections == 0)
-            mute.wait_for(lambda server: server.connections == 0)
+            for server in (echo_server, mute):
+                server.wait_for(lambda server: not server._peers)
         assert descriptors() == before
     assert capfd.readouterr().err == ""
     assert not caplog.records

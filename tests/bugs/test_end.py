@@ -20,6 +20,7 @@ from keepalive import (
 from tests.bugs.tools import (
     Gate,
     Notes,
+    all_gone,
     all_usable,
     ask,
     at_rest,
@@ -225,6 +226,7 @@ async def test_53_aclose_in_the_middle_of_everything(
             assert (mgr.stats().open, busy.names.asked) == (0, 0)
             assert busy.notes.events.count("opening") == dials
             assert (echo_server.connections, busy.mute.connections) == (0, 0)
+            await all_gone(echo_server, busy.mute)
             assert descriptors() - before == set()
             for conn in busy.lent:
                 with pytest.raises(anyio.ClosedResourceError):

@@ -228,6 +228,12 @@ async def take(mgr: ConnectionManager, server: Server, count: int, **more: Any) 
     return [await request for request in [ask(mgr, server, **more) for _ in range(count)]]
 
 
+async def all_gone(*servers: Server) -> None:
+    """Wait until servers have closed their own sockets too, which are this process's as well."""
+    for server in servers:
+        await server.until(lambda server: not server._peers)
+
+
 async def exchange(conn: Connection, words: bytes = b"ping") -> None:
     """Send something to an echo server and expect it back, no more and no less."""
     await conn.send(words)
