@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from threading import get_ident
 from typing import TYPE_CHECKING
 
 from anyio.lowlevel import checkpoint
@@ -113,7 +114,7 @@ class Connection(LinkStream):
         if link is None or link.closed:
             return
         engine = self._engine
-        if engine.identify() is not engine.identity:
+        if get_ident() != engine.thread or not engine.running():
             engine.check_here()
         kept = NEVER if keep_for is None else settings.seconds("keep_for", keep_for)
         self._link = None

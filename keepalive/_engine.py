@@ -13,6 +13,7 @@ import random
 import weakref
 from collections import deque
 from dataclasses import replace
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -60,8 +61,8 @@ class Engine:
     ) -> None:
         self.pool = Pool(limits, observed=observer is not None)
         self.clock = runtime.clock
-        self.identify = runtime.identify
-        self.identity = runtime.identity
+        self.thread = runtime.thread
+        self.running = runtime.running
         self.park = runtime.park
         self.cancel_met = runtime.cancel_met
         self.poller = new_poller(runtime, self._unread)
@@ -87,9 +88,13 @@ class Engine:
         self._empty: list[anyio.Event] = []
         _engines.add(self)
 
+    def here(self) -> bool:
+        """Say whether the caller runs in this manager's event loop. Hot paths ask the same inline."""
+        return get_ident() == self.thread and self.running()
+
     def check_here(self) -> None:
         """Refuse calls from another event loop or thread."""
-        if self.identify() is not self.identity and not self.forked:
+        if not self.here() and not self.forked:
             msg = "a manager and what it hands out belong to the event loop it was entered in"
             raise RuntimeError(msg)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from anyio.lowlevel import checkpoint
@@ -186,7 +187,7 @@ class ConnectionManager:
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
         engine = self._engine
-        if engine is None or engine.identify() is not engine.identity or engine.pool.closed:
+        if engine is None or get_ident() != engine.thread or not engine.running() or engine.pool.closed:
             engine = self._open_engine()
         seconds = self._timeout
         if timeout is not None:
@@ -278,7 +279,7 @@ class ConnectionManager:
         engine = self._engine
         if engine is None:
             return Stats()
-        if engine.identify() is engine.identity and not engine.poller.closed:
+        if engine.here() and not engine.poller.closed:
             engine.poller.harvest()
         return snapshot(engine.pool)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from anyio.lowlevel import checkpoint_if_cancelled
@@ -58,7 +59,7 @@ class Request:
             msg = f"request {self._waiter.id} was awaited before"
             raise RuntimeError(msg)
         engine = self._engine
-        if engine.identify() is not engine.identity:
+        if get_ident() != engine.thread or not engine.running():
             engine.check_here()
         self._awaited = True
         waiter, context = self._waiter, self.context

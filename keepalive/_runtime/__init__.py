@@ -56,9 +56,11 @@ class Runtime(Protocol):
     """Returns a new place for the calling task to wait at."""
     cancel_met: Callable[[], bool]
     """Says whether the calling task, just woken, may have been cancelled too; quick when it was not."""
-    identify: Callable[[], object]
-    """Returns something that is `identity` if, and only if, the caller runs in this very loop."""
-    identity: object
+    thread: int
+    """The loop's thread, as `threading.get_ident` tells it."""
+
+    def running(self) -> bool:
+        """Say, when called in that thread, whether it is this very loop that runs there."""
 
     def spawn(
         self, func: Callable[[], Coroutine[Any, Any, None]], done: Callable[[], object], name: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from ._clock import real_clock
@@ -31,11 +32,11 @@ def _parking_of(loop: asyncio.AbstractEventLoop) -> Callable[[], Parking]:
     return loop.create_future
 
 
-def _cancel_met() -> bool:
+def _cancel_met(loop: asyncio.AbstractEventLoop) -> bool:
     """Say whether a scope around the running task has been cancelled; anyio tells the task later."""
     if _task_states is None:
         return True
-    state = _task_states.get(asyncio.current_task())
+    state = _task_states.get(asyncio.current_task(loop))
     scope = None if state is None else state.cancel_scope
     while scope is not None:
         if scope.cancel_called:
@@ -82,9 +83,10 @@ class AsyncioRuntime:
         # A loop with a time of its own has virtual time; the loop's timers and this clock must agree.
         self.clock: Callable[[], float] = loop.time if own_time else real_clock
         self.park: Callable[[], Parking] = _parking_of(loop)
-        self.cancel_met: Callable[[], bool] = _cancel_met
-        self.identify: Callable[[], object] = asyncio._get_running_loop
-        self.identity: object = loop
+        self.cancel_met: Callable[[], bool] = partial(_cancel_met, loop)
+        self.thread = get_ident()
+        # Not `asyncio.get_running_loop() is loop`: up to CPython 3.11 that makes a system call.
+        self.running = loop.is_running
 
     def spawn(
         self, func: Callable[[], Coroutine[Any, Any, None]], done: Callable[[], object], name: str

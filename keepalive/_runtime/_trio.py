@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from math import inf
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -31,13 +32,6 @@ def guarded(callback: Callable[[], None]) -> None:
 
 def _cancel_met() -> bool:
     return trio.current_effective_deadline() == -inf
-
-
-def _current_token() -> object:
-    try:
-        return trio.lowlevel.current_trio_token()
-    except RuntimeError:
-        return None
 
 
 class _Parking:
@@ -99,8 +93,7 @@ class TrioRuntime:
         self.clock: Callable[[], float] = trio.current_time if virtual else real_clock
         self.park: Callable[[], Parking] = _Parking
         self.cancel_met: Callable[[], bool] = _cancel_met
-        self.identify: Callable[[], object] = _current_token
-        self.identity: object = self._token
+        self.thread = get_ident()
         self._tasks = 0
         self._ended = trio.Event()
 
@@ -155,6 +148,13 @@ class TrioRuntime:
     def call_soon_threadsafe(self, func: Callable[[], None]) -> None:
         """Call in the loop soon; see `Runtime`."""
         self._token.run_sync_soon(func)
+
+    def running(self) -> bool:
+        """Say whether it is this trio run that runs in the calling thread."""
+        try:
+            return trio.lowlevel.current_trio_token() is self._token
+        except RuntimeError:
+            return False
 
     async def aclose(self) -> None:
         """Wait until all tasks of this runtime have ended."""
