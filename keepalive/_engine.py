@@ -352,7 +352,8 @@ class Engine:
         try:
             with anyio.CancelScope(shield=True):
                 while self._attempts or self._names.tasks:
-                    self._all_ended = anyio.Event()
+                    if self._all_ended.is_set():
+                        self._all_ended = anyio.Event()  # else another closer waits for the same one
                     await self._all_ended.wait()
         finally:
             # A second cancellation may come through the shield; sockets and watches end all the same.

@@ -159,5 +159,6 @@ class TrioRuntime:
     async def aclose(self) -> None:
         """Wait until all tasks of this runtime have ended."""
         while self._tasks:
-            self._ended = trio.Event()
+            if self._ended.is_set():
+                self._ended = trio.Event()  # else another closer waits for the same one
             await self._ended.wait()
