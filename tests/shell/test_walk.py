@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,50 +16,52 @@ from tests.support import Server, full_backlog, refused_port
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Iterator
 
 SEEDS = [int(os.environ["WALK_SEED"])] if "WALK_SEED" in os.environ else [1, 2]
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-async def test_walk(
-    seed: int,
-    echo_server: Server,
-    tls_server: Server,
-    unix_server: Server,
-    client_context: ssl.SSLContext,
-) -> None:
-    recorder = Recorder()
-    connectors = {"tls": TLSConnector(client_context, server_hostname="localhost")}
-    with (
-        Server() as shared,
-        refused_port() as refused,
-        full_backlog() as hanging,
-        warnings.catch_warnings(record=True) as caught,
-    ):
-        warnings.simplefilter("always")
-        places = [
+@pytest.fixture
+def places(echo_server: Server, tls_server: Server, unix_server: Server) -> Iterator[list[Place]]:
+    with Server() as shared:
+        yield [
             Place("t", echo_server.host, echo_server.port, None, echo_server),
             Place("tls", tls_server.host, tls_server.port, None, tls_server),
             Place("unix", unix_server.host, 0, None, unix_server),
             *[Place("t", shared.host, shared.port, name, shared) for name in "abc"],
         ]
-        dead = [Place("t", "127.0.0.1", refused), Place("t", hanging.host, hanging.port)]
+
+
+@pytest.fixture
+def dead() -> Iterator[list[Place]]:
+    with refused_port() as refused, full_backlog() as hanging:
+        yield [Place("t", "127.0.0.1", refused), Place("t", hanging.host, hanging.port)]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_walk(
+    seed: int, places: list[Place], dead: list[Place], client_context: ssl.SSLContext
+) -> None:
+    recorder = Recorder()
+    options: dict[str, Any] = {
+        "max_per_host": 3,
+        "max_open": 8,
+        "keep_alive": 0.05,
+        "connectors": {"tls": TLSConnector(client_context, server_hostname="localhost")},
+        "observer": recorder if seed % 2 else None,
+    }
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         try:
-            async with ConnectionManager(
-                max_per_host=3,
-                max_open=8,
-                keep_alive=0.05,
-                connectors=connectors,
-                observer=recorder if seed % 2 else None,
-            ) as manager:
+            async with ConnectionManager(**options) as manager:
                 walk = Walk(seed, manager, places, dead)
                 await walk.run()
             check_story(recorder.events)
         except BaseException as exc:
             exc.add_note(f"the walk's seed was {seed}: set WALK_SEED={seed}")
             raise
-        for server in walk.fates:
-            await server.until(lambda server: not server.connections)
+    for server in walk.fates:
+        await server.until(lambda server: not server.connections)
     texts = [str(warning.message) for warning in caught]
     assert len(texts) == walk.dropped
     assert all("was dropped without being given back" in text for text in texts), set(texts)
