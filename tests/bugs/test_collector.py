@@ -243,7 +243,7 @@ def test_43_collected_after_the_loop_is_closed(
                 left.pop(0 if order > 0 else -1)
                 gc.collect()
             for server in (echo_server, mute):
-                server.wait_for(lambda server: not server._peers)
+                server.wait_for(lambda server: not server.connections and not server._peers)
         assert descriptors() == before
     assert capfd.readouterr().err == ""
     assert not caplog.records
