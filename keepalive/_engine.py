@@ -277,7 +277,7 @@ class Engine:
         name = f"keepalive attempt {slot.id} for {key}"
         try:
             self._attempts[slot] = self._runtime.spawn(attempt, lambda: self._ended(slot), name)
-        except RuntimeError as exc:  # the event loop is at its end and takes no more tasks
+        except Exception as exc:  # the loop is at its end, or has a task factory of its own that fails
             self._failed(slot, dial, exc)
 
     def _limit_time(self, slot: Slot, limited: bool) -> None:

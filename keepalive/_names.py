@@ -140,8 +140,12 @@ class Names:
                     parked.set_result(None)
             self._ended()
 
+        try:
+            lookup.task = self._runtime.spawn(run, done, f"keepalive look-up of {name}")
+        except BaseException:
+            del self._running[name]
+            raise
         self.tasks += 1
-        lookup.task = self._runtime.spawn(run, done, f"keepalive look-up of {name}")
 
     def _drop(self, name: str, lookup: _Lookup, *, answered: bool = False) -> None:
         if self._running.get(name) is lookup:

@@ -95,8 +95,8 @@ class AsyncioRuntime:
         coro = func()
         try:
             task = self._loop.create_task(coro, name=name)
-        except RuntimeError:
-            coro.close()  # the loop has been closed
+        except BaseException:
+            coro.close()  # the loop has been closed, for example
             raise
         # A task cancelled before its first step never runs a line, its own `finally` included.
         task.add_done_callback(lambda _: done())
