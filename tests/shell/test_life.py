@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -24,7 +25,7 @@ from tests.support import Server, Silent, full_backlog
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from keepalive import Connection, Dial, Request
 
@@ -296,6 +297,22 @@ async def test_entered_and_left_without_a_turn_of_the_loop() -> None:
 # -- other ways of asyncio ---------------------------------------------------------------------------
 
 
+@asynccontextmanager
+async def eager_tasks() -> AsyncIterator[None]:
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009  # not there on 3.11
+    try:
+        trial = turns()
+        try:
+            await loop.create_task(trial)
+        except TypeError:
+            trial.close()
+            pytest.skip("this uvloop and this Python do not agree on eager tasks")
+        yield
+    finally:
+        loop.set_task_factory(None)
+
+
 @pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="needs Python 3.12 or newer")
 async def test_tasks_that_start_at_once(
     echo_server: Server, tls_server: Server, client_context: ssl.SSLContext, anyio_backend_name: str
@@ -303,8 +320,6 @@ async def test_tasks_that_start_at_once(
     """An eager task has run, and may have ended, before the function that starts it returns."""
     if anyio_backend_name != "asyncio":
         pytest.skip("needs asyncio or uvloop")
-    loop = asyncio.get_running_loop()
-    loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009  # not there on 3.11
 
     async def fail(dial: object) -> Any:
         raise OSError("at once")
@@ -314,24 +329,53 @@ async def test_tasks_that_start_at_once(
 
     connectors: dict[str, Any] = {"tls": TLSConnector(client_context, "localhost"), "no": Failing()}
     resolver = StaticResolver({"some.test": "127.0.0.1"})
-    try:
-        async with ConnectionManager(connectors=connectors, resolver=resolver, max_per_host=2) as manager:
-            async with anyio.create_task_group() as group:
-                for scheme, server in (("t", echo_server), ("tls", tls_server)) * 5:
-                    group.start_soon(use_once, manager.allocate(scheme, "some.test", server.port, PATIENCE))
-            for _ in range(3):
-                with pytest.raises(AllocateError, match="at once"):
-                    await manager.allocate("no", "some.test", 9, PATIENCE)
-            with pytest.raises(KeepaliveError):
-                await manager.allocate("t", "unknown.test", 9, PATIENCE)
-            assert (manager.stats().idle, manager.stats().open) == (4, 4)
-    finally:
-        loop.set_task_factory(None)
+    async with (
+        eager_tasks(),
+        ConnectionManager(connectors=connectors, resolver=resolver, max_per_host=2) as manager,
+    ):
+        async with anyio.create_task_group() as group:
+            for scheme, server in (("t", echo_server), ("tls", tls_server)) * 5:
+                group.start_soon(use_once, manager.allocate(scheme, "some.test", server.port, PATIENCE))
+        for _ in range(3):
+            with pytest.raises(AllocateError, match="at once"):
+                await manager.allocate("no", "some.test", 9, PATIENCE)
+        with pytest.raises(KeepaliveError):
+            await manager.allocate("t", "unknown.test", 9, PATIENCE)
+        assert (manager.stats().idle, manager.stats().open) == (4, 4)
 
 
 async def use_once(request: Request) -> None:
     async with request as conn:
         await echo(conn)
+
+
+async def test_a_task_factory_that_fails(
+    echo_server: Server, anyio_backend_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The request fails, in the attempt or in the look-up, and the next one finds all in order."""
+    if anyio_backend_name != "asyncio":
+        pytest.skip("needs asyncio or uvloop")
+    loop = asyncio.get_running_loop()
+    resolver = StaticResolver({"some.test": "127.0.0.1"})
+
+    def factory(loop: Any, coro: Any, **more: Any) -> Any:
+        if coro.__name__ in refused:
+            raise LookupError("no more tasks")
+        return asyncio.Task(coro, loop=loop, **more)
+
+    loop.set_task_factory(factory)
+    try:
+        async with ConnectionManager(resolver=resolver, max_per_host=1) as manager:
+            for name in ("attempt", "run"):
+                refused = [name]
+                with pytest.raises(AllocateError, match="no more tasks"):
+                    await manager.allocate("t", "some.test", echo_server.port, PATIENCE)
+                assert manager.stats().open == 0
+            refused = []
+            await use_once(manager.allocate("t", "some.test", echo_server.port, PATIENCE))
+    finally:
+        loop.set_task_factory(None)
+    assert len(caplog.records) == 2
 
 
 async def test_a_server_that_hears_nothing(echo_server: Server) -> None:
