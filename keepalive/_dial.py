@@ -6,7 +6,6 @@ import errno
 import os
 import socket
 import ssl
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import anyio
@@ -109,8 +108,7 @@ class Dial:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if self._bind_address is not None:
                 _bind(sock, self._bind_address)
-            target = socket.getaddrinfo(address, port, family, socket.SOCK_STREAM, 0, _NUMERIC)[0][4]
-            return await self._connect(sock, target)
+            return await self._connect(sock, _target(address, port))
         except BaseException:
             sock.close()
             raise
@@ -158,7 +156,8 @@ class Dial:
 
     def adopt(self, sock: socket.socket) -> Link:
         """Make a link of a connected stream socket of one's own; it is set to non-blocking."""
-        sock.setblocking(False)
+        if sock.gettimeout() != 0:
+            sock.setblocking(False)
         link = Link(sock, self._poller)
         self._links.append(link)
         return link
@@ -227,9 +226,6 @@ class Dial:
         return failure
 
 
-_NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-
-
 def _bind(sock: socket.socket, bind_address: BindAddress) -> None:
     host, port = bind_address
     try:
@@ -258,8 +254,21 @@ def text_of(exc: Exception) -> str:
 
 def is_literal(host: str) -> bool:
     """Say whether this is an IPv4 or IPv6 address (with a zone, maybe) and not a name."""
+    bare, percent, zone = host.partition("%")
+    v6 = ":" in bare
+    if percent and not (v6 and zone):
+        return False
     try:
-        ip_address(host)
-    except ValueError:
+        socket.inet_pton(socket.AF_INET6 if v6 else socket.AF_INET, bare)
+    except (OSError, ValueError):
         return False
     return True
+
+
+def _target(address: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    """Make the socket address of a literal, as the kernel gives it back. No resolver is asked."""
+    bare, _, zone = address.partition("%")
+    if ":" not in bare:
+        return address, port
+    index = 0 if not zone else int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
+    return bare, port, 0, index
