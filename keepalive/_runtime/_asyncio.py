@@ -49,12 +49,13 @@ class _Timer:
     def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
         self._loop = loop
         self._ring = ring
+        # uvloop counts in whole milliseconds and rounds down; half of one more spares a futile ring.
+        self._more = 0.0 if isinstance(loop, asyncio.BaseEventLoop) else 0.0005
         self._handle: asyncio.TimerHandle | None = None
 
     def move(self, delay: float) -> None:
         self.cancel()
-        # uvloop counts in whole milliseconds and rounds down; half of one more spares a futile ring.
-        self._handle = self._loop.call_later(delay + 0.0005, self._ring)
+        self._handle = self._loop.call_later(delay + self._more, self._ring)
 
     def cancel(self) -> None:
         if self._handle is not None:
