@@ -226,6 +226,7 @@ class World:
         self._into_hand(link)
         self.tally["opened"] += 1
         self.pool.opened(link.slot, link.slot.id, self.now, lifetime)
+        need(link.slot.born == self.now, "not told when it was opened")
         self._finish()
 
     def open_failed(self, link: Link) -> None:

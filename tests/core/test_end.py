@@ -123,6 +123,20 @@ def test_totals_of_forgotten_keys_stay() -> None:
     assert pool.past.requests == 4 * DORMANT_KEYS
 
 
+def test_keys_behind_a_proxy_are_not_near() -> None:
+    """Three parts find a key only if it is meant for what it connects to; forgotten ones are not found."""
+    pool = Pool(Limits())
+    far = A._replace(for_addr="far")
+    for host in (far, A, B):
+        pool.submit(host, 0.0, 0.0)
+    assert pool.near == {A[:3]: pool.hosts[A], B[:3]: pool.hosts[B]}
+    for n in range(DORMANT_KEYS):
+        pool.submit(A._replace(for_port=n + 2), 0.0, 0.0)
+    assert not pool.near
+    assert far not in pool.hosts
+    check_pool(pool, ())
+
+
 def test_key_in_use_is_never_forgotten() -> None:
     pool = Pool(Limits(max_open=10_000))
     lend(pool, 0)
