@@ -131,23 +131,26 @@ def test_agenda_beside_a_dict(seed: int) -> None:
     now = 0.0
     for _ in range(10_000):
         record, draw = rng.choice(records), rng.random()
-        if draw < 0.6:
-            when = now + rng.choice((0.0, 1.0, 2.0, 5.0, NEVER))
+        if draw < 0.5:
+            when = now + rng.choice((0.0, 1.0, 2.0, 9.0 * rng.random(), NEVER))
             agenda.enter(record, when)
             naive.pop(record, None)
             if when != NEVER:
                 naive[record] = when
-        elif draw < 0.95:
+        elif draw < 0.995:
             agenda.withdraw(record)
             naive.pop(record, None)
         else:
-            now += rng.choice((0.0, 0.5, 1.0))
-            due = [(naive[record], record.id) for record in agenda.pop_due(now)]
+            now += rng.choice((0.0, 0.5, 3.0))
+            popped = list(agenda.pop_due(now))
+            assert all(record.entry is None for record in popped)
+            due = [(naive[record], record.id) for record in popped]
             expected = [(when, record.id) for record, when in naive.items() if when <= now]
             assert sorted(due) == sorted(expected)
             assert [when for when, _ in due] == sorted(when for when, _ in due)
             naive = {record: when for record, when in naive.items() if when > now}
         assert agenda.next() == min(naive.values(), default=NEVER)
+        assert len(agenda) == len(naive) + agenda._withdrawn
         assert len(naive) <= len(agenda) <= 65 + 2 * len(naive)
 
 
