@@ -56,12 +56,12 @@ async def test_walk(
             async with ConnectionManager(**options) as manager:
                 walk = Walk(seed, manager, places, dead)
                 await walk.run()
+                for server in walk.fates:  # what is idle expires
+                    await server.until(lambda server: not server.connections)
             check_story(recorder.events)
         except BaseException as exc:
             exc.add_note(f"the walk's seed was {seed}: set WALK_SEED={seed}")
             raise
-    for server in walk.fates:
-        await server.until(lambda server: not server.connections)
     texts = [str(warning.message) for warning in caught]
     assert len(texts) == walk.dropped
     assert all("was dropped without being given back" in text for text in texts), set(texts)

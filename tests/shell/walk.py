@@ -423,7 +423,9 @@ class User:
         try:
             if self.rng.random() < 0.5:
                 await self.talk(loan)
-        except Oops:
+            if self.rng.random() < 0.5:
+                await loan.conn.send(b"an answer that nobody waits for")
+        except (Oops, BrokenResourceError):
             pass
         finally:
             self.walk.dropped += not loan.stolen
