@@ -46,6 +46,7 @@ class Stop(BaseException):
         BaseExceptionGroup("worse", [Stop(), ValueError()]),
         ClosedResourceError(),
         StopAsyncIteration(),
+        asyncio.CancelledError("of somebody else"),
     ],
 )
 async def test_exceptions_leave_as_they_are(error: BaseException, echo_server: Server) -> None:
