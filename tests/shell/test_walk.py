@@ -11,7 +11,8 @@ import pytest
 from keepalive import ConnectionManager, TLSConnector
 from tests.shell.story import check_story
 from tests.shell.tools import Recorder
-from tests.shell.walk import Place, Walk
+from tests.shell.users import Place
+from tests.shell.walk import Walk
 from tests.support import Server, full_backlog, refused_port
 
 if TYPE_CHECKING:
