@@ -135,9 +135,13 @@ class Dial:
 
     async def _connect(self, sock: socket.socket, target: object) -> Link:
         number = sock.connect_ex(target)  # type: ignore[arg-type]  # any address form of its family
-        while number == errno.EAGAIN:  # a Unix listener's full backlog; nothing tells when it has room
-            await anyio.sleep(BACKLOG_PAUSE)
-            number = sock.connect_ex(target)  # type: ignore[arg-type]  # as above
+        self._poller.loose.add(sock)
+        try:
+            while number == errno.EAGAIN:  # a Unix listener's full backlog; nothing tells when it has room
+                await anyio.sleep(BACKLOG_PAUSE)
+                number = sock.connect_ex(target)  # type: ignore[arg-type]  # as above
+        finally:
+            self._poller.loose.discard(sock)
         link = self.adopt(sock)
         try:
             while number in (errno.EINPROGRESS, errno.EALREADY, errno.EINTR):

@@ -22,16 +22,17 @@ from anyio import BrokenResourceError, EndOfStream
 from ._connection import Connection
 from ._connectors import TCPConnector, TLSConnector, UnixConnector
 from ._core._pool import Pool
-from ._core._records import Slot, Waiter
+from ._core._records import HostState, Slot, Waiter
 from ._core._types import IMMEDIATE, LENT, NEVER, QUEUED, SERVED, CloseReason, Do, SlotState
 from ._dial import Dial, DialFailure
 from ._failures import explain
 from ._io._link import Link
 from ._io._poller import new_poller
 from ._names import Names
+from .errors import ManagerClosed
 
 if TYPE_CHECKING:
-    from ._core._types import Limits
+    from ._core._types import Key, Limits
     from ._dial import BindAddress
     from ._runtime import Cancellable, Runtime
     from .abc import Connector, Observer, Resolver
@@ -107,6 +108,14 @@ class Engine:
             msg = f"{conn!r} is not lent"
             raise ValueError(msg)
 
+    def host_of(self, key: Key) -> HostState:
+        """Return the pool's record of a key; "HTTPS" is refused, as it would be plain TCP."""
+        scheme = key.scheme.lower()
+        if scheme != key.scheme and key.scheme not in self._connectors and scheme in self._connectors:
+            msg = f"scheme {key.scheme!r} must be written {scheme!r}"
+            raise ValueError(msg)
+        return self.pool.host_of(key)
+
     # -- requests and connections -------------------------------------------------------------------
 
     def fetch(self, waiter: Waiter, context: object) -> Connection | None:
@@ -115,11 +124,13 @@ class Engine:
         This is the moment of the hand-out: what the kernel knows of a used connection counts now.
         """
         pool = self.pool
-        reuse = waiter.reuse
-        if reuse is not None:
-            self.poller.harvest()  # what was reserved may turn out to be dead
+        if self.forked:
+            msg = "this process is a fork: its copy of the manager is closed"
+            raise ManagerClosed(msg)
+        if waiter.state is SERVED and (slot := waiter.slot) is not None and (slot.uses or slot.shelved):
+            self.poller.harvest()  # it may turn out to be dead; the request then waits again
         if waiter.state is SERVED:
-            now = waiter.since if reuse is IMMEDIATE else self.clock()
+            now = waiter.since if waiter.reuse is IMMEDIATE else self.clock()
             slot = pool.claim(waiter, now)
             conn = Connection(self, slot, waiter.reuse, context, now - slot.idle_since)
             if pool.effects or pool.earliest < self.armed:
@@ -162,6 +173,8 @@ class Engine:
 
     def orphan(self, record: Waiter | Slot) -> None:
         """Note that nobody holds this any more. Called by finalisers: from any thread, at any moment."""
+        if self.forked:
+            return  # the parent's loop is not to be woken
         self._orphans.append(record)
         try:
             self._runtime.call_soon_threadsafe(self.reap)
@@ -196,6 +209,8 @@ class Engine:
             return  # an attempt's
         if slot.state is not SlotState.IDLE and slot.state is not SlotState.RESERVED:
             return  # its user will read
+        if not slot.uses and not slot.shelved:
+            return  # just opened for a request: what its peer does with it is the user's to see
         reason = slot.link.look()
         if reason is None or (reason is CloseReason.UNREAD and not slot.uses and not root.hung):
             return  # session tickets, a false alarm, or a server's greeting for the first user
@@ -233,7 +248,7 @@ class Engine:
         elif do is Do.OPEN:
             self._open(what)
         elif do is Do.ABORT:
-            self._attempts[what].cancel()
+            self._abort(what)
         else:
             self._tell(*what)
 
@@ -259,7 +274,16 @@ class Engine:
 
     # -- attempts -----------------------------------------------------------------------------------
 
+    def _abort(self, slot: Slot) -> None:
+        attempt = self._attempts.get(slot)
+        if attempt is not None:
+            attempt.cancel()
+        elif slot.state is SlotState.CLOSING:  # it could not even be started
+            self.pool.aborted(slot, self.clock())
+
     def _open(self, slot: Slot) -> None:
+        if slot.state is not SlotState.OPENING:
+            return  # given up meanwhile, by an observer's call; `_abort` is next
         key = slot.host.key
         dial = Dial(slot, self.poller, self._names.resolve, self._limit_time, self._bind_address)
         connector = self._connectors.get(key.scheme, self._plain)

@@ -87,7 +87,7 @@ class ConnectionManager:
         self._options: dict[str, Any] = {
             "bind_address": settings.bind_address(bind_address),
             "max_lifetime": settings.positive_seconds("max_lifetime", max_lifetime),
-            "reuse_dropped": bool(reuse_dropped),
+            "reuse_dropped": settings.flag("reuse_dropped", reuse_dropped),
             "observer": observer,
         }
         self._connectors = settings.connectors(connectors)
@@ -189,6 +189,8 @@ class ConnectionManager:
         engine = self._engine
         if engine is None or get_ident() != engine.thread or not engine.running() or engine.pool.closed:
             engine = self._open_engine()
+        if fresh not in (True, False):
+            settings.flag("fresh", fresh)
         seconds = self._timeout
         if timeout is not None:
             seconds = settings.seconds("timeout", timeout, none=None, any_sign=True)
@@ -202,7 +204,7 @@ class ConnectionManager:
         except TypeError:
             host = None  # an argument that cannot be a part of any key; told below
         if host is None or type(port) is not int:  # for a dict, 80 == 80.0
-            host = pool.host_of(
+            host = engine.host_of(
                 settings.key(
                     scheme,
                     addr,
@@ -275,17 +277,25 @@ class ConnectionManager:
     # -- insight ------------------------------------------------------------------------------------
 
     def stats(self) -> Stats:
-        """Return a frozen snapshot of all counts, per key too. O(keys)."""
+        """Return a frozen snapshot of all counts, per key too. O(keys). Possible after the end too.
+
+        :raises RuntimeError: not entered yet, or another event loop or thread
+        """
         engine = self._engine
-        if engine is None:
-            return Stats()
-        if engine.here() and not engine.poller.closed:
+        if engine is None or not engine.poller.closed:
+            engine = self._running()
             engine.poller.harvest()
         return snapshot(engine.pool)
 
     def __repr__(self) -> str:
-        now = self.stats()
-        state = "new" if self._engine is None else "closed" if self._engine.pool.closed else "open"
+        engine = self._engine
+        if engine is None:
+            state, now = "new", Stats()
+        else:
+            state = "closed" if engine.pool.closed else "open"
+            if not engine.here():  # no place to count what may change meanwhile
+                return f"<ConnectionManager {state}: open={engine.pool.total} requests={engine.pool.last_id}>"
+            now = snapshot(engine.pool)
         return (
             f"<ConnectionManager {state}: open={now.open} connecting={now.connecting} lent={now.lent} "
             f"idle={now.idle} closing={now.closing} waiting={now.waiting} requests={now.requests}>"

@@ -55,6 +55,14 @@ def count(name: str, value: object, *, least: int) -> float:
     return value
 
 
+def flag(name: str, value: object) -> bool:
+    """Check a flag."""
+    if not isinstance(value, bool):
+        msg = f"{name} must be True or False, not {value!r}"
+        raise TypeError(msg)
+    return value
+
+
 def issued(name: str, value: object, last: int) -> None:
     """Check the number of a request."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= last:

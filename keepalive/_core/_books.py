@@ -139,6 +139,7 @@ class Books:
         slot.state = IDLE
         host = slot.host
         (host.idle if slot.uses else host.unused)[slot] = None
+        slot.shelved = True
         self._lru[slot] = None
         expires = slot.expires
         if expires < self._latest:

@@ -319,9 +319,9 @@ class Pool(Books):
         host = slot.host
         if self.closed:
             return self._close(slot, CloseReason.SHUTDOWN)
-        # One just given back may serve whoever waits, however short its time as an idle one; one that
-        # was given to a request and not fetched has used its time up meanwhile.
-        if slot.expires <= now and (slot.dies <= now or slot.idle_since < now):
+        # One just given back, or never used, may serve whoever waits, however short its time as an idle
+        # one; a used one that was given to a request and not fetched has used its time up meanwhile.
+        if slot.expires <= now and (slot.dies <= now or (slot.uses and slot.idle_since < now)):
             return self._expire(slot, now)
         if slot.uses >= self.limits.max_uses:
             return self._close(slot, CloseReason.USES)
@@ -413,7 +413,8 @@ class Pool(Books):
         host = waiter.host
         other = self._take_idle(host, waiter.fresh, now)
         if other is not None:
-            self._reserve(waiter, other, waiter.reuse or DEFERRED)
+            was_there = waiter.reuse is IMMEDIATE and other.idle_since <= waiter.since
+            self._reserve(waiter, other, IMMEDIATE if was_there else DEFERRED)
         elif waiter.deadline <= now:
             self._fail(waiter, Failure.TIMEOUT)
         else:

@@ -91,6 +91,7 @@ class Slot:
         "idle_since",
         "link",
         "phase",
+        "shelved",
         "state",
         "uses",
         "waiter",
@@ -104,6 +105,7 @@ class Slot:
         self.link: Any = None
         self.phase = "resolve"
         self.uses = 0
+        self.shelved = False  # it has been idle
         self.born = 0.0
         self.dies = NEVER
         self.idle_since = 0.0

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from ._poller import Poller
 
 
+FAIR_RUN = 64
+"""So many operations may succeed in a row without waiting, then the task lets others run."""
+
+
 class Link:
     """A connected (or connecting) stream socket, registered with a poller.
 
@@ -76,7 +80,7 @@ class Link:
         self.failed = 0
         self.torn = False
         self.touched = False
-        self.credit = 0
+        self.credit = FAIR_RUN
         poller.add(self)
 
     @property
@@ -178,14 +182,18 @@ class Link:
         self.closed = True
         self.sock.close()
 
+    def expose(self) -> socket.socket:
+        """Give the raw socket out. What is done with it there goes by unseen."""
+        self.exposed = self.touched = True
+        return self.sock
+
     def attributes(self) -> dict[Any, Callable[[], Any]]:
         """Return anyio's typed attributes of this socket."""
-        self.exposed = True
         sock = self.sock
         found: dict[Any, Callable[[], Any]] = {
             SocketAttribute.family: lambda: sock.family,
             SocketAttribute.local_address: lambda: _plain(sock.getsockname()),
-            SocketAttribute.raw_socket: lambda: sock,
+            SocketAttribute.raw_socket: self.expose,
         }
         try:
             peer = _plain(sock.getpeername())

@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from keepalive._runtime import Cancellable, Runtime
@@ -34,6 +35,7 @@ class Poller:
     def __init__(self, runtime: Runtime, unread: Callable[[Link], None]) -> None:
         """Start watching; `unread` is called for each link with something to read and nobody reading."""
         self.links: dict[int, Link] = {}
+        self.loose: set[socket.socket] = set()  # of attempts, not links yet; a forked child closes them too
         self.closed = False
         self._unread = unread
         self.park = runtime.park
@@ -71,10 +73,16 @@ class Poller:
     def abandon(self) -> None:
         """In a forked child: close all copies of descriptors; the parent's queue and loop stay untouched."""
         self.closed = True
+        self._drop_all()
+        self._close_queue()
+
+    def _drop_all(self) -> None:
         for link in self.links.values():
             link.drop()
+        for sock in self.loose:
+            sock.close()
         self.links.clear()
-        self._close_queue()
+        self.loose.clear()
 
     def _readable(self, link: Link) -> None:
         link.readable = True
@@ -172,9 +180,7 @@ elif hasattr(select, "kqueue"):
         def abandon(self) -> None:
             # A kqueue is not inherited by a forked child: its descriptor is not open there.
             self.closed = True
-            for link in self.links.values():
-                link.drop()
-            self.links.clear()
+            self._drop_all()
 
         def _close_queue(self) -> None:
             self._kqueue.close()

@@ -8,13 +8,12 @@ from anyio import BusyResourceError, ClosedResourceError, EndOfStream
 from anyio.abc import ByteStream
 from anyio.lowlevel import checkpoint
 
+from ._link import FAIR_RUN
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ._link import Link
-
-FAIR_RUN = 64
-"""So many operations may succeed in a row without waiting, then the task lets others run."""
 
 
 async def until_readable(link: Link) -> None:

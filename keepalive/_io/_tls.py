@@ -15,7 +15,7 @@ from anyio.streams.tls import TLSAttribute
 
 from keepalive._core._types import CloseReason
 
-from ._link import Link
+from ._link import FAIR_RUN, Link
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +69,7 @@ class TLSLink(Link):
         """
         # super().__init__ would register the descriptor a second time.
         self.inner = inner
-        self.credit = 0
+        self.credit = FAIR_RUN
         self.eof = self.eof_sent = False
         self._strict = strict
         self._outbox = b""  # sealed, not yet taken by the kernel
@@ -216,6 +216,10 @@ class TLSLink(Link):
         """Close this process's copy of the descriptor."""
         self.inner.drop()
 
+    def _expose_engine(self) -> ssl.SSLObject:
+        self.expose()
+        return self.engine
+
     def attributes(self) -> dict[Any, Callable[[], Any]]:
         """Return anyio's typed attributes of the TLS layer and of the socket."""
         engine = self.engine
@@ -229,6 +233,6 @@ class TLSLink(Link):
             TLSAttribute.server_side: lambda: engine.server_side,
             TLSAttribute.shared_ciphers: lambda: None,
             TLSAttribute.standard_compatible: lambda: self._strict,
-            TLSAttribute.ssl_object: lambda: engine,
+            TLSAttribute.ssl_object: self._expose_engine,
             TLSAttribute.tls_version: engine.version,
         }

@@ -218,7 +218,7 @@ async def _lose_patience(
 
         async def impatient() -> None:
             try:
-                (await wrapper(ask(mgr, server), 5 * unit())).release()
+                (await wrapper(ask(mgr, server, 60 * unit()), 5 * unit())).release()
                 outcome.append(None)
             except TimeoutError as exc:
                 outcome.append(exc)

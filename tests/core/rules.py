@@ -66,7 +66,8 @@ def worn_out(world: World, link: Link) -> bool:
     """Say whether a connection that its user or an attempt hands in is of no use to anybody."""
     if world.pool.closed or link.dies <= world.now or link.uses >= world.limits.max_uses:
         return True
-    stale = link.expires <= world.now and link.since < world.now  # it was reserved, and not fetched
+    # It was used, reserved again, and not fetched.
+    stale = link.uses > 0 and link.expires <= world.now and link.since < world.now
     return stale or over_limit(world, link)
 
 
