@@ -22,8 +22,24 @@ from anyio import BrokenResourceError, EndOfStream
 from ._connection import Connection
 from ._connectors import TCPConnector, TLSConnector, UnixConnector
 from ._core._pool import Pool
-from ._core._records import HostState, Slot, Waiter
-from ._core._types import IMMEDIATE, LENT, NEVER, QUEUED, SERVED, CloseReason, Do, SlotState
+from ._core._records import Slot, Waiter
+from ._core._types import (
+    ABORT,
+    CLOSE,
+    CLOSING,
+    IDLE,
+    IMMEDIATE,
+    LENT,
+    NEVER,
+    OPEN,
+    OPENING,
+    QUEUED,
+    RESERVED,
+    SERVED,
+    WAKE,
+    CloseReason,
+    Do,
+)
 from ._dial import Dial, DialFailure
 from ._failures import explain
 from ._io._link import Link
@@ -32,14 +48,12 @@ from ._names import Names
 from .errors import ManagerClosed
 
 if TYPE_CHECKING:
-    from ._core._types import Key, Limits
+    from ._core._types import Limits
     from ._dial import BindAddress
     from ._runtime import Cancellable, Runtime
     from .abc import Connector, Observer, Resolver
 
 logger = logging.getLogger("keepalive")
-
-WAKE = Do.WAKE  # the one effect of the hot path
 
 LIFETIME_JITTER = 0.05
 """A connection's lifetime is up to this part shorter, so that a herd opened at once ends staggered."""
@@ -104,17 +118,9 @@ class Engine:
         if not isinstance(conn, Connection) or conn._engine is not self:
             msg = f"{conn!r} is not a connection of this manager"
             raise ValueError(msg)
-        if conn._link is None or conn._slot.state is not SlotState.LENT:
+        if conn._link is None or conn._slot.state is not LENT:
             msg = f"{conn!r} is not lent"
             raise ValueError(msg)
-
-    def host_of(self, key: Key) -> HostState:
-        """Return the pool's record of a key; "HTTPS" is refused, as it would be plain TCP."""
-        scheme = key.scheme.lower()
-        if scheme != key.scheme and key.scheme not in self._connectors and scheme in self._connectors:
-            msg = f"scheme {key.scheme!r} must be written {scheme!r}"
-            raise ValueError(msg)
-        return self.pool.host_of(key)
 
     # -- requests and connections -------------------------------------------------------------------
 
@@ -167,7 +173,7 @@ class Engine:
 
     def throw_away(self, slot: Slot, reason: CloseReason) -> None:
         """Close a lent connection."""
-        if slot.state is SlotState.LENT:
+        if slot.state is LENT:
             self.pool.discard(slot, self.clock(), reason)
             self.act()
 
@@ -190,7 +196,7 @@ class Engine:
             if isinstance(record, Waiter):
                 self.pool.cancel(record, self.clock())
                 self.act()
-            elif record.state is SlotState.LENT:
+            elif record.state is LENT:
                 if self._reuse_dropped or not record.link.touched:
                     self.take_back(record, record.link, NEVER)
                 else:
@@ -207,7 +213,7 @@ class Engine:
         slot = root.slot
         if slot is None or slot.link is None:
             return  # an attempt's
-        if slot.state is not SlotState.IDLE and slot.state is not SlotState.RESERVED:
+        if slot.state is not IDLE and slot.state is not RESERVED:
             return  # its user will read
         if not slot.uses and not slot.shelved:
             return  # just opened for a request: what its peer does with it is the user's to see
@@ -243,11 +249,11 @@ class Engine:
                 event.set()
 
     def _carry_out(self, do: Do, what: Any) -> None:
-        if do is Do.CLOSE:
+        if do is CLOSE:
             self._close(what)
-        elif do is Do.OPEN:
+        elif do is OPEN:
             self._open(what)
-        elif do is Do.ABORT:
+        elif do is ABORT:
             self._abort(what)
         else:
             self._tell(*what)
@@ -278,11 +284,11 @@ class Engine:
         attempt = self._attempts.get(slot)
         if attempt is not None:
             attempt.cancel()
-        elif slot.state is SlotState.CLOSING:  # it could not even be started
+        elif slot.state is CLOSING:  # it could not even be started
             self.pool.aborted(slot, self.clock())
 
     def _open(self, slot: Slot) -> None:
-        if slot.state is not SlotState.OPENING:
+        if slot.state is not OPENING:
             return  # given up meanwhile, by an observer's call; `_abort` is next
         key = slot.host.key
         dial = Dial(slot, self.poller, self._names.resolve, self._limit_time, self._bind_address)
@@ -314,7 +320,7 @@ class Engine:
         if not isinstance(link, Link):
             msg = f"the connector returned {link!r}, which is not a Link"
             raise TypeError(msg)
-        if slot.state is not SlotState.OPENING:
+        if slot.state is not OPENING:
             return  # given up in the last moment; the dial closes the link
         dial.keep(link)
         link.slot = slot
@@ -327,7 +333,7 @@ class Engine:
         if not isinstance(exc, (OSError, DialFailure, BrokenResourceError, EndOfStream)):
             logger.error("the connector for %s raised", slot.host.key, exc_info=exc)
         dial.close()
-        if slot.state is SlotState.OPENING:
+        if slot.state is OPENING:
             self.pool.open_failed(slot, failure, self.clock())
             self.act()
 
@@ -336,10 +342,10 @@ class Engine:
         if self.forked:
             return
         self._task_ended()
-        if slot.state is SlotState.CLOSING:
+        if slot.state is CLOSING:
             self.pool.aborted(slot, self.clock())
             self.act()
-        elif slot.state is SlotState.OPENING:
+        elif slot.state is OPENING:
             # The task was ended from outside, by the end of its event loop for example.
             error = OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
             self.pool.open_failed(slot, error, self.clock())

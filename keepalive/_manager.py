@@ -204,7 +204,7 @@ class ConnectionManager:
         except TypeError:
             host = None  # an argument that cannot be a part of any key; told below
         if host is None or type(port) is not int:  # for a dict, 80 == 80.0
-            host = engine.host_of(
+            host = pool.host_of(
                 settings.key(
                     scheme,
                     addr,

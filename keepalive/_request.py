@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from ._core._types import WaiterState
+from ._core._types import QUEUED, SERVED
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -108,7 +108,7 @@ class Request:
         # Any thread, any moment, inside the manager's own code too: only leave a note.
         if not self._awaited:
             state = self._waiter.state
-            if state is WaiterState.QUEUED or state is WaiterState.SERVED:
+            if state is QUEUED or state is SERVED:
                 self._engine.orphan(self._waiter)
 
     def __repr__(self) -> str:
