@@ -30,6 +30,7 @@ from ._core._types import (
     IDLE,
     IMMEDIATE,
     LENT,
+    LOOK,
     NEVER,
     OPEN,
     OPENING,
@@ -216,7 +217,7 @@ class Engine:
         if slot.state is not IDLE and slot.state is not RESERVED:
             return  # its user will read
         if not slot.uses and not slot.shelved:
-            return  # just opened for a request: what its peer does with it is the user's to see
+            return  # just opened for a request: what its peer does with it is the user's to see (or LOOK)
         reason = slot.link.look()
         if reason is None or (reason is CloseReason.UNREAD and not slot.uses and not root.hung):
             return  # session tickets, a false alarm, or a server's greeting for the first user
@@ -255,6 +256,9 @@ class Engine:
             self._open(what)
         elif do is ABORT:
             self._abort(what)
+        elif do is LOOK:
+            if what.state is IDLE:
+                self._unread(what.link)
         else:
             self._tell(*what)
 

@@ -19,6 +19,7 @@ from ._types import (
     FAILED,
     GONE,
     IDLE,
+    LOOK,
     NEVER,
     OPEN,
     RESERVED,
@@ -138,7 +139,11 @@ class Books:
         """Put a connection among the idle ones, until its `expires`."""
         slot.state = IDLE
         host = slot.host
-        (host.idle if slot.uses else host.unused)[slot] = None
+        if slot.uses:
+            host.idle[slot] = None
+        else:
+            host.unused[slot] = None
+            self.effects.append((LOOK, slot))
         slot.shelved = True
         self._lru[slot] = None
         expires = slot.expires

@@ -167,6 +167,8 @@ class Do(Enum):
     """Give this attempt up; answer with `aborted` when its resources are gone."""
     CLOSE = "close"
     """Close this slot's link now."""
+    LOOK = "look"
+    """This slot is idle and was never used: see whether its peer has spoken or gone before that."""
     WAKE = "wake"
     """This waiter's state has changed: wake whoever awaits it."""
     TELL = "tell"
@@ -176,6 +178,7 @@ class Do(Enum):
 OPEN: Final = Do.OPEN
 ABORT: Final = Do.ABORT
 CLOSE: Final = Do.CLOSE
+LOOK: Final = Do.LOOK
 WAKE: Final = Do.WAKE
 TELL: Final = Do.TELL
 

@@ -331,7 +331,9 @@ class World:
             self.step.opened.append(link)
             return
         link = self.links[slot.id]
-        if do is Do.ABORT:
+        if do is Do.LOOK:
+            need(not slot.uses, "looked at what has been in use")  # it may have left the shelf again
+        elif do is Do.ABORT:
             need(link.where is OPENING, "aborted what is not an attempt")
             self._move(link, CLOSING)
             self.places[link.key].dialing -= 1
