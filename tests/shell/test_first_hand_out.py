@@ -8,12 +8,14 @@ import anyio
 import pytest
 from anyio import EndOfStream
 
-from keepalive import AllocateTimeout
-from tests.shell.tools import PATIENCE, Recorder, turns
+from keepalive import AllocateTimeout, ConnectionManager
+from tests.shell.tools import PATIENCE, Opener, Recorder, ask, turns
 from tests.support import Behaviour, Greeting, Peer
 
 if TYPE_CHECKING:
+    from keepalive import Dial, Link
     from tests.shell.conftest import Wire
+    from tests.support import Server
 
 BUSY = b"421 too many connections\r\n"
 
@@ -110,3 +112,31 @@ async def test_a_reset_before_the_first_use(net: Wire) -> None:
                     await conn.receive()
             assert manager.stats().open == 0
         assert server.accepted == 1
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_dead_before_its_attempt_had_ended(wanted: bool, echo_server: Server) -> None:
+    """What was told of the socket while a connector was at work is not told again."""
+    recorder = Recorder()
+    goes_on = anyio.Event()
+
+    async def connect(dial: Dial) -> Link:
+        link = await dial.connect_tcp(dial.key.addr, dial.key.port)
+        await goes_on.wait()
+        return link
+
+    async with ConnectionManager(connectors={"t": Opener(connect)}, observer=recorder) as manager:
+        request = ask(manager, echo_server, timeout=PATIENCE)
+        await echo_server.until(lambda server: server.accepted == 1)
+        echo_server.disconnect_all()
+        await turns(20)
+        if not wanted:
+            request.cancel()
+        goes_on.set()
+        if wanted:
+            async with request as conn:
+                with pytest.raises(EndOfStream):
+                    await conn.receive()
+        await recorder.until(lambda: recorder.reasons() == ["peer"])
+        assert manager.stats().open == 0
+    assert echo_server.accepted == 1
