@@ -13,6 +13,7 @@ they return, so that "after" is exact.
 from __future__ import annotations
 
 import gc
+import math
 import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -41,6 +42,8 @@ class Walk:
     dead: list[Place]
     per_host: int = 3
     in_all: int = 8
+    max_waiting: float = math.inf
+    connect_timeout: float | None = None
     fates: dict[Server, Fate] = field(default_factory=dict)
     scopes: list[anyio.CancelScope] = field(default_factory=list)
     pending: set[int] = field(default_factory=set)
