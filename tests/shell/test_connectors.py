@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from anyio.abc import ByteStream
 
     from keepalive import Connector, Dial, Link
+    from tests.shell.conftest import Wire
     from tests.support import Server
 
 
@@ -127,6 +128,20 @@ async def test_schemes_have_connectors(
         async with ask(manager, echo_server, "anything") as conn:
             await echo(conn)
         assert len(manager.stats().keys) == 4
+
+
+async def test_tls_over_a_unix_socket(
+    make_wire: Callable[[str], Wire],
+    server_contexts: dict[str, ssl.SSLContext],
+    client_context: ssl.SSLContext,
+) -> None:
+    connectors = {"sealed": TLSConnector(client_context, over=UnixConnector())}
+    with make_wire("unix").serve(tls=server_contexts["tls"]) as server:
+        async with (
+            ConnectionManager(connectors=connectors) as manager,
+            manager.allocate("sealed", server.host, 1, for_addr="localhost") as conn,
+        ):
+            await echo(conn, b"x" * 100_000)
 
 
 async def test_what_else_was_opened_is_closed(echo_server: Server) -> None:
