@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from anyio.lowlevel import checkpoint
 
 from . import _settings as settings
-from ._core._types import NEVER, CloseReason
+from ._core._types import LENT, NEVER, CloseReason
 from ._io._stream import LinkStream
 
 if TYPE_CHECKING:
@@ -42,18 +42,13 @@ class Connection(LinkStream):
 
     __slots__ = ("_engine", "_slot", "context", "from_cache", "idle_for", "uses")
 
-    def __init__(
-        self, engine: Engine, slot: Slot, reuse: Reuse | None, context: object, idle_for: float
-    ) -> None:
-        link: Link = slot.link
-        self._link = link
-        self._engine = engine
-        self._slot = slot
-        link.touched = False
-        self.context = context
-        self.from_cache = reuse
-        self.uses = slot.uses
-        self.idle_for = idle_for
+    # `Engine.fetch` sets all of these: an `__init__` would cost it as much as all the rest.
+    _engine: Engine
+    _slot: Slot
+    context: object
+    from_cache: Reuse | None
+    uses: int
+    idle_for: float
 
     # -- what it is ---------------------------------------------------------------------------------
 
@@ -118,7 +113,17 @@ class Connection(LinkStream):
             engine.check_here()
         kept = NEVER if keep_for is None else settings.seconds("keep_for", keep_for)
         self._link = None
-        engine.take_back(self._slot, link, kept)
+        slot = self._slot
+        if (
+            link.readable or link.doubtful or link.reader is not None or link.writer is not None
+        ) or slot.state is not LENT:
+            engine.take_back(slot, link, kept)
+            return
+        # The hot path: what `take_back` does with a link that is fit, without its calls.
+        pool = engine.pool
+        pool.release(slot, engine.clock(), kept)
+        if pool.effects or pool.earliest < engine.armed:
+            engine.act()
 
     def discard(self) -> None:
         """Close it for good, at once and without switching tasks. Harmless when given back already.

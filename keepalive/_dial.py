@@ -191,7 +191,7 @@ class Dial:
 
         It ends with the attempt: the link then belongs to the manager's users.
         """
-        stream = LinkStream(link)
+        stream = LinkStream.over(link)
         self._streams.append(stream)
         return stream
 

@@ -82,6 +82,7 @@ class Engine:
         self.park = runtime.park
         self.cancel_met = runtime.cancel_met
         self.poller = new_poller(runtime, self._unread)
+        self.poll = self.poller.poll
         self.forked = False
         self._runtime = runtime
         self._names = Names(resolver, runtime, self._task_ended)
@@ -109,10 +110,16 @@ class Engine:
         return get_ident() == self.thread and self.running()
 
     def check_here(self) -> None:
-        """Refuse calls from another event loop or thread."""
+        """Refuse calls from another event loop or thread. A forked child's copy does nothing anyway."""
         if not self.here() and not self.forked:
             msg = "a manager and what it hands out belong to the event loop it was entered in"
             raise RuntimeError(msg)
+
+    def check_not_forked(self) -> None:
+        """Refuse to serve requests from a forked child's copy."""
+        if self.forked:
+            msg = "this process is a fork: its copy of the manager is closed"
+            raise ManagerClosed(msg)
 
     def check_lent(self, conn: object) -> None:
         """Refuse anything but a lent connection of this manager."""
@@ -131,16 +138,25 @@ class Engine:
         This is the moment of the hand-out: what the kernel knows of a used connection counts now.
         """
         pool = self.pool
-        if self.forked:
-            msg = "this process is a fork: its copy of the manager is closed"
-            raise ManagerClosed(msg)
-        if waiter.state is SERVED and (slot := waiter.slot) is not None and (slot.uses or slot.shelved):
-            self.poller.harvest()  # it may turn out to be dead; the request then waits again
+        slot = waiter.slot
+        if slot is not None and (slot.shelved or slot.uses):
+            events = self.poll()
+            if events:
+                self.poller.sort(events)  # it may turn out to be dead; the request then waits again
         if waiter.state is SERVED:
-            now = waiter.since if waiter.reuse is IMMEDIATE else self.clock()
+            reuse = waiter.reuse
+            now = waiter.since if reuse is IMMEDIATE else self.clock()
             slot = pool.claim(waiter, now)
-            conn = Connection(self, slot, waiter.reuse, context, now - slot.idle_since)
-            if pool.effects or pool.earliest < self.armed:
+            conn = Connection()
+            conn._link = link = slot.link
+            link.touched = False
+            conn._engine = self
+            conn._slot = slot
+            conn.context = context
+            conn.from_cache = reuse
+            conn.uses = slot.uses
+            conn.idle_for = now - slot.idle_since
+            if pool.effects:
                 self.act()
             return conn
         if waiter.state is QUEUED:
@@ -229,17 +245,17 @@ class Engine:
     def act(self) -> None:
         """Carry out what the pool wants, then set the timer for its next deadline."""
         pool = self.pool
-        if pool.effects and not self._acting:
-            self._acting = True
+        effects = pool.effects
+        while effects and not self._acting:
+            do, what = effects.popleft()
+            if do is WAKE:
+                waker = what.waker
+                if waker is not None and not waker.done():
+                    waker.set_result(None)
+                continue
+            self._acting = True  # an observer or a connector's link may call back
             try:
-                while pool.effects:
-                    do, what = pool.effects.popleft()
-                    if do is WAKE:
-                        waker = what.waker
-                        if waker is not None and not waker.done():
-                            waker.set_result(None)
-                    else:
-                        self._carry_out(do, what)
+                self._carry_out(do, what)
             finally:
                 self._acting = False
         if pool.earliest < self.armed:
@@ -402,6 +418,7 @@ class Engine:
     def abandon(self) -> None:
         """Empty this copy after a fork: the parent's connections, queue and event loop stay untouched."""
         self.forked = True
+        self.thread = 0  # nobody's: all calls take the way that asks more questions
         self.poller.abandon()
         self.pool = Pool(self.pool.limits)
         self.pool.closed = True

@@ -223,7 +223,12 @@ class ConnectionManager:
             raise QueueFull(msg)
         if pool.effects or pool.earliest < engine.armed:
             engine.act()
-        return Request(engine, waiter, context)
+        request = Request()
+        request._engine = engine
+        request._waiter = waiter
+        request._awaited = False
+        request.context = context
+        return request
 
     def _open_engine(self) -> Engine:
         engine = self._running()

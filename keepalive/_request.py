@@ -36,11 +36,11 @@ class Request:
     _conn: Connection
     """What `__aenter__` returned; set by it."""
 
-    def __init__(self, engine: Engine, waiter: Waiter, context: object) -> None:
-        self._engine = engine
-        self._waiter = waiter
-        self._awaited = False
-        self.context = context
+    # `ConnectionManager.allocate` sets these: an `__init__` would cost it as much as all the rest.
+    _engine: Engine
+    _waiter: Waiter
+    _awaited: bool
+    context: object
 
     @property
     def id(self) -> int:
@@ -61,9 +61,11 @@ class Request:
         engine = self._engine
         if get_ident() != engine.thread or not engine.running():
             engine.check_here()
+            engine.check_not_forked()
         self._awaited = True
         waiter, context = self._waiter, self.context
-        while (conn := engine.fetch(waiter, context)) is None:
+        conn = None
+        while waiter.state is QUEUED or (conn := engine.fetch(waiter, context)) is None:
             parked = waiter.waker = engine.park()
             try:
                 yield from parked.__await__()

@@ -81,8 +81,14 @@ class Pool(Books):
 
     def enter(self, host: HostState, now: float, deadline: float, fresh: bool) -> Waiter:
         """Enter a request for a key that has a record; see `submit`."""
-        self.last_id = number = self.last_id + 1
-        self.requests[number] = waiter = Waiter(number, host, now, deadline, fresh)
+        waiter = Waiter()
+        self.last_id = waiter.id = number = self.last_id + 1
+        self.requests[number] = waiter
+        waiter.host = host
+        waiter.since = now
+        waiter.deadline = deadline
+        waiter.fresh = fresh
+        waiter.entry = waiter.waker = None
         host.counters.requests += 1
         if deadline < self.earliest:
             self.earliest = deadline
@@ -100,7 +106,17 @@ class Pool(Books):
                 waiter.reuse = IMMEDIATE
                 return waiter
             host.idle[slot] = None
-        self._submit(waiter, now)
+        waiter.state = QUEUED
+        waiter.slot = waiter.reuse = None
+        queue = host.queue
+        if queue is not None and queue.waiting > queue.covered and deadline > now and not host.idle:
+            # Others wait that no attempt stands for: one more changes nothing for anybody.
+            queue.append(waiter)
+            self.bare += 1
+            if self._observed:
+                self._tell("queued", host.key, number)
+        else:
+            self._submit(waiter, now)
         return waiter
 
     def _submit(self, waiter: Waiter, now: float) -> None:
@@ -112,14 +128,11 @@ class Pool(Books):
             self._fail(waiter, Failure.SHUTDOWN if self.closed else Failure.TIMEOUT)
             self._rest(host)
         else:
-            queue = self._queue_of(host)
-            behind = queue.waiting > queue.covered
-            queue.append(waiter)
+            self._queue_of(host).append(waiter)
             self.bare += 1
             if self._observed:
                 self._tell("queued", host.key, waiter.id)
-            if not behind:  # others that no attempt stands for; then it changes nothing for anybody
-                self._settle(host, now)
+            self._settle(host, now)
 
     def overfull(self, waiter: Waiter) -> bool:
         """Say whether this new request has no attempt and stands beyond `max_waiting`."""
@@ -222,17 +235,41 @@ class Pool(Books):
         """Take a connection back for reuse: it serves the next request, or waits idle."""
         if slot.state is not LENT:
             self._expect(slot, LENT)
-        host, queue = slot.host, slot.host.queue
-        self._date(slot, now, keep_for)
-        alone = not (self._line.claims or self._shrunk or self.closed) and slot.uses < self.limits.max_uses
-        if alone and queue is None and slot.expires > now:
-            self._shelve(slot)
+        host = slot.host
+        queue = host.queue
+        # As `_date` has it, without its call.
+        limits = self.limits
+        slot.idle_since = now
+        if keep_for > limits.keep_alive:
+            keep_for = limits.keep_alive
+        expires = now + keep_for
+        if expires > slot.dies:
+            expires = slot.dies
+        slot.expires = expires
+        alone = not (self._line.claims or self._shrunk or self.closed) and slot.uses < limits.max_uses
+        if alone and queue is None and expires > now:
+            # As `_shelve` has it for a used one, without its call.
+            slot.state = IDLE
+            slot.shelved = True
+            host.idle[slot] = self._lru[slot] = None
+            if expires < self._latest:
+                self._agenda.enter(slot, expires)
+            else:
+                self._latest = expires
+            if expires < self.earliest:
+                self.earliest = expires
+            if self._observed:
+                self._tell("idle", host.key, slot.id)
         elif alone and queue is not None and slot.dies > now and (waiter := queue.pop_plain()) is not None:
             # Only plain requests of this key wait, and no attempt runs: nobody else is concerned.
             self.bare -= 1
             if not queue.waiting:
                 host.queue = None
-            self._reserve(waiter, slot, DEFERRED)
+            slot.state = RESERVED
+            slot.waiter = waiter
+            waiter.state = SERVED
+            waiter.slot = slot
+            waiter.reuse = DEFERRED
             self.effects.append((WAKE, waiter))
         else:
             self._give(slot, now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
-from ._types import NEVER, OPENING, QUEUED
+from ._types import NEVER, OPENING
 
 if TYPE_CHECKING:
     from ._agenda import Entry
@@ -134,19 +134,19 @@ class Waiter:
         "waker",
     )
 
-    def __init__(self, number: int, host: HostState, since: float, deadline: float, fresh: bool) -> None:
-        # Nothing is set here that a request which finds an idle connection does not need.
-        self.id = number
-        self.host = host
-        self.since = since
-        self.deadline = deadline
-        self.fresh = fresh
-        self.state: WaiterState = QUEUED
-        self.slot: Slot | None = None
-        self.reuse: Reuse | None = None
-        self.entry: Entry | None = None  # in the agenda
-        # Any: whatever the shell parks its task on; the pool never looks inside.
-        self.waker: Any = None
+    # `Pool.enter` sets these: an `__init__` would cost it as much as all the rest.
+    id: int
+    host: HostState
+    since: float
+    deadline: float
+    fresh: bool
+    state: WaiterState
+    slot: Slot | None
+    reuse: Reuse | None
+    entry: Entry | None
+    """Its place in the agenda."""
+    waker: Any
+    """Any: whatever the shell parks its task on; the pool never looks inside."""
 
     covered: bool
     """Whether an attempt stands for it; set when it is queued."""

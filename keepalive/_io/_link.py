@@ -39,12 +39,14 @@ class Link:
     :ivar touched: something was sent or received (or tried) since this was set to False
     :ivar failed: the errno that the kernel gave for a connection that is broken; it gives it only once
     :ivar torn: a `send` was interrupted in the middle, or the stream failed: not fit for reuse
+    :ivar doubtful: more than `readable` and who is inside it speaks on its fitness for reuse: ask `unfit`
     """
 
     __slots__ = (
         "__weakref__",
         "closed",
         "credit",
+        "doubtful",
         "eof",
         "eof_sent",
         "exposed",
@@ -79,6 +81,7 @@ class Link:
         self.exposed = False
         self.failed = 0
         self.torn = False
+        self.doubtful = self.layered
         self.touched = False
         self.credit = FAIR_RUN
         poller.add(self)
@@ -109,7 +112,7 @@ class Link:
                 # The error went to whoever sent or received before; to report an end now would pass a
                 # cut-off stream for a whole one.
                 raise BrokenResourceError from OSError(self.failed, os.strerror(self.failed))
-            self.eof = True
+            self.eof = self.doubtful = True
         elif len(data) < max_bytes and not self.hung:
             self.readable = False
         return data
@@ -128,13 +131,13 @@ class Link:
             raise BrokenResourceError from exc
 
     def _fail(self, exc: OSError) -> None:
-        self.torn = True
+        self.torn = self.doubtful = True
         if exc.errno is not None and exc.errno != errno.EPIPE:  # which says nothing of the other direction
             self.failed = exc.errno
 
     def send_eof(self) -> None:
         """Close the sending direction."""
-        self.eof_sent = True
+        self.eof_sent = self.doubtful = True
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError as exc:
@@ -184,7 +187,7 @@ class Link:
 
     def expose(self) -> socket.socket:
         """Give the raw socket out. What is done with it there goes by unseen."""
-        self.exposed = self.touched = True
+        self.exposed = self.doubtful = self.touched = True
         return self.sock
 
     def attributes(self) -> dict[Any, Callable[[], Any]]:

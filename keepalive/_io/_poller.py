@@ -18,7 +18,8 @@ from __future__ import annotations
 import select
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import socket
@@ -56,9 +57,17 @@ class Poller:
         """
         raise NotImplementedError
 
-    def harvest(self) -> None:
-        """Take all events that the kernel has, set flags, wake readers and writers. Never blocks."""
+    poll: Callable[[], list[Any]]
+    """Takes events from the kernel, which must be given to `sort` at once. Never blocks."""
+
+    def sort(self, events: list[Any]) -> None:
+        """Set the flags of these events' links, wake readers and writers; then go on with what else came."""
         raise NotImplementedError
+
+    def harvest(self) -> None:
+        """Take all events that the kernel has. Never blocks."""
+        if events := self.poll():
+            self.sort(events)
 
     def _close_queue(self) -> None:
         raise NotImplementedError
@@ -103,6 +112,7 @@ if sys.platform == "linux":
     class _EpollPoller(Poller):
         def __init__(self, runtime: Runtime, unread: Callable[[Link], None]) -> None:
             self._epoll = select.epoll()
+            self.poll = partial(self._epoll.poll, 0, _BATCH)
             super().__init__(runtime, unread)
 
         def fileno(self) -> int:
@@ -118,9 +128,9 @@ if sys.platform == "linux":
                 with suppress(OSError):  # the user may have closed the raw socket
                     self._epoll.unregister(link.fd)
 
-        def harvest(self) -> None:
-            while events := self._epoll.poll(0, _BATCH):
-                get = self.links.get
+        def sort(self, events: list[tuple[int, int]]) -> None:
+            get = self.links.get
+            while events:
                 for fd, bits in events:
                     link = get(fd)
                     if link is None:
@@ -129,20 +139,28 @@ if sys.platform == "linux":
                         link.hung = True
                     if bits & _OUT and (writer := link.writer) is not None and not writer.done():
                         writer.set_result(None)
-                    if bits & _IN:
-                        self._readable(link)
+                    if bits & _IN:  # as `_readable` has it, without its call
+                        link.readable = True
+                        reader = link.reader
+                        if reader is None:
+                            self._unread(link)
+                        elif not reader.done():
+                            reader.set_result(None)
                 if len(events) < _BATCH:
                     return
+                events = self.poll()
 
         def _close_queue(self) -> None:
             self._epoll.close()
 
     _SystemPoller: type[Poller] | None = _EpollPoller
 elif hasattr(select, "kqueue"):
+    _BATCH = 256
 
     class _KqueuePoller(Poller):
         def __init__(self, runtime: Runtime, unread: Callable[[Link], None]) -> None:
             self._kqueue = select.kqueue()
+            self.poll = partial(self._kqueue.control, None, _BATCH, 0)
             super().__init__(runtime, unread)
 
         def fileno(self) -> int:
@@ -162,8 +180,8 @@ elif hasattr(select, "kqueue"):
                 with suppress(OSError):  # the user may have closed the raw socket
                     self._change(link.fd, select.KQ_EV_DELETE)
 
-        def harvest(self) -> None:
-            while events := self._kqueue.control(None, 256, 0):
+        def sort(self, events: list[select.kevent]) -> None:
+            while events:
                 for event in events:
                     link = self.links.get(event.ident)
                     if link is None:
@@ -174,8 +192,9 @@ elif hasattr(select, "kqueue"):
                         self._readable(link)
                     elif (writer := link.writer) is not None and not writer.done():
                         writer.set_result(None)
-                if len(events) < 256:
+                if len(events) < _BATCH:
                     return
+                events = self.poll()
 
         def abandon(self) -> None:
             # A kqueue is not inherited by a forked child: its descriptor is not open there.

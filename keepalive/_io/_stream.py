@@ -12,6 +12,7 @@ from ._link import FAIR_RUN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Self
 
     from ._link import Link
 
@@ -64,8 +65,14 @@ class LinkStream(ByteStream):
 
     __slots__ = ("_link",)
 
-    def __init__(self, link: Link) -> None:
-        self._link: Link | None = link
+    _link: Link | None  # no `__init__` sets it: for a `Connection` it would cost as much as all the rest
+
+    @classmethod
+    def over(cls, link: Link) -> Self:
+        """Return a stream over this link."""
+        stream = cls()
+        stream._link = link
+        return stream
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """Receive at least one byte.
@@ -136,6 +143,7 @@ class LinkStream(ByteStream):
             await self._send_rest(link, memoryview(item)[sent:])
 
     async def _send_rest(self, link: Link, rest: memoryview) -> None:
+        link.doubtful = True
         torn, link.torn = link.torn, True  # until all is out: a cancelled send leaves half a message
         while rest or link.unsent:
             sent = link.try_send(rest)

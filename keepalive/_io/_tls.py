@@ -71,6 +71,7 @@ class TLSLink(Link):
         self.inner = inner
         self.credit = FAIR_RUN
         self.eof = self.eof_sent = False
+        self.doubtful = True  # there is always more to ask: what this side holds back
         self._strict = strict
         self._outbox = b""  # sealed, not yet taken by the kernel
         self._opened = b""  # plaintext that was read ahead by `look`

@@ -6,6 +6,7 @@ import asyncio
 from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from ._clock import real_clock
 
@@ -19,7 +20,8 @@ try:
     # Private, for a question asked at each wake-up, to which the public answer takes 1.8 us.
     from anyio._backends import _asyncio as anyio_asyncio
 
-    _task_states: Any = anyio_asyncio._task_states
+    _weak_dict: Any = anyio_asyncio._task_states
+    _task_states: Any = _weak_dict.data
 except (ImportError, AttributeError):  # another anyio: `_cancel_met` then always says "maybe"
     _task_states = None
 
@@ -36,7 +38,8 @@ def _cancel_met(loop: asyncio.AbstractEventLoop) -> bool:
     """Say whether a scope around the running task has been cancelled; anyio tells the task later."""
     if _task_states is None:
         return True
-    state = _task_states.get(asyncio.current_task(loop))
+    task = asyncio.current_task(loop)
+    state = None if task is None else _task_states.get(ref(task))
     scope = None if state is None else state.cancel_scope
     while scope is not None:
         if scope.cancel_called:

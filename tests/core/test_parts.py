@@ -20,7 +20,10 @@ HOST = HostState(A)
 
 
 def waiter(number: int, *, fresh: bool = False) -> Waiter:
-    return Waiter(number, HOST, 0.0, NEVER, fresh)
+    made = Waiter()
+    made.id, made.host, made.since, made.deadline, made.fresh = number, HOST, 0.0, NEVER, fresh
+    made.entry = None
+    return made
 
 
 @pytest.mark.parametrize("seed", range(4))
