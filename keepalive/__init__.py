@@ -9,6 +9,7 @@ from ._manager import ConnectionManager
 from ._names import StaticResolver, SystemResolver
 from ._request import Request
 from ._stats import KeyStats, Stats
+from ._warmup import WarmUp
 from .abc import Connector, Observer, Resolution, Resolver
 from .errors import (
     AllocateError,
@@ -52,4 +53,5 @@ __all__ = (
     "TLSConnector",
     "TLSError",
     "UnixConnector",
+    "WarmUp",
 )

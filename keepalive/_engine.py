@@ -10,7 +10,6 @@ import errno
 import logging
 import os
 import random
-import weakref
 from collections import deque
 from dataclasses import replace
 from threading import get_ident
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio import BrokenResourceError, EndOfStream
 
+from . import _fork
 from ._connection import Connection
 from ._connectors import TCPConnector, TLSConnector, UnixConnector
 from ._core._pool import Pool
@@ -42,14 +42,18 @@ from ._core._types import (
     Do,
 )
 from ._dial import Dial, DialFailure
-from ._failures import explain
+from ._failures import attempt_error, explain
 from ._io._link import Link
 from ._io._poller import new_poller
 from ._names import Names
+from ._warmup import WarmUp
 from .errors import ManagerClosed
 
 if TYPE_CHECKING:
-    from ._core._types import Limits
+    from collections.abc import Callable
+
+    from ._core._records import HostState
+    from ._core._types import Key, Limits
     from ._dial import BindAddress
     from ._runtime import Cancellable, Runtime
     from .abc import Connector, Observer, Resolver
@@ -75,7 +79,7 @@ class Engine:
         reuse_dropped: bool,
         observer: Observer | None,
     ) -> None:
-        self.pool = Pool(limits, observed=observer is not None)
+        self.pool = Pool(limits, observed=observer is not None, seed=random.random())
         self.clock = runtime.clock
         self.thread = runtime.thread
         self.running = runtime.running
@@ -98,12 +102,13 @@ class Engine:
         self._reuse_dropped = reuse_dropped
         self._observer = observer
         self._attempts: dict[Slot, Cancellable] = {}
+        self._warm_ups: dict[Slot, WarmUp] = {}
         self._timer = runtime.timer(self._ring)
         self.armed = NEVER  # when the timer rings
         self._acting = False
         self._orphans: deque[Waiter | Slot] = deque()
         self._empty: list[anyio.Event] = []
-        _engines.add(self)
+        _fork.watch(self)
 
     def here(self) -> bool:
         """Say whether the caller runs in this manager's event loop. Hot paths ask the same inline."""
@@ -120,15 +125,6 @@ class Engine:
         if self.forked:
             msg = "this process is a fork: its copy of the manager is closed"
             raise ManagerClosed(msg)
-
-    def check_lent(self, conn: object) -> None:
-        """Refuse anything but a lent connection of this manager."""
-        if not isinstance(conn, Connection) or conn._engine is not self:
-            msg = f"{conn!r} is not a connection of this manager"
-            raise ValueError(msg)
-        if conn._link is None or conn._slot.state is not LENT:
-            msg = f"{conn!r} is not lent"
-            raise ValueError(msg)
 
     # -- requests and connections -------------------------------------------------------------------
 
@@ -218,6 +214,28 @@ class Engine:
                     self.take_back(record, record.link, NEVER)
                 else:
                     self.throw_away(record, CloseReason.DROPPED)
+
+    def warm(self, host: HostState, ready: int) -> WarmUp:
+        """Open connections for nobody, until so many are ready."""
+        slots = self.pool.warm(host, ready, self.clock())
+        warm_up = WarmUp(len(slots))
+        self._warm_ups.update(dict.fromkeys(slots, warm_up))
+        self.act()
+        return warm_up
+
+    def _note_warmed(self, slot: Slot, failure: Exception | None = None, *, opened: bool = False) -> None:
+        warm_up = self._warm_ups.pop(slot, None)
+        if warm_up is not None:
+            error = None if failure is None else attempt_error(slot.host.key, slot.phase, failure)
+            warm_up.note(error, opened=opened)
+
+    def retire(self, concerned: Callable[[Key], bool]) -> int:
+        """Close the idle ones of the keys concerned, and let the lent ones close when given back."""
+        links = list(self.poller.links.values())
+        slots = [link.slot for link in links if link.slot is not None and concerned(link.slot.host.key)]
+        closed = self.pool.retire(slots, self.clock())
+        self.act()
+        return closed
 
     def set_limits(self, max_per_host: float, max_open: float) -> None:
         """Change the pool's limits."""
@@ -346,6 +364,8 @@ class Engine:
         link.slot = slot
         lifetime = self._max_lifetime * (1 - LIFETIME_JITTER * random.random())
         self.pool.opened(slot, link, self.clock(), lifetime)
+        if self._warm_ups:
+            self._note_warmed(slot, opened=True)
         self.act()
 
     def _failed(self, slot: Slot, dial: Dial, exc: Exception) -> None:
@@ -355,12 +375,14 @@ class Engine:
         dial.close()
         if slot.state is OPENING:
             self.pool.open_failed(slot, failure, self.clock())
+            self._note_warmed(slot, failure)
             self.act()
 
     def _ended(self, slot: Slot) -> None:
         self._attempts.pop(slot, None)
         if self.forked:
             return
+        self._note_warmed(slot)
         self._task_ended()
         if slot.state is CLOSING:
             self.pool.aborted(slot, self.clock())
@@ -411,7 +433,7 @@ class Engine:
                 link.close()
             self._timer.cancel()
             self.poller.close()
-            _engines.discard(self)
+            _fork.forget(self)
         with anyio.CancelScope(shield=True):
             await self._runtime.aclose()
 
@@ -423,16 +445,3 @@ class Engine:
         self.pool = Pool(self.pool.limits)
         self.pool.closed = True
         self._orphans.clear()
-
-
-_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for engine in list(_engines):
-        engine.abandon()
-    _engines.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -21,6 +21,7 @@ from .errors import (
 if TYPE_CHECKING:
     from ._core._pool import Pool
     from ._core._records import Waiter
+    from ._core._types import Key
 
 _BY_PHASE: dict[str, type[AllocateError]] = {Phase.RESOLVE: ResolveError, Phase.TLS: TLSError}
 
@@ -42,7 +43,9 @@ def explain(waiter: Waiter, pool: Pool, context: object) -> KeepaliveError:
     if waiter.failure is Failure.SHUTDOWN:
         return ManagerClosed(f"the manager was shut down before request {waiter.id} for {key} was served")
     if waiter.failure is Failure.ATTEMPT:
-        return _attempt_failed(waiter, context)
+        return attempt_error(key, waiter.phase, waiter.error, request=waiter.id, context=context)
+    if waiter.failure is Failure.PAUSED:
+        return _paused(waiter, context)
     if waiter.failure is Failure.CONNECT_TIMEOUT:
         text = f"no connection within connect_timeout={pool.limits.connect_timeout:g} s"
     elif waiter.deadline == NEVER or waiter.deadline <= waiter.since:
@@ -53,18 +56,27 @@ def explain(waiter: Waiter, pool: Pool, context: object) -> KeepaliveError:
     return AllocateTimeout(key, waiter.phase, errno.ETIMEDOUT, text, request_id=waiter.id, context=context)
 
 
-def _attempt_failed(waiter: Waiter, context: object) -> AllocateError:
-    failure = waiter.error
+def attempt_error(
+    key: Key,
+    phase: str,
+    failure: Exception | None,
+    more: str = "",
+    *,
+    request: int = 0,
+    context: object = None,
+) -> AllocateError:
+    """Make the exception for what failed an attempt; `more` is added to its text."""
     if not isinstance(failure, DialFailure):
-        failure = DialFailure(waiter.phase, None, str(failure))
+        text = "it took too long" if failure is None else str(failure)
+        failure = DialFailure(phase, errno.ETIMEDOUT if failure is None else None, text)
     kind = _BY_PHASE.get(failure.phase, ConnectError)
-    error = kind(
-        waiter.host.key,
-        failure.phase,
-        failure.number,
-        failure.text,
-        request_id=waiter.id,
-        context=context,
-    )
+    error = kind(key, failure.phase, failure.number, failure.text + more, request_id=request, context=context)
     error.__cause__ = failure.__cause__
     return error
+
+
+def _paused(waiter: Waiter, context: object) -> AllocateError:
+    """Make the exception for a request that came while its key was left alone after failures."""
+    host = waiter.host
+    more = f"; no new attempt for a while, after {host.failures} failures in a row"
+    return attempt_error(host.key, waiter.phase, waiter.error, more, request=waiter.id, context=context)

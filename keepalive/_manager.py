@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from anyio.lowlevel import checkpoint
 
 from . import _settings as settings
-from ._core._types import Limits
+from ._connection import Connection
+from ._core._types import LENT, NEVER, Limits
 from ._engine import Engine
 from ._failures import numbers
 from ._names import SystemResolver
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from ._connection import Connection
+    from ._core._types import Key
+    from ._warmup import WarmUp
     from .abc import Connector
 
 __all__ = ("ConnectionManager",)
@@ -46,6 +48,10 @@ class ConnectionManager:
     :param max_waiting: the most requests that may wait without an attempt; 0 means never queue
     :param max_lifetime: seconds after which a connection is closed when free, up to 5 % earlier
     :param max_uses: how many times a connection is handed out
+    :param pause_after: after so many failed attempts of a key in a row, > 0, no other is started for a
+        while: 0.1 s, doubled by each further failure; then one at a time until one succeeds. Requests that
+        nothing open could serve fail at once meanwhile, with the last failure's error. None never pauses
+    :param max_pause: seconds such a pause lasts at most, > 0
     :param reuse_dropped: reuse a quiet connection whose handle was garbage-collected in use, as the
         ancestor (POE::Component::Client::Keepalive) did
     :param connectors: what opens connections, by scheme; "https" is TLS, "unix" a Unix socket, and any
@@ -68,6 +74,8 @@ class ConnectionManager:
         max_waiting: int | None = None,
         max_lifetime: float | None = None,
         max_uses: int | None = None,
+        pause_after: int | None = None,
+        max_pause: float = 30.0,
         reuse_dropped: bool = False,
         connectors: Mapping[str, Connector] | None = None,
         observer: Observer | None = None,
@@ -79,6 +87,8 @@ class ConnectionManager:
             connect_timeout=settings.positive_seconds("connect_timeout", connect_timeout),
             max_waiting=settings.count("max_waiting", max_waiting, least=0),
             max_uses=settings.count("max_uses", max_uses, least=1),
+            pause_after=settings.count("pause_after", pause_after, least=1),
+            max_pause=settings.positive_seconds("max_pause", max_pause),
         )
         self._timeout = settings.seconds("timeout", timeout, any_sign=True)
         settings.instance("resolver", resolver, Resolver)
@@ -204,16 +214,7 @@ class ConnectionManager:
         except TypeError:
             host = None  # an argument that cannot be a part of any key; told below
         if host is None or type(port) is not int:  # for a dict, 80 == 80.0
-            host = pool.host_of(
-                settings.key(
-                    scheme,
-                    addr,
-                    port,
-                    scheme if for_scheme is None else for_scheme,
-                    addr if for_addr is None else for_addr,
-                    port if for_port is None else for_port,
-                )
-            )
+            host = pool.host_of(settings.key(scheme, addr, port, for_scheme, for_addr, for_port))
         now = engine.clock()
         waiter = pool.enter(host, now, now + seconds, fresh)
         if pool.bare > pool.limits.max_waiting and pool.overfull(waiter):
@@ -258,8 +259,82 @@ class ConnectionManager:
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
         engine = self._running()
-        engine.check_lent(conn)
+        given: object = conn  # whatever the annotation says
+        if not isinstance(given, Connection) or given._engine is not engine:
+            msg = f"{conn!r} is not a connection of this manager"
+            raise ValueError(msg)
+        if conn._link is None or conn._slot.state is not LENT:
+            msg = f"{conn!r} is not lent"
+            raise ValueError(msg)
         conn.release()
+
+    def preconnect(
+        self,
+        scheme: str,
+        addr: str,
+        port: int,
+        n: int = 1,
+        *,
+        for_scheme: str | None = None,
+        for_addr: str | None = None,
+        for_port: int | None = None,
+    ) -> WarmUp:
+        """Open connections before anybody asks for them, until `n` of this key are idle or on their way.
+
+        A plain method; what it returns may be awaited, to wait for their end. It uses only room that is
+        free: nothing is closed for it, the limits hold, and another key that needs the room takes it back.
+        The attempts live for 10 seconds at most unless a request comes to wait for them. Connections that
+        were opened so are kept for `keep_alive` seconds, and count as new when they are first lent.
+
+        :param scheme, addr, port, for_scheme, for_addr, for_port: the key, as for `allocate`
+        :param n: how many, > 0
+        :raises TypeError, ValueError: an argument is wrong; the message names it
+        :raises ManagerClosed: the manager has been shut down
+        :raises RuntimeError: not entered yet, or another event loop or thread
+        """
+        engine = self._open_engine()
+        ready = settings.count("n", n, least=1)
+        if ready == NEVER:
+            msg = f"n must be a whole number, not {n!r}"
+            raise TypeError(msg)
+        key = settings.key(scheme, addr, port, for_scheme, for_addr, for_port)
+        return engine.warm(engine.pool.host_of(key), int(ready))
+
+    def evict(
+        self,
+        scheme: str | None = None,
+        addr: str | None = None,
+        port: int | None = None,
+        *,
+        for_scheme: str | None = None,
+        for_addr: str | None = None,
+        for_port: int | None = None,
+    ) -> int:
+        """Close the idle connections of a key, a host or all; lent ones close when they are given back.
+
+        A plain method. A part that is None matches any: ``evict()`` means all connections,
+        ``evict(addr="db1")`` all of one host. For use after a fail-over, a change of certificates or the
+        like: what is allocated from now on is new. Attempts under way go on, and so do requests that wait.
+
+        :return: how many idle ones were closed
+        :raises TypeError, ValueError: an argument is wrong; the message names it
+        :raises RuntimeError: not entered yet, or another event loop or thread
+        """
+        engine = self._running()
+        parts = {
+            "scheme": scheme,
+            "addr": addr,
+            "port": port,
+            "for_scheme": for_scheme,
+            "for_addr": for_addr,
+            "for_port": for_port,
+        }
+        wanted = {name: settings.part(name, value) for name, value in parts.items() if value is not None}
+
+        def concerned(key: Key) -> bool:
+            return all(getattr(key, name) == value for name, value in wanted.items())
+
+        return engine.retire(concerned)
 
     def set_limits(self, *, max_per_host: int | None = None, max_open: int | None = None) -> None:
         """Change the limits of a running manager. A plain method.

@@ -105,8 +105,10 @@ def _host(name: str, value: object, scheme: str) -> str:
 
 
 def key(scheme: object, addr: object, port: object, *behind: object) -> Key:
-    """Check the six parts of a pool key."""
-    for_scheme, for_addr, for_port = behind
+    """Check the six parts of a pool key; those behind a proxy that are None are like the first three."""
+    for_scheme, for_addr, for_port = (
+        given if own is None else own for given, own in zip((scheme, addr, port), behind, strict=True)
+    )
     return Key(
         scheme := text("scheme", scheme),
         _host("addr", addr, scheme),
@@ -115,6 +117,11 @@ def key(scheme: object, addr: object, port: object, *behind: object) -> Key:
         _host("for_addr", for_addr, for_scheme),
         port_number("for_port", for_port, least=0 if for_scheme == "unix" else 1),
     )
+
+
+def part(name: str, value: object) -> str | int:
+    """Check one part of a pool key."""
+    return port_number(name, value, least=0) if name.endswith("port") else text(name, value)
 
 
 def bind_address(value: object) -> BindAddress | None:

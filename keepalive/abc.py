@@ -85,7 +85,13 @@ class Observer:
         """Note that an open connection was closed."""
 
     def failed(self, key: Key, request_id: int, failure: str, phase: str) -> None:
-        """Note that a request failed: "timeout", "attempt", "connect_timeout" or "shutdown", in a phase."""
+        """Note that a request failed, in a phase.
+
+        `failure` is "timeout", "attempt", "connect_timeout", "paused" or "shutdown".
+        """
+
+    def paused(self, key: Key, failures: int, seconds: float) -> None:
+        """Note that a key's attempts have failed so many times in a row: it is left alone for a while."""
 
     def cancelled(self, key: Key, request_id: int) -> None:
         """Note that a request was cancelled, deallocated or dropped."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ._agenda import Agenda
 from ._line import Line
 from ._queue import WaitQueue
-from ._records import Counters, HostState, Slot, Waiter
+from ._records import Counters, HostState, Pause, Slot, Waiter
 from ._types import (
     ABORT,
     CLOSE,
@@ -41,8 +41,9 @@ DORMANT_KEYS = 1024
 class Books:
     """All records of one pool."""
 
-    def __init__(self, limits: Limits, *, observed: bool = False) -> None:
+    def __init__(self, limits: Limits, *, observed: bool = False, seed: float = 0.0) -> None:
         self.limits = limits
+        self._seed = seed  # 0 to 1; what differs between two pools that see the same
         self.effects: deque[tuple[Do, Any]] = deque()
         self.earliest = NEVER  # a lower bound of the next moment `tick` is wanted
         self.total = 0  # slots of any state but GONE
@@ -61,7 +62,7 @@ class Books:
         self._seen = 0  # requests up to this number have their deadlines in the agenda
         self._lru: OrderedDict[Slot, None] = OrderedDict()  # all idle ones, the coldest first
         self._latest = 0.0  # no idle one outside the agenda expires before those ahead of it
-        self._agenda: Agenda[Waiter | Slot | HostState] = Agenda()
+        self._agenda: Agenda[Waiter | Slot | HostState | Pause] = Agenda()
         self._line = Line()
         self._spares: OrderedDict[HostState, None] = OrderedDict()  # keys with an attempt too many
         self._dormant: OrderedDict[HostState, None] = OrderedDict()
@@ -109,8 +110,8 @@ class Books:
         waiter.phase = phase
         self._end(waiter, FAILED)
         counters = waiter.host.counters
-        if failure is Failure.ATTEMPT or failure is Failure.SHUTDOWN:
-            where = phase if failure is Failure.ATTEMPT else "shutdown"
+        if failure is not Failure.TIMEOUT and failure is not Failure.CONNECT_TIMEOUT:
+            where = "shutdown" if failure is Failure.SHUTDOWN else phase
             counters.failed[where] = counters.failed.get(where, 0) + 1
         else:
             counters.timeouts += 1
@@ -178,7 +179,10 @@ class Books:
         return None
 
     def _expire(self, slot: Slot, now: float) -> None:
-        self._close(slot, CloseReason.LIFETIME if slot.dies <= now else CloseReason.EXPIRED)
+        if slot.dies > now:
+            self._close(slot, CloseReason.EXPIRED)
+        else:
+            self._close(slot, CloseReason.RETIRED if slot.dies == -NEVER else CloseReason.LIFETIME)
 
     def _close(self, slot: Slot, reason: CloseReason) -> None:
         """End a connection that is open, wherever it stands."""
@@ -203,7 +207,7 @@ class Books:
         if self._observed:
             self._tell("attempt_aborted", host.key, slot.id)
 
-    def _new_slot(self, host: HostState) -> None:
+    def _new_slot(self, host: HostState) -> Slot:
         self._slots += 1
         slot = Slot(self._slots, host)
         host.opening[slot] = None
@@ -212,10 +216,11 @@ class Books:
         self.effects.append((OPEN, slot))
         if self._observed:
             self._tell("opening", host.key, slot.id)
+        return slot
 
     def _drop_spare(self, host: HostState) -> None:
         """Note that the key has no attempt too many any more."""
-        del self._spares[host]
+        self._spares.pop(host, None)
         self._agenda.withdraw(host)
 
     def _cover(self, host: HostState, queue: WaitQueue) -> None:
@@ -231,7 +236,7 @@ class Books:
 
     # -- keys, time, telling ----------------------------------------------------------------------
 
-    def _alarm(self, record: Slot | HostState, when: float) -> None:
+    def _alarm(self, record: Slot | HostState | Pause, when: float) -> None:
         self._agenda.enter(record, when)
         self.earliest = min(self.earliest, when)
 

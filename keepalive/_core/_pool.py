@@ -14,21 +14,25 @@ Who gets what. Within a key: first come, first served; among idle connections th
 keys, when `max_open` is reached: the oldest request that no attempt stands for, over all keys that
 are not full themselves; room is made by closing the least recently used idle connection of all, or
 by giving up a spare attempt. Attempts belong to keys: whatever comes first, a released connection or
-an opened one, serves the oldest request. One attempt more than requests may live on as a spare.
+an opened one, serves the oldest request. One attempt more than requests may live on as a spare; a
+warm-up starts several.
 
 Invariants, checked by the tests after every input:
 
  1. opening + reserved + lent + idle + closing = total <= max_open; likewise per key.
  2. Each slot stands in exactly one place, the one that its state names.
  3. Never a queued request beside an idle connection of its key that it could take.
- 4. No lost wake-up: a request without an attempt exists only if its key is full, or the pool is
-    full and nothing in it is idle.
+ 4. No lost wake-up: a request without an attempt exists only if its key is full, or pauses (10), or the
+    pool is full and nothing in it is idle.
  5. A request ends once; it is woken whenever it is served later than at once, or ends other than by
     its owner's claim. (Not when what it was served with is lost: it waits again.)
  6. First come, first served within a key.
  7. When all is released and cancelled, nothing is lent, reserved or waiting.
- 8. A key has at most one attempt more than requests, and that one has a deadline.
+ 8. A key has at most one attempt more than requests, or as many as a warm-up started; who has more
+    attempts than requests has a deadline for them.
  9. Equal inputs give equal effects.
+10. While a key pauses after failures no attempt of it is started, and after the pause one at a time
+    until one succeeds. A request never waits for a pause alone: it fails if nothing of its key is open.
 
 Cost: every input is O(1) in waiters, keys and connections, or O(log n) where time or arrival order
 must be sorted. `shutdown` and `set_limits` pay for all there is; a request whose reserved connection is
@@ -44,8 +48,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._books import Books
-from ._records import HostState, Slot, Waiter
+from ._records import HostState, Pause, Slot, Waiter
+from ._rules import Rules
 from ._types import (
     CANCELLED,
     CLAIMED,
@@ -66,11 +70,12 @@ from ._types import (
 )
 
 if TYPE_CHECKING:
-    from ._queue import WaitQueue
+    from collections.abc import Iterable
+
     from ._types import Key, Limits
 
 
-class Pool(Books):
+class Pool(Rules):
     """All decisions of one manager. See the module's preface."""
 
     # -- requests ---------------------------------------------------------------------------------
@@ -203,6 +208,7 @@ class Pool(Books):
         slot.born = now
         slot.dies = now + lifetime
         host.counters.opened += 1
+        self._recover(host)
         if self._observed:
             self._tell("opened", host.key, slot.id)
         self._date(slot, now, NEVER)
@@ -219,6 +225,7 @@ class Pool(Books):
         if self._observed:
             self._tell("attempt_failed", host.key, slot.id, error)
         self._fail_oldest(slot, Failure.ATTEMPT, error)
+        self._note_failure(slot, error, now)
         self._settle(host, now)
 
     def aborted(self, slot: Slot, now: float) -> None:
@@ -229,6 +236,26 @@ class Pool(Books):
         self._gone(slot)
         self._settle(slot.host, now)
 
+    def warm(self, host: HostState, ready: int, now: float) -> list[Slot]:
+        """Start attempts for nobody, until so many connections are idle or on their way there.
+
+        Only within free room: nothing is closed for them. They end as spare attempts do.
+        """
+        started: list[Slot] = []
+        missing = ready - len(host.idle) - len(host.unused) - self._surplus(host)
+        may = not self.closed and self._may_try(host)
+        while len(started) < missing and may:
+            if self.total >= self.limits.max_open or host.count >= self.limits.max_per_host:
+                break
+            started.append(self._new_slot(host))
+            may = self._may_try(host)
+        if started:
+            self._dormant.pop(host, None)
+            host.warming = self._surplus(host)
+            self._drop_spare(host)  # it is entered anew, with a later deadline
+        self._settle(host, now)
+        return started
+
     # -- connections ------------------------------------------------------------------------------
 
     def release(self, slot: Slot, now: float, keep_for: float = NEVER) -> None:
@@ -237,8 +264,7 @@ class Pool(Books):
             self._expect(slot, LENT)
         host = slot.host
         queue = host.queue
-        # As `_date` has it, without its call.
-        limits = self.limits
+        limits = self.limits  # the next lines are those of `_date`, without its call
         slot.idle_since = now
         if keep_for > limits.keep_alive:
             keep_for = limits.keep_alive
@@ -296,6 +322,19 @@ class Pool(Books):
             self._replace(waiter, now)
         self._settle(host, now)
 
+    def retire(self, slots: Iterable[Slot], now: float) -> int:
+        """Close those that are idle, and let those that are lent or reserved close at their release."""
+        closed: list[Slot] = []
+        for slot in slots:
+            if slot.state is IDLE:
+                self._close(slot, CloseReason.RETIRED)
+                closed.append(slot)
+            elif slot.state is LENT or slot.state is RESERVED:
+                slot.dies = slot.expires = -NEVER
+        for slot in closed:
+            self._settle(slot.host, now)
+        return len(closed)
+
     # -- time, limits and the end -----------------------------------------------------------------
 
     def tick(self, now: float) -> None:
@@ -305,11 +344,15 @@ class Pool(Books):
             if isinstance(record, Waiter):
                 self._time_out(record, now)
             elif isinstance(record, HostState):
-                self._abort(next(reversed(record.opening)))
+                self._end_spares(record)
                 self._settle(record, now)
+            elif isinstance(record, Pause):
+                record.host.pause = None
+                self._settle(record.host, now)
             elif record.state is OPENING:
                 self._abort(record)
                 self._fail_oldest(record, Failure.CONNECT_TIMEOUT, None)
+                self._note_failure(record, None, now)
                 self._settle(record.host, now)
             else:
                 self._expire(record, now)
@@ -347,133 +390,5 @@ class Pool(Books):
         for host in list(self.hosts.values()):
             for slot in list(host.opening):
                 self._abort(slot)
+            self._recover(host)
             self._settle(host, now)
-
-    # -- the rules --------------------------------------------------------------------------------
-
-    def _give(self, slot: Slot, now: float) -> None:
-        """Find the next place of a connection that has just become free."""
-        host = slot.host
-        if self.closed:
-            return self._close(slot, CloseReason.SHUTDOWN)
-        # One just given back, or never used, may serve whoever waits, however short its time as an idle
-        # one; a used one that was given to a request and not fetched has used its time up meanwhile.
-        if slot.expires <= now and (slot.dies <= now or (slot.uses and slot.idle_since < now)):
-            return self._expire(slot, now)
-        if slot.uses >= self.limits.max_uses:
-            return self._close(slot, CloseReason.USES)
-        if self._over_limit(host):
-            return self._close(slot, CloseReason.LIMIT)
-        if host.queue is not None:
-            waiter = host.queue.oldest_plain() if slot.uses else host.queue.oldest()
-            if waiter is not None and not (slot.uses and self._outranked(host.queue, waiter)):
-                self._leave(waiter)
-                self._reserve(waiter, slot, DEFERRED)
-                self.effects.append((WAKE, waiter))
-                return None
-        if slot.expires <= now:
-            return self._expire(slot, now)
-        return self._shelve(slot)
-
-    def _over_limit(self, host: HostState) -> bool:
-        return self.total > self.limits.max_open or host.count > self.limits.max_per_host
-
-    def _outranked(self, queue: WaitQueue, waiter: Waiter) -> bool:
-        """Say whether somebody older, who cannot use this connection, needs its place."""
-        bare = queue.oldest_bare()
-        if bare is not None and bare.id < waiter.id:
-            return True  # a fresh request of the same key
-        first = self._line.first()
-        return first is not None and first.claim < waiter.id
-
-    def _settle(self, host: HostState, now: float) -> None:
-        """Bring a key in order after a change: cover its requests, bound its spares, use the room."""
-        queue = host.queue
-        waiting = 0
-        if queue is not None:
-            self._cover(host, queue)
-            waiting = queue.waiting
-            if not waiting:
-                host.queue = None
-        while len(host.opening) > waiting + 1:
-            self._abort(next(reversed(host.opening)))
-        if len(host.opening) > waiting:
-            if host not in self._spares:
-                self._spares[host] = None
-                self._alarm(host, now + self.limits.spare_for)
-        elif self._spares and host in self._spares:
-            self._drop_spare(host)
-        self._stand_in_line(host)
-        if self._line.claims:
-            self._use_room()
-        self._rest(host)
-
-    def _stand_in_line(self, host: HostState) -> None:
-        """Enter the key's claim to room, or correct it, or take it back."""
-        queue = host.queue
-        head = None
-        if queue is not None and (host.count < self.limits.max_per_host or host.idle):
-            head = queue.oldest_bare()
-        number = 0 if head is None else head.id
-        if number != host.claim:
-            self._line.claim(host, number)
-
-    def _use_room(self) -> None:
-        """Start attempts, oldest claim first, as long as room can be made."""
-        while not self.closed and (host := self._line.first()):
-            if not self._make_room(host):
-                return
-            self._new_slot(host)
-            assert host.queue is not None, "who claims room has a queue"
-            self._cover(host, host.queue)
-            self._stand_in_line(host)
-
-    def _make_room(self, host: HostState) -> bool:
-        """Make room for one more connection of this key, if that is possible at once."""
-        if host.count >= self.limits.max_per_host:
-            # It stands in line all the same: a fresh request, beside idle ones it may not take.
-            self._close(next(iter(host.idle)), CloseReason.EVICTED)
-        while self.total >= self.limits.max_open and self._lru:
-            victim = next(iter(self._lru))
-            self._close(victim, CloseReason.EVICTED)
-            self._rest(victim.host)
-        if self.total < self.limits.max_open:
-            return True
-        while self._spares and self._closing < self._line.claims:
-            spare = next(iter(self._spares))
-            self._drop_spare(spare)
-            self._abort(next(reversed(spare.opening)))
-        return False
-
-    def _replace(self, waiter: Waiter, now: float) -> None:
-        """Find something else for a request whose reserved connection was lost."""
-        host = waiter.host
-        other = self._take_idle(host, waiter.fresh, now)
-        if other is not None:
-            was_there = waiter.reuse is IMMEDIATE and other.idle_since <= waiter.since
-            self._reserve(waiter, other, IMMEDIATE if was_there else DEFERRED)
-        elif waiter.deadline <= now:
-            self._fail(waiter, Failure.TIMEOUT)
-        else:
-            waiter.state = QUEUED
-            self._queue_of(host).put_back(waiter)
-            self.bare += not waiter.covered
-
-    def _fail_oldest(self, slot: Slot, failure: Failure, error: Exception | None) -> None:
-        oldest = slot.host.queue.oldest() if slot.host.queue is not None else None
-        if oldest is not None:
-            self._leave(oldest)
-            oldest.error = error
-            self._fail(oldest, failure, slot.phase)
-
-    def _time_out(self, waiter: Waiter, now: float) -> None:
-        host, phase = waiter.host, "queue"
-        if waiter.state is QUEUED:
-            if waiter.covered:
-                phase = next(iter(host.opening)).phase
-            self._leave(waiter)
-        slot = self._unreserve(waiter)
-        self._fail(waiter, Failure.TIMEOUT, phase)
-        if slot is not None:
-            self._give(slot, now)
-        self._settle(host, now)

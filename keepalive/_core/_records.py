@@ -58,11 +58,16 @@ class HostState:
         "count",
         "counters",
         "entry",
+        "failed_at",
+        "failures",
         "idle",
         "key",
         "opening",
+        "pause",
         "queue",
+        "trouble",
         "unused",
+        "warming",
     )
 
     def __init__(self, key: Key) -> None:
@@ -74,8 +79,23 @@ class HostState:
         self.unused: dict[Slot, None] = {}  # idle, and never handed out: as good as new
         self.queue: WaitQueue | None = None
         self.claim = 0  # the number under which it stands in line for room, 0 when it does not
-        self.entry: Entry | None = None  # in the agenda: when its spare attempt is given up
+        self.entry: Entry | None = None  # in the agenda: when its spare attempts are given up
+        self.warming = 0  # so many attempts were started for nobody, by a warm-up
+        self.failures = 0  # attempts that failed since one succeeded
+        self.failed_at = 0.0  # the last of them
+        self.trouble: tuple[str, Exception | None] = ("", None)  # its phase and its error
+        self.pause: Pause | None = None  # while it lasts, no attempt is started
         self.counters = Counters()
+
+
+class Pause:
+    """The time after too many failures in which a key is left alone."""
+
+    __slots__ = ("entry", "host")
+
+    def __init__(self, host: HostState) -> None:
+        self.host = host
+        self.entry: Entry | None = None  # in the agenda: when it ends
 
 
 class Slot:

@@ -131,6 +131,8 @@ class CloseReason(StrEnum):
     """Reached `max_uses`."""
     LIMIT = "limit"
     """The limits were lowered below what was open."""
+    RETIRED = "retired"
+    """`evict` named it, or its address had left what its name stands for."""
     SHUTDOWN = "shutdown"
     """The manager ended."""
 
@@ -154,6 +156,8 @@ class Failure(Enum):
     """An attempt of its key failed and it was the oldest in line."""
     CONNECT_TIMEOUT = "connect_timeout"
     """The same, since the attempt took longer than `connect_timeout`."""
+    PAUSED = "paused"
+    """Its key's attempts had failed several times in a row, and nothing of the key was open."""
     SHUTDOWN = "shutdown"
     """The manager ended."""
 
@@ -198,3 +202,5 @@ class Limits:
     max_waiting: float = NEVER
     max_uses: float = NEVER
     spare_for: float = 10.0
+    pause_after: float = NEVER
+    max_pause: float = 30.0

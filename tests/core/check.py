@@ -137,7 +137,11 @@ def _check_queue(pool: Pool, host: HostState, own: Found) -> None:
             assert waiter.covered == (place < attempts), "6: covered from the oldest on"
         assert not host.unused, "3: waits beside an unused connection"
         assert not host.idle or all(waiter.fresh for waiter in queued), "3: waits beside an idle connection"
-    assert attempts <= len(queued) + 1, "8: more than one spare attempt"
+    assert attempts <= len(queued) + (host.warming or 1), "8: more spare attempts than one, or a warm-up's"
+    assert host.warming <= attempts, "8: more of a warm-up than there is"
+    if host.pause is not None:
+        assert host.pause.entry is not None, "10: a pause without an end"
+        assert not queued or host.count > host.closing, "10: waits for a pause alone"
     spare = attempts > len(queued)
     assert (host in pool._spares) == spare, "8: spare attempts are known"
     assert (host.entry is not None) == spare, "8: a spare attempt has a deadline; nothing else of a key has"
@@ -146,7 +150,9 @@ def _check_queue(pool: Pool, host: HostState, own: Found) -> None:
 def _check_claim(pool: Pool, host: HostState, own: Found, claims: set[int]) -> int:
     """Check that who could use room claims it; return how many requests have no attempt."""
     bare = own.queued[len(host.opening) :]
-    may = host.count < pool.limits.max_per_host or host.idle
+    may = (host.count < pool.limits.max_per_host or host.idle) and host.pause is None
+    if host.failures >= pool.limits.pause_after and host.opening:
+        may = False
     number = bare[0].id if bare and may else 0
     assert host.claim == number, f"4: {host.key} claims {host.claim}, not {number}"
     if number:
@@ -186,6 +192,10 @@ def _check_time(pool: Pool, found: dict[HostState, Found]) -> None:
             if entry is not None:
                 times.append(entry[0])
                 dated += 1
+    for host in pool.hosts.values():
+        if host.pause is not None and host.pause.entry is not None:
+            times.append(host.pause.entry[0])
+            dated += 1
     soonest = min(times, default=NEVER)
     assert pool.earliest <= soonest, "the shell would sleep too long"
     assert pool.next_deadline() == soonest, "the next deadline is not exact"

@@ -95,6 +95,10 @@ class Place:
     idle: list[Link] = field(default_factory=list)  # used ones, the coldest first
     unused: list[Link] = field(default_factory=list)
     spare_since: float = NEVER
+    warming: int = 0
+    failures: int = 0  # in a row
+    failed_at: float = 0.0
+    pauses_until: float | None = None
 
     def head(self) -> Ask | None:
         """Return the oldest request that no attempt stands for."""
@@ -224,6 +228,8 @@ class World:
         link.since = self.now
         link.expires = min(self.now + self.limits.keep_alive, link.dies)
         self._into_hand(link)
+        place = self.places[link.key]
+        place.failures, place.pauses_until = 0, None
         self.tally["opened"] += 1
         self.pool.opened(link.slot, link.slot.id, self.now, lifetime)
         need(link.slot.born == self.now, "not told when it was opened")
@@ -232,8 +238,51 @@ class World:
     def open_failed(self, link: Link) -> None:
         self._begin("open_failed", link, link.slot.id)
         self._vanish(link)
-        self.places[link.key].dialing -= 1
+        place = self.places[link.key]
+        place.dialing -= 1
+        pauses = place.pauses_until is None and self._one_failure_more(place)
         self.pool.open_failed(link.slot, OSError("refused"), self.now)
+        pause = self.pool.hosts[link.key].pause if link.key in self.pool.hosts else None
+        need((pause is not None) == (pauses or place.pauses_until is not None), "pauses, or does not")
+        if pauses and pause is not None and pause.entry is not None:
+            place.pauses_until = pause.entry[0]
+            longest = min(self.limits.max_pause, 0.1 * 2 ** (place.failures - self.limits.pause_after))
+            need(0.75 * longest <= place.pauses_until - self.now <= longest, "pauses for another time")
+        self._finish()
+
+    def _one_failure_more(self, place: Place) -> bool:
+        if self.now - place.failed_at > 2 * self.limits.max_pause:
+            place.failures = 0
+        place.failures += 1
+        place.failed_at = self.now
+        return place.failures >= self.limits.pause_after and not self.pool.closed
+
+    def warm(self, key: Key, ready: int) -> None:
+        """Start a warm-up."""
+        self._begin("warm", None, key, ready)
+        place = self.places.setdefault(key, Place(key))
+        missing = ready - len(place.idle) - len(place.unused) - max(0, place.dialing - len(place.queue))
+        room = min(self.limits.max_open - self.total, self.limits.max_per_host - place.count)
+        started = self.pool.warm(self.pool.host_of(key), ready, self.now)
+        expected = max(0, min(missing, room))
+        if not rules.may_try(self, place):
+            expected = 0
+        elif place.failures >= self.limits.pause_after:
+            expected = min(1, expected)
+        need(len(started) == (0 if self.pool.closed else expected), "warmed up for more or less than asked")
+        if started:
+            place.warming = max(0, place.dialing + len(started) - len(place.queue))
+            place.spare_since = self.now
+        self._finish()
+
+    def retire(self, links: list[Link]) -> None:
+        """Retire some connections."""
+        self._begin("retire", None, [link.slot.id for link in links])
+        for link in links:
+            if link.where in (IDLE, LENT, RESERVED):
+                link.dies = link.expires = -NEVER
+        closed = self.pool.retire([link.slot for link in links], self.now)
+        need(closed == sum(link.where is IDLE for link in links), "retired another number of idle ones")
         self._finish()
 
     def aborted(self, link: Link) -> None:
@@ -266,6 +315,9 @@ class World:
         for ask in list(self.asks.values()):
             if ask.state is SERVED and ask.deadline <= self.now:
                 self._take_back(ask)
+        for place in self.places.values():
+            if place.pauses_until is not None and place.pauses_until <= self.now:
+                place.pauses_until = None
         self.pool.tick(self.now)
         self._finish()
         rules.after_tick(self)
@@ -279,6 +331,8 @@ class World:
 
     def shutdown(self) -> None:
         self._begin("shutdown", None)
+        for place in self.places.values():
+            place.failures, place.pauses_until = 0, None
         for ask in self.asks.values():
             if ask.state is SERVED:
                 self._take_back(ask)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # In this order, since each one imports from those before it. Types and records are shared with the
 # real pool: the world outside compares states by identity.
-MODULES = ("_agenda", "_line", "_queue", "_books", "_pool")
+MODULES = ("_agenda", "_line", "_queue", "_books", "_rules", "_pool")
 SHARED = ("_types", "_records")
 
 

@@ -9,7 +9,7 @@ from keepalive._core._types import NEVER, Failure, SlotState
 if TYPE_CHECKING:
     from .model import Ask, Link, Place, World
 
-IDLE = SlotState.IDLE
+CLOSING, IDLE = SlotState.CLOSING, SlotState.IDLE
 Wanting = list["tuple[int, Place]"]
 
 
@@ -37,7 +37,7 @@ def may_take(world: World, ask: Ask, link: Link) -> None:
 def may_close(world: World, link: Link) -> None:
     """Judge whether there is a reason to close this connection now."""
     step = world.step
-    if step.what == "shutdown" or (step.subject is link and step.what in ("discard", "lost")):
+    if step.what in ("shutdown", "retire") or (step.subject is link and step.what in ("discard", "lost")):
         return
     need(link.where is None or link.where is IDLE, "closed in somebody's hands")
     if link.where is None:
@@ -88,6 +88,7 @@ def check(world: World) -> None:
     for link in step.displaced:
         displacement(world, link)
     need(step.evictions <= len(step.opened), "evicted for nobody")
+    need(step.what != "warm" or not (step.aborted or step.evictions), "a warm-up took something away")
     if step.what == "open_failed" and not step.failed:
         need(not world.places[step.key].queue, "a failed attempt left the oldest request waiting")
 
@@ -104,9 +105,14 @@ def standing(world: World) -> Wanting:
         if queue:
             need(not place.unused, "waits beside an unused connection")
             need(not place.idle or all(ask.fresh for ask in queue), "waits beside an idle connection")
-            if len(queue) > dialing and (place.count < limits.max_per_host or place.idle):
+            full = place.count >= limits.max_per_host and not place.idle
+            if len(queue) > dialing and not full and may_try(world, place):
                 wanting.append((queue[dialing].number, place))
-        need(dialing <= len(queue) + 1, "more than one spare attempt")
+            if place.pauses_until is not None:
+                own = [link for link in world.links.values() if link.key == place.key]
+                need(any(link.where is not CLOSING for link in own), "waits for a pause alone")
+        place.warming = min(place.warming, dialing)
+        need(dialing <= len(queue) + max(1, place.warming), "more spare attempts than one, or a warm-up's")
         if dialing <= len(queue):
             place.spare_since = NEVER
         else:
@@ -117,6 +123,12 @@ def standing(world: World) -> Wanting:
         need(not world.cold, "a request waits for room that an idle connection takes")
         need(not spares or world.aborting >= len(wanting), "a request waits for room that a spare takes")
     return wanting
+
+
+def may_try(world: World, place: Place) -> bool:
+    """Say whether the key may start one more attempt."""
+    tried = place.failures >= world.limits.pause_after and place.dialing > 0
+    return place.pauses_until is None and not tried
 
 
 def service(world: World, ask: Ask, link: Link, direct: bool, wanting: Wanting) -> None:
@@ -132,14 +144,17 @@ def service(world: World, ask: Ask, link: Link, direct: bool, wanting: Wanting) 
     need(not worn_out(world, link), "handed over a connection that is of no use")
     if link.uses and world.step.what != "tick":  # in one tick much happens after the hand-over
         head = place.head()
-        need(head is None or head.number > ask.number, "an older fresh request needed the place")
+        needed = head is not None and head.number < ask.number and may_try(world, place)
+        need(not needed, "an older fresh request needed the place")
         need(all(number > ask.number for number, _ in wanting), "an older request needed the place")
 
 
 def attempt(world: World, link: Link, wanting: Wanting) -> None:
     """Judge that this attempt is needed, and that no other key was to have it."""
     place = world.places[link.key]
-    if world.step.what == "tick":
+    need(place.pauses_until is None, "an attempt in a pause")
+    need(place.failures < world.limits.pause_after or place.dialing <= 1, "two attempts after a pause")
+    if world.step.what in ("tick", "warm"):
         return
     need(place.dialing <= len(place.queue), "an attempt for nobody")
     newest = place.queue[place.dialing - 1].number
@@ -181,6 +196,9 @@ def failures(world: World) -> None:
             need(step.what == "tick", "a connect timeout out of time")
         elif failure is Failure.SHUTDOWN:
             need(world.pool.closed, "no shutdown")
+        elif failure is Failure.PAUSED:
+            paused = world.places[ask.key].pauses_until is not None
+            need(paused and ask.waiter.error is not None, "failed for no pause")
         elif step.what == "refuse":
             need(ask is step.subject, "refused another request")
         else:
@@ -189,8 +207,9 @@ def failures(world: World) -> None:
     late = sum(ask.waiter.failure is Failure.CONNECT_TIMEOUT for ask in step.failed)
     need(late <= sum(link.gives_up <= now for link in step.aborted), "one attempt failed more than one")
     if step.what == "open_failed":
-        need(len(step.failed) == 1, "one attempt failed more than one")
-        ask = step.failed[0]
+        failed = [ask for ask in step.failed if ask.waiter.failure is not Failure.PAUSED]
+        need(len(failed) == 1, "one attempt failed more than one")
+        ask = failed[0]
         need(all(other.number > ask.number for other in world.places[ask.key].queue), "not the oldest failed")
 
 

@@ -98,12 +98,25 @@ CONFIGS = {
         ),
         weights={"set_limits": 4},
     ),
+    "troubled": Config(
+        Limits(max_per_host=3, max_open=4, pause_after=2, max_pause=20.0),
+        fresh=0.4,
+        weights={"open_failed": 25, "opened": 8, "warm": 4, "retire": 2, "submit": 40},
+        observed=True,
+    ),
+    "troubled_one": Config(
+        Limits(max_per_host=2, max_open=3, pause_after=1, max_pause=10.0),
+        keys=3,
+        fresh=0.5,
+        weights={"open_failed": 20, "lost_idle": 8, "warm": 6, "retire": 6},
+    ),
+    "warmed": Config(Limits(max_per_host=4, max_open=7), fresh=0.2, weights={"warm": 15, "retire": 4}),
     "ended": Config(
         replace(TIGHT, connect_timeout=1.0),
         fresh=0.2,
         episode=60,
         end=True,
-        weights={"resolved": 8},
+        weights={"resolved": 8, "warm": 3},
         observed=True,
     ),
 }
@@ -202,6 +215,13 @@ class Walk:
         if self.rng.random() < 0.5:
             self.world.tick()
 
+    def warm(self) -> None:
+        self.world.warm(self.rng.choice(self.keys), self.rng.choice((1, 2, 3, 9)))
+
+    def retire(self) -> None:
+        links = list(self.world.links.values())
+        self.world.retire(self.rng.sample(links, self.rng.randint(0, len(links))))
+
     def set_limits(self) -> None:
         self.world.set_limits(self.rng.choice(self.config.other_limits))
 
@@ -217,6 +237,8 @@ class Walk:
             if not world.asks and all(link.where is SlotState.IDLE for link in world.links.values()):
                 world.now += 1000.0
                 world.tick()
+        world.now += 1000.0
+        world.tick()  # the pauses end
         pool = world.pool
         need(pool.total == pool.bare == 0 and not pool.requests, "something is left of nothing")
         need(pool.next_deadline() == NEVER, "something is due, and nothing is there")
@@ -247,6 +269,10 @@ def replay(config: Config, trace: list[tuple[Any, ...]]) -> list[tuple[Any, ...]
             getattr(pool, what)(now)
         elif what == "set_limits":
             pool.set_limits(details[0], now)
+        elif what == "warm":
+            pool.warm(pool.host_of(details[0]), details[1], now)
+        elif what == "retire":
+            pool.retire([slots[number] for number in details[0]], now)
         elif what in ("refuse", "claim", "cancel"):
             getattr(pool, what)(waiters[details[0]], now)
         else:
