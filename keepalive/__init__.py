@@ -1,10 +1,11 @@
 """Warm connections for every protocol client, on asyncio, uvloop and trio."""
 
 from ._connection import Connection
-from ._connectors import TCPConnector, TLSConnector, UnixConnector
+from ._connectors import HTTPProxyConnector, SOCKS5Connector, TCPConnector, TLSConnector, UnixConnector
 from ._core._types import CloseReason, Key, Phase, Reuse
 from ._dial import Dial
 from ._io._link import Link
+from ._io._tls import TLSSessionAttribute
 from ._manager import ConnectionManager
 from ._names import StaticResolver, SystemResolver
 from ._request import Request
@@ -32,6 +33,7 @@ __all__ = (
     "ConnectionManager",
     "Connector",
     "Dial",
+    "HTTPProxyConnector",
     "KeepaliveError",
     "Key",
     "KeyStats",
@@ -46,12 +48,14 @@ __all__ = (
     "ResolveError",
     "Resolver",
     "Reuse",
+    "SOCKS5Connector",
     "StaticResolver",
     "Stats",
     "SystemResolver",
     "TCPConnector",
     "TLSConnector",
     "TLSError",
+    "TLSSessionAttribute",
     "UnixConnector",
     "WarmUp",
 )

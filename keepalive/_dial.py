@@ -6,12 +6,13 @@ import errno
 import os
 import socket
 import ssl
+from copy import copy
 from typing import TYPE_CHECKING
 
 import anyio
 from anyio import BrokenResourceError
 
-from ._core._types import Phase
+from ._core._types import Key, Phase
 from ._io._link import Link
 from ._io._stream import LinkStream, until_readable, until_writable
 from ._io._tls import TLSLink
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ._core._records import Slot
-    from ._core._types import Key
     from ._io._poller import Poller
+    from ._io._sessions import Sessions
 
 BindAddress = tuple[str, int]
 
@@ -46,6 +47,8 @@ class Dial:
     closed when the connector raises or is cancelled.
 
     :ivar key: what to connect to
+    :ivar session_refused: the last handshake failed, and a session was offered in it: one without may
+        succeed, on a new connection
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Dial:
         resolve: Callable[[str], Awaitable[tuple[str, ...]]],
         limit_time: Callable[[Slot, bool], None],
         bind_address: BindAddress | None,
+        sessions: Sessions,
     ) -> None:
         self.key: Key = slot.host.key
         self._slot = slot
@@ -62,9 +66,17 @@ class Dial:
         self._resolve = resolve
         self._limit_time = limit_time
         self._bind_address = bind_address
+        self._sessions = sessions
+        self.session_refused = False
         self.phase = Phase.CONNECT
         self._links: list[Link] = []
         self._streams: list[LinkStream] = []
+
+    def toward(self, addr: str, port: int) -> Dial:
+        """Return this attempt as a connector sees it that is to connect elsewhere: to a proxy."""
+        other = copy(self)
+        other.key = Key(Phase.PROXY.value, addr, port, Phase.PROXY.value, addr, port)
+        return other
 
     @property
     def phase(self) -> str:
@@ -173,17 +185,44 @@ class Dial:
         link.close()
 
     async def start_tls(
-        self, link: Link, context: ssl.SSLContext, server_hostname: str | None, *, strict: bool = True
+        self,
+        link: Link,
+        context: ssl.SSLContext,
+        server_hostname: str | None,
+        *,
+        strict: bool = True,
+        resume: bool = True,
     ) -> TLSLink:
         """Do a TLS handshake as client over a link, and return the link above it.
 
+        :param strict: whether an end of stream without TLS's own end is an error (RFC 8446 6.1)
+        :param resume: whether to offer the newest session of the same key, name and context, if there is
+            one; a peer that knows it no more does a full handshake instead
         :raises ssl.SSLError: the handshake failed; certificate and name errors too
         :raises BrokenResourceError: the connection did
         """
         self.phase = Phase.TLS
-        sealed = TLSLink(link, context, server_hostname, strict=strict)
-        while not sealed.try_handshake():
-            await (until_writable(link) if sealed.unsent else until_readable(link))
+        self.session_refused = False
+        layer = link.depth if isinstance(link, TLSLink) else 0
+        shelf = self._sessions.shelf(context, server_hostname, self.key, layer) if resume else None
+        session = None if shelf is None else shelf.offer()
+        sealed = TLSLink(link, context, server_hostname, strict=strict, session=session)
+        try:
+            while not sealed.try_handshake():
+                await (until_writable(link) if sealed.unsent else until_readable(link))
+        except (ssl.SSLError, BrokenResourceError) as exc:
+            if (
+                shelf is not None
+                and session is not None
+                and not isinstance(exc, ssl.SSLCertVerificationError)
+            ):
+                shelf.broken()
+                self.session_refused = True
+            raise
+        self._sessions.handshakes += 1
+        self._sessions.resumed += bool(sealed.engine.session_reused)
+        if shelf is not None:
+            shelf.shaken(sealed.engine, session)
         return sealed
 
     def stream(self, link: Link) -> LinkStream:

@@ -45,6 +45,7 @@ from ._dial import Dial, DialFailure
 from ._failures import attempt_error, explain
 from ._io._link import Link
 from ._io._poller import new_poller
+from ._io._sessions import Sessions
 from ._names import Names
 from ._warmup import WarmUp
 from .errors import ManagerClosed
@@ -87,6 +88,7 @@ class Engine:
         self.cancel_met = runtime.cancel_met
         self.poller = new_poller(runtime, self._unread)
         self.poll = self.poller.poll
+        self.sessions = Sessions()
         self.forked = False
         self._runtime = runtime
         self._names = Names(resolver, runtime, self._task_ended)
@@ -329,7 +331,9 @@ class Engine:
         if slot.state is not OPENING:
             return  # given up meanwhile, by an observer's call; `_abort` is next
         key = slot.host.key
-        dial = Dial(slot, self.poller, self._names.resolve, self._limit_time, self._bind_address)
+        dial = Dial(
+            slot, self.poller, self._names.resolve, self._limit_time, self._bind_address, self.sessions
+        )
         connector = self._connectors.get(key.scheme, self._plain)
 
         async def attempt() -> None:

@@ -365,7 +365,7 @@ class ConnectionManager:
         if engine is None or not engine.poller.closed:
             engine = self._running()
             engine.poller.harvest()
-        return snapshot(engine.pool)
+        return snapshot(engine.pool, engine.sessions)
 
     def __repr__(self) -> str:
         engine = self._engine
@@ -375,7 +375,7 @@ class ConnectionManager:
             state = "closed" if engine.pool.closed else "open"
             if not engine.here():  # no place to count what may change meanwhile
                 return f"<ConnectionManager {state}: open={engine.pool.total} requests={engine.pool.last_id}>"
-            now = snapshot(engine.pool)
+            now = snapshot(engine.pool, engine.sessions)
         return (
             f"<ConnectionManager {state}: open={now.open} connecting={now.connecting} lent={now.lent} "
             f"idle={now.idle} closing={now.closing} waiting={now.waiting} requests={now.requests}>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from ._core._types import NEVER, Key
 from ._dial import is_literal
@@ -151,16 +152,16 @@ def addresses(host: str, value: object) -> tuple[str, ...]:
     return found
 
 
-def instance(name: str, value: object, kind: type) -> None:
-    """Check that something given is of a kind; None is fine."""
-    if value is not None and (isinstance(value, type) or not isinstance(value, kind)):
+def instance(name: str, value: object, kind: type, *, none: bool = True) -> None:
+    """Check that something given is of a kind; None may be fine."""
+    if not (none and value is None) and (isinstance(value, type) or not isinstance(value, kind)):
         msg = f"{name} must be a {kind.__name__}, not {value!r}"
         raise TypeError(msg)
 
 
-def client_context(name: str, value: object) -> None:
-    """Check a TLS context for clients; None is fine."""
-    instance(name, value, ssl.SSLContext)
+def client_context(name: str, value: object, *, none: bool = True) -> None:
+    """Check a TLS context for clients; None may be fine."""
+    instance(name, value, ssl.SSLContext, none=none)
     if isinstance(value, ssl.SSLContext) and value.protocol is ssl.PROTOCOL_TLS_SERVER:
         msg = f"{name} must be a context for clients, not {value!r}, which is for servers"
         raise ValueError(msg)
@@ -194,3 +195,35 @@ def connectors(value: Mapping[str, Connector] | None) -> dict[str, Connector]:
             msg = f"connectors[{scheme!r}] must be a Connector, not {connector!r}"
             raise TypeError(msg)
     return dict(value)
+
+
+def proxy(value: object, ports: Mapping[str, int]) -> tuple[str, str, int, tuple[str, str] | None]:
+    """Check a proxy's URL; return its scheme, host, port and credentials.
+
+    No message repeats the URL: it may hold a password.
+    """
+    if not isinstance(value, str):
+        msg = f"proxy must be a URL as a str, not of type {type(value).__name__}"
+        raise TypeError(msg)
+    try:
+        parts = urlsplit(value if value.isprintable() and " " not in value else "")
+        scheme, host, number = parts.scheme, parts.hostname or "", parts.port
+        pair = None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
+        whole = not (parts.path.strip("/") or parts.query or parts.fragment)
+    except ValueError:
+        scheme, host, number, pair, whole = "", "", None, None, False
+    if scheme not in ports or not host or number == 0 or not whole:
+        known = " or ".join(f"{name}://host:{port}" for name, port in ports.items())
+        msg = f"proxy must be a URL like {known}, with user:password@ before the host if it wants them"
+        raise ValueError(msg)
+    return scheme, host, ports[scheme] if number is None else number, pair
+
+
+def auth(value: object) -> tuple[str, str] | None:
+    """Check a pair of user name and password. No message repeats them."""
+    if value is None:
+        return None
+    if not isinstance(value, tuple) or [type(part) for part in value] != [str, str]:
+        msg = "auth must be a tuple of user name and password, both str"
+        raise TypeError(msg)
+    return value

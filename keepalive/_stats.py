@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ._core._pool import Pool
     from ._core._records import HostState
     from ._core._types import Key
+    from ._io._sessions import Sessions
 
 __all__ = ("KeyStats", "Stats")
 
@@ -50,10 +51,14 @@ class KeyStats:
 class Stats(KeyStats):
     """The same for all keys together, and ``keys`` with each of them.
 
+    Also TLS ``handshakes`` finished, and how many of these ``resumed`` a session.
+
     A key without connections or requests stays in ``keys`` until a thousand others have come to rest
     after it; its totals stay in these for ever.
     """
 
+    handshakes: int = 0
+    resumed: int = 0
     keys: Mapping[Key, KeyStats] = field(default_factory=dict)
 
 
@@ -79,7 +84,7 @@ def _totals(counters: Counters) -> dict[str, object]:
     return totals
 
 
-def snapshot(pool: Pool) -> Stats:
+def snapshot(pool: Pool, sessions: Sessions) -> Stats:
     """Take a snapshot of a pool. O(keys)."""
     everything = Counters()
     everything.add(pool.past)
@@ -92,4 +97,5 @@ def snapshot(pool: Pool) -> Stats:
         everything.add(host.counters)
         keys[key] = KeyStats(**gauges, **_totals(host.counters))  # type: ignore[arg-type]  # by name
     totals = _totals(everything)
+    totals |= {"handshakes": sessions.handshakes, "resumed": sessions.resumed}
     return Stats(**sums, **totals, keys=MappingProxyType(keys))  # type: ignore[arg-type]  # by name

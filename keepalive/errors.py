@@ -32,7 +32,7 @@ class AllocateError(KeepaliveError, OSError):
 
     It is an `OSError` too, so that ``except OSError`` around network code keeps working.
 
-    :ivar function: the phase that failed: "queue", "resolve", "bind", "connect", "tls"
+    :ivar function: the phase that failed: "queue", "resolve", "bind", "connect", "proxy", "tls"
     :ivar error_num: the errno, or None where there is none (a name that does not exist, a
         certificate that is not trusted)
     :ivar error_str: what went wrong, for people
@@ -89,7 +89,10 @@ class ResolveError(AllocateError):
 
 
 class ConnectError(AllocateError):
-    """No address of the host could be connected to; ``function`` is "connect" or "bind"."""
+    """No address of the host could be connected to, or a proxy refused to.
+
+    ``function`` is "connect", "bind" or "proxy".
+    """
 
 
 class TLSError(AllocateError):

@@ -144,6 +144,7 @@ class Phase(StrEnum):
     RESOLVE = "resolve"
     BIND = "bind"
     CONNECT = "connect"
+    PROXY = "proxy"
     TLS = "tls"
 
 

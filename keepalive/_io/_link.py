@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from anyio import BrokenResourceError
@@ -129,6 +130,18 @@ class Link:
         except OSError as exc:
             self._fail(exc)
             raise BrokenResourceError from exc
+
+    def peek(self, max_bytes: int) -> bytes | None:
+        """Return what `try_receive` would return, but leave it there.
+
+        :raises BrokenResourceError: the connection was reset or failed
+        """
+        if self.readable:
+            with suppress(OSError):
+                data = self.sock.recv(max_bytes, socket.MSG_PEEK)
+                if data:
+                    return data
+        return self.try_receive(max_bytes)  # an end, an error or nothing: told as ever
 
     def _fail(self, exc: OSError) -> None:
         self.torn = self.doubtful = True

@@ -10,7 +10,7 @@ import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from anyio import BrokenResourceError
+from anyio import BrokenResourceError, TypedAttributeSet, typed_attribute
 from anyio.streams.tls import TLSAttribute
 
 from keepalive._core._types import CloseReason
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
 _READ = 65536  # sealed bytes taken from the kernel at a time
 _SEAL = 262144  # plaintext sealed at a time, so that a slow peer bounds what waits in memory
+
+
+class TLSSessionAttribute(TypedAttributeSet):
+    """What `anyio.streams.tls.TLSAttribute` does not tell of a TLS stream."""
+
+    session_reused: bool = typed_attribute()
+    """Whether the handshake resumed a session: then it verified no certificate, since that one's did."""
 
 
 def _of_inner(name: str) -> Any:
@@ -43,7 +50,7 @@ class TLSLink(Link):
     anybody, and a link with nothing else is quiet.
     """
 
-    __slots__ = ("_opened", "_outbox", "_sealed_in", "_sealed_out", "_strict", "engine", "inner")
+    __slots__ = ("_opened", "_outbox", "_sealed_in", "_sealed_out", "_strict", "depth", "engine", "inner")
 
     layered = True
     closed = _of_inner("closed")
@@ -60,15 +67,23 @@ class TLSLink(Link):
     writer = _of_inner("writer")
 
     def __init__(
-        self, inner: Link, context: ssl.SSLContext, server_hostname: str | None, *, strict: bool
+        self,
+        inner: Link,
+        context: ssl.SSLContext,
+        server_hostname: str | None,
+        *,
+        strict: bool,
+        session: ssl.SSLSession | None = None,
     ) -> None:
         """Put TLS over a link; its handshake is still to come.
 
         :param strict: whether an end of stream without TLS's own end is an error, as it must be
             wherever the end of the stream means something (truncation, RFC 8446 6.1)
+        :param session: of the same context, to be resumed if the peer still knows it
         """
         # super().__init__ would register the descriptor a second time.
         self.inner = inner
+        self.depth: int = inner.depth + 1 if isinstance(inner, TLSLink) else 1
         self.credit = FAIR_RUN
         self.eof = self.eof_sent = False
         self.doubtful = True  # there is always more to ask: what this side holds back
@@ -77,7 +92,9 @@ class TLSLink(Link):
         self._opened = b""  # plaintext that was read ahead by `look`
         self._sealed_in = ssl.MemoryBIO()
         self._sealed_out = ssl.MemoryBIO()
-        self.engine = context.wrap_bio(self._sealed_in, self._sealed_out, server_hostname=server_hostname)
+        self.engine = context.wrap_bio(
+            self._sealed_in, self._sealed_out, server_hostname=server_hostname, session=session
+        )
 
     @property
     def unsent(self) -> bool:
@@ -173,6 +190,13 @@ class TLSLink(Link):
         self._flush()
         return taken
 
+    def peek(self, max_bytes: int) -> bytes | None:
+        """Return opened bytes, and leave them; see `Link.peek`."""
+        data = self.try_receive(max_bytes)
+        if data:
+            self._opened = data + self._opened
+        return data
+
     def send_eof(self) -> None:
         """Send TLS's own end (close_notify); the other direction stays open (RFC 8446 6.1)."""
         self.eof_sent = True
@@ -193,12 +217,11 @@ class TLSLink(Link):
     def look(self) -> CloseReason | None:
         """Look through the TLS layer: tickets are no news, data and ends are."""
         try:
-            data = self.try_receive(_READ)
+            data = self.peek(_READ)
         except BrokenResourceError:
             return CloseReason.PEER
         if data is None:
             return None
-        self._opened = data
         return CloseReason.UNREAD if data else CloseReason.PEER
 
     def close(self) -> None:
@@ -236,4 +259,5 @@ class TLSLink(Link):
             TLSAttribute.standard_compatible: lambda: self._strict,
             TLSAttribute.ssl_object: self._expose_engine,
             TLSAttribute.tls_version: engine.version,
+            TLSSessionAttribute.session_reused: lambda: bool(engine.session_reused),
         }
