@@ -139,8 +139,9 @@ async def _read_reply(answer: Answer) -> bytes:
         number, text = _REPLIES.get(head[1], (None, "unknown"))
         raise refusal(f"the proxy answered {head[1]}: {text}", number)
     if head[3] == 3:
-        size = await answer.exactly(1)
-        return head + size + await answer.exactly(size[0] + 2)
-    if head[3] not in _ADDRESS_SIZES:
+        await answer.exactly((await answer.exactly(1))[0] + 2)
+    elif head[3] in _ADDRESS_SIZES:
+        await answer.exactly(_ADDRESS_SIZES[head[3]] + 2)
+    else:
         raise refusal(f"the proxy's answer has an unknown kind of address, {head[3]}")
-    return head + await answer.exactly(_ADDRESS_SIZES[head[3]] + 2)
+    return head[:3] + b"\x01" + bytes(6)  # nobody wants its address, and socksio chokes on some

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from anyio import BrokenResourceError
 
 from keepalive import _settings as settings
+from keepalive._core._types import Phase
 from keepalive._dial import is_literal
 from keepalive.abc import Connector
 
@@ -82,6 +83,7 @@ class TLSConnector:
     async def connect_over(self, dial: Dial, below: Callable[[Dial], Awaitable[Link]]) -> Link:
         """Open one connection over what ``below`` opens, instead of what ``over`` does."""
         link = await below(dial)
+        dial.phase = Phase.TLS
         name = _wire_name(self._server_hostname or dial.key.for_addr)
         context = self._context_for(dial.key)
         try:

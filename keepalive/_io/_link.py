@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from anyio import BrokenResourceError
@@ -136,12 +135,17 @@ class Link:
 
         :raises BrokenResourceError: the connection was reset or failed
         """
-        if self.readable:
-            with suppress(OSError):
-                data = self.sock.recv(max_bytes, socket.MSG_PEEK)
-                if data:
-                    return data
-        return self.try_receive(max_bytes)  # an end, an error or nothing: told as ever
+        if not self.readable:
+            return None
+        try:
+            data = self.sock.recv(max_bytes, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            self.readable = self.hung = False
+            return None
+        except OSError as exc:
+            self._fail(exc)
+            raise BrokenResourceError from exc
+        return data or self.try_receive(max_bytes)  # an end stays one
 
     def _fail(self, exc: OSError) -> None:
         self.torn = self.doubtful = True

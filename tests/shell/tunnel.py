@@ -19,7 +19,9 @@ class Tunnel:
     :param asks: the client must first send a line ``CONNECT <port>`` and gets ``OK`` or ``NO``
     """
 
-    def __init__(self, target: Server, *, tls: ssl.SSLContext | None = None, asks: bool = False) -> None:
+    def __init__(
+        self, target: Server | Tunnel, *, tls: ssl.SSLContext | None = None, asks: bool = False
+    ) -> None:
         self.host = "127.0.0.1"
         self.port = 0
         self.accepted = 0
@@ -60,14 +62,9 @@ class Tunnel:
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            port = self._target.port
-            if self._asks:
-                word, _, number = (await reader.readline()).decode().strip().partition(" ")
-                if (word, int(number or 0)) != ("CONNECT", port):
-                    writer.write(b"NO\n")
-                    return
-                writer.write(b"OK\n")
-            back_reader, back_writer = await asyncio.open_connection(self._target.host, port)
+            if not await self._agree(reader, writer):
+                return
+            back_reader, back_writer = await asyncio.open_connection(self._target.host, self._target.port)
             try:
                 async with asyncio.TaskGroup() as group:
                     there = group.create_task(pump(reader, back_writer))
@@ -75,10 +72,20 @@ class Tunnel:
                     there.cancel()
             finally:
                 back_writer.transport.abort()
-        except (OSError, ExceptionGroup):
+        except (OSError, EOFError, ExceptionGroup):
             pass
         finally:
             writer.close()
+
+    async def _agree(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Say whether this client may go on."""
+        if self._asks:
+            word, _, number = (await reader.readline()).decode().strip().partition(" ")
+            if (word, int(number or 0)) != ("CONNECT", self._target.port):
+                writer.write(b"NO\n")
+                return False
+            writer.write(b"OK\n")
+        return True
 
 
 async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,55 @@ def require_peer(name: str) -> str:
     if os.environ.get("REQUIRE_PEERS") == "1":
         pytest.fail(f"{name} is not installed, though REQUIRE_PEERS=1 is set")
     pytest.skip(f"needs {name}, which is not installed")
+
+
+def free_port() -> int:
+    """Find a port for a program that cannot take over a listening socket."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(argv: list[str | Path], port: int) -> Iterator[None]:
+    """Run a program until the end of the block; it is up when it accepts connections."""
+    process = subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        end = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                assert process.poll() is None, f"{argv[0]} has ended"
+                assert time.monotonic() < end, f"{argv[0]} does not listen"
+                time.sleep(0.005)
+        yield
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@contextmanager
+def tinyproxy(folder: Path, *settings: str) -> Iterator[int]:
+    """Run an HTTP proxy with further lines in its configuration; gives its port."""
+    program, port = require_peer("tinyproxy"), free_port()
+    config = folder / "tinyproxy.conf"
+    user = "User root" if os.geteuid() == 0 else ""  # it would become nobody, who may not write here
+    lines = (f"Port {port}", "Listen 127.0.0.1", "LogLevel Critical", user, *settings)
+    config.write_text("".join(f"{line}\n" for line in lines))
+    with running([program, "-d", "-c", config], port):
+        yield port
+
+
+@contextmanager
+def microsocks(*options: str) -> Iterator[int]:
+    """Run a SOCKS 5 proxy; gives its port."""
+    program, port = require_peer("microsocks"), free_port()
+    with running([program, "-i", "127.0.0.1", "-p", str(port), *options], port):
+        yield port
 
 
 _NGINX = """
