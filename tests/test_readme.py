@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import keepalive
-from keepalive import ConnectError, ConnectionManager
+from keepalive import ConnectError, ConnectionManager, TLSConnector
+from tests.proxies.tools import HttpProxy
 from tests.support import Lines, Server
 
 if TYPE_CHECKING:
+    import ssl
+
     from keepalive import Connector
 
 README = Path(__file__).parent.parent / "README.md"
@@ -53,6 +56,18 @@ async def test_connector_of_ones_own() -> None:
                 await mgr.allocate("t", server.host, server.port, 5, for_addr="elsewhere.test")
             assert caught.value.function == "gateway"
             assert "the gateway said no" in str(caught.value)
+
+
+async def test_a_manager_behind_a_proxy(tls_server: Server, client_context: ssl.SSLContext) -> None:
+    tls = TLSConnector(client_context, "localhost")
+    with HttpProxy(tls_server) as proxy:
+        async with (
+            example("proxy")["manager_behind"](f"http://{proxy.host}:{proxy.port}", tls) as mgr,
+            mgr.allocate("https", "target.test", 443, 5) as conn,
+        ):
+            await conn.send(b"through")
+            assert await conn.receive() == b"through"
+    assert example("proxy")["manager_behind"]("socks5://proxy.test", tls)
 
 
 def test_every_knob_and_error_is_told() -> None:

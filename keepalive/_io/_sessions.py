@@ -26,8 +26,8 @@ PATIENCE = 1.0
 """For so many seconds a peer's engines are not asked again when none had a ticket."""
 REFUSAL = 600.0
 """For so many seconds no session is offered to a peer that broke off a handshake because of one."""
-PEERS = 256
-"""Of so many peers sessions are kept: those dialled last."""
+PEERS = 128
+"""Of so many peers sessions are kept: those dialled last. A peer costs up to 70 KB."""
 
 
 class Shelf:
