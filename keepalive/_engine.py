@@ -436,6 +436,7 @@ class Engine:
             for link in list(self.poller.links.values()):
                 link.close()
             self._timer.cancel()
+            self.sessions.forget()
             self.poller.close()
             _fork.forget(self)
         with anyio.CancelScope(shield=True):

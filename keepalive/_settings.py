@@ -216,7 +216,7 @@ def proxy(value: object, ports: Mapping[str, int]) -> tuple[str, str, int, tuple
         known = " or ".join(f"{name}://host:{port}" for name, port in ports.items())
         msg = f"proxy must be a URL like {known}, with user:password@ before the host if it wants them"
         raise ValueError(msg)
-    return scheme, host, ports[scheme] if number is None else number, pair
+    return scheme, host, ports[scheme] if number is None else number, auth(pair)
 
 
 def auth(value: object) -> tuple[str, str] | None:
@@ -226,4 +226,7 @@ def auth(value: object) -> tuple[str, str] | None:
     if not isinstance(value, tuple) or [type(part) for part in value] != [str, str]:
         msg = "auth must be a tuple of user name and password, both str"
         raise TypeError(msg)
+    if not all(part.isprintable() for part in value):
+        msg = "auth must have no control characters"
+        raise ValueError(msg)
     return value

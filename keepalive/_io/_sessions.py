@@ -128,3 +128,7 @@ class Sessions:
         else:
             self._shelves.move_to_end(label)
         return shelf
+
+    def forget(self) -> None:
+        """Drop all sessions; the counts stay."""
+        self._shelves.clear()

@@ -50,7 +50,17 @@ class TLSLink(Link):
     anybody, and a link with nothing else is quiet.
     """
 
-    __slots__ = ("_opened", "_outbox", "_sealed_in", "_sealed_out", "_strict", "depth", "engine", "inner")
+    __slots__ = (
+        "_hungry",
+        "_opened",
+        "_outbox",
+        "_sealed_in",
+        "_sealed_out",
+        "_strict",
+        "depth",
+        "engine",
+        "inner",
+    )
 
     layered = True
     closed = _of_inner("closed")
@@ -88,6 +98,7 @@ class TLSLink(Link):
         self.eof = self.eof_sent = False
         self.doubtful = True  # there is always more to ask: what this side holds back
         self._strict = strict
+        self._hungry = False  # the handshake can go on only when the peer has spoken
         self._outbox = b""  # sealed, not yet taken by the kernel
         self._opened = b""  # plaintext that was read ahead by `look`
         self._sealed_in = ssl.MemoryBIO()
@@ -107,12 +118,17 @@ class TLSLink(Link):
         :raises ssl.SSLError: the handshake failed
         :raises BrokenResourceError: the connection did
         """
+        if self._hungry and not self._feed():
+            return False
         while True:
             try:
                 self.engine.do_handshake()
             except ssl.SSLWantReadError:
                 self._flush()
-                if self.unsent or not self._feed():
+                if self.unsent:
+                    return False
+                self._hungry = not self._feed()
+                if self._hungry:
                     return False
             except ssl.SSLError:
                 with suppress(BrokenResourceError):

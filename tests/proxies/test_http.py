@@ -428,6 +428,15 @@ def test_proxies_that_are_none(proxy: str) -> None:
     assert SECRET not in text.replace("None", "")
 
 
+def test_urls() -> None:
+    for url, told in (
+        ("http://[::1]:3128/", "http://[::1]:3128"),
+        ("HTTPS://Proxy.test", "https://proxy.test:443"),
+        ("http://a:b@proxy.test", "http://proxy.test:80"),
+    ):
+        assert repr(HTTPProxyConnector(url)) == f"<HTTPProxyConnector {told}>"
+
+
 def test_wrong_arguments() -> None:
     wrong: Any
     for wrong in (b"http://x", 5):

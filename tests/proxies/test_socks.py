@@ -252,7 +252,7 @@ def test_the_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match="socks5://host:1080"):
         SOCKS5Connector(f"http://me:{SECRET}@host:1")
-    for pair in (("", "b"), ("a", ""), ("a" * 256, "b"), ("a", "\xfc" * 128)):
+    for pair in (("", "b"), ("a", ""), ("a" * 256, "b"), ("a", "\xfc" * 128), ("a", "\udc80")):
         with pytest.raises(ValueError, match="auth"):
             SOCKS5Connector(auth=pair)
     wrong: Any = "no"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -298,6 +299,59 @@ def test_what_is_kept_is_bounded() -> None:
         engine: Any = Engine(b"%d" % number)
         kept.shaken(engine, None)
     assert len(kept._engines) == 2
+
+
+class Clock:
+    """Both clocks of the module, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now + 1e9
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_walk_with_a_moody_peer(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tickets come or not, are honoured or not, handshakes overlap, break, and time goes by."""
+    rng, clock = random.Random(seed), Clock()
+    monkeypatch.setattr(_sessions, "time", clock)
+    shelf: Any = _sessions.Shelf()
+    first_offered: dict[bytes, float] = {}
+    refused: set[bytes] = set()
+    under_way: list[Any] = []
+    broken_at, number, resumed = -1e9, 0, 0
+    for _ in range(3000):
+        clock.now += rng.choice([0.0, 0.001, 0.3, 1.5, 1000.0])
+        if rng.random() < 0.6:
+            offered = shelf.offer()
+            under_way.append(offered)
+            if offered is not None:
+                assert clock.time() < offered.time + offered.ticket_lifetime_hint
+                assert clock.now - first_offered.setdefault(offered.id, clock.now) < _sessions.BURST
+                assert offered.id not in refused
+                assert clock.now - broken_at >= _sessions.REFUSAL
+        elif under_way:
+            offered = under_way.pop(rng.randrange(len(under_way)))
+            if rng.random() < 0.02 and offered is not None:
+                shelf.broken()
+                broken_at = clock.now
+                continue
+            reused = offered is not None and offered.id not in refused and rng.random() < 0.8
+            resumed += reused
+            if offered is not None and not reused:
+                refused.add(offered.id)
+            number += 1
+            engine: Any = Engine(reused=reused)
+            has_ticket = rng.random() < 0.8
+            engine.session = Session(b"%d" % number, 0, 7200) if has_ticket else offered
+            if has_ticket:
+                engine.session.time = int(clock.time())
+            shelf.shaken(engine, offered)
+    assert resumed > 50
 
 
 # -- contexts of one's own ---------------------------------------------------------------------------
