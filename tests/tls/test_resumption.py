@@ -12,11 +12,14 @@ from anyio.streams.tls import TLSAttribute
 from keepalive import AllocateError, ConnectionManager, TLSConnector, TLSError, TLSSessionAttribute
 from keepalive._io import _sessions
 from tests.shell.certs import House
-from tests.shell.tools import ask, echo
+from tests.shell.tools import Opener, ask, echo
 from tests.shell.tunnel import Tunnel
 from tests.support import Server
+from tests.support.peers import nginx
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support import Authority
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
@@ -98,6 +101,25 @@ async def test_a_lent_connection_s_ticket_serves_the_next_dial(ca: Authority) ->
         async with manager(connector) as mgr, ask(mgr, server, "tls") as conn:
             await echo(conn)
             assert await visit(mgr, server)
+
+
+async def test_a_real_server(ca: Authority, tmp_path: Path) -> None:
+    """nginx resumes; restarted, it knows no old ticket and shakes hands in full."""
+    pair, _ = ca.write(tmp_path)
+    ports: list[int] = []
+    way = Opener(lambda dial: dial.connect_tcp("127.0.0.1", ports[-1]))  # one key for both
+    found = []
+    async with manager(TLSConnector(ca.client(), "localhost", over=way)) as mgr:
+        for folder in (tmp_path / "one", tmp_path / "two"):
+            folder.mkdir()
+            with nginx(folder, pair) as server:
+                ports.append(server.tls_port)
+                for _ in range(3):
+                    async with mgr.allocate("tls", "nginx.test", 443, 5) as conn:
+                        await conn.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                        assert (await conn.receive()).startswith(b"HTTP/1.1 200")
+                        found.append(conn.extra(TLSSessionAttribute.session_reused))
+    assert found == [False, True, True] * 2
 
 
 # -- that it does not --------------------------------------------------------------------------------
