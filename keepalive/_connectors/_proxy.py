@@ -88,7 +88,7 @@ class ProxyConnector(ABC):
         proxy = self._proxy or (dial.key.addr, dial.key.port)
         try:
             link = await self._below(dial.toward(*proxy))
-        except Exception as exc:
+        except (OSError, BrokenResourceError, DialFailure) as exc:
             failure = dial.failure(exc)
             where = f"{failure.text} (on the way to the proxy {authority(*proxy)})"
             raise DialFailure(failure.phase, failure.number, where) from failure.__cause__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING
 
 from anyio import BrokenResourceError
@@ -59,11 +60,14 @@ class TLSConnector:
     ) -> None:
         self._context: ssl.SSLContext | None = None
         self._choose: Callable[[Key], ssl.SSLContext] | None = None
-        if callable(ssl_context):
+        if callable(ssl_context) and not isinstance(ssl_context, type):
+            if iscoroutinefunction(ssl_context):
+                msg = f"ssl_context must be a plain function, not {ssl_context!r}, which is async"
+                raise TypeError(msg)
             self._choose = ssl_context
         else:
             settings.client_context("ssl_context", ssl_context)
-            self._context = ssl_context
+            self._context = ssl_context if isinstance(ssl_context, ssl.SSLContext) else None
         if server_hostname is not None:
             settings.text("server_hostname", server_hostname)
         settings.instance("over", over, Connector)
@@ -71,7 +75,7 @@ class TLSConnector:
         self._alpn = settings.protocols("alpn", alpn)
         below: Connector = TCPConnector() if over is None else over
         self._below = below.tunnel if isinstance(below, Tunnelling) else below.connect
-        self._strict = standard_compatible
+        self._strict = settings.flag("standard_compatible", standard_compatible)
         self._resume = settings.flag("resume", resume)
         if self._context is not None and self._alpn is not None:
             self._context.set_alpn_protocols(self._alpn)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from anyio.streams.tls import TLSAttribute
@@ -409,5 +409,13 @@ def test_wrong_arguments() -> None:
     wrong: Any = "context"
     with pytest.raises(TypeError, match="ssl_context"):
         TLSConnector(wrong)
+
+    async def late(_key: Any) -> ssl.SSLContext:
+        return ssl.create_default_context()
+
+    with pytest.raises(TypeError, match="ssl_context must be a plain function"):
+        TLSConnector(cast("Any", late))
+    with pytest.raises(TypeError, match="standard_compatible"):
+        TLSConnector(standard_compatible=wrong)
     with pytest.raises(TypeError, match="resume"):
         TLSConnector(resume=wrong)
