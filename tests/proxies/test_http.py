@@ -148,6 +148,22 @@ async def test_credentials_open_the_proxy(tmp_path: Path, echo_server: Server) -
                 await echo(conn)
 
 
+async def test_each_target_is_a_key_of_its_own(echo_server: Server) -> None:
+    """poe.md 1.18, 1.19, 3.25: reuse and `max_per_host` are per target; `max_open` bounds them together."""
+    with HttpProxy(echo_server) as proxy:
+        connectors = {"via": HTTPProxyConnector()}
+        async with ConnectionManager(connectors=connectors, max_per_host=1, max_open=2) as mgr:
+            for _ in range(2):
+                for name in ("one.test", "two.test"):
+                    async with via(mgr, proxy.port, echo_server, for_addr=name) as conn:
+                        await echo(conn)
+                        assert (conn.addr, conn.for_addr) == (proxy.host, name)
+            assert proxy.accepted == 2
+            async with via(mgr, proxy.port, echo_server, for_addr="three.test") as conn:
+                await echo(conn)
+            assert (mgr.stats().open, mgr.stats().closed) == (2, {"evicted": 1})
+
+
 # -- what is sent ------------------------------------------------------------------------------------
 
 
