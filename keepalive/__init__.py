@@ -7,7 +7,7 @@ from ._dial import Dial
 from ._io._link import Link
 from ._io._tls import TLSSessionAttribute
 from ._manager import ConnectionManager
-from ._names import StaticResolver, SystemResolver
+from ._names import DNSResolver, StaticResolver, SystemResolver
 from ._request import Request
 from ._stats import KeyStats, Stats
 from ._warmup import WarmUp
@@ -32,6 +32,7 @@ __all__ = (
     "Connection",
     "ConnectionManager",
     "Connector",
+    "DNSResolver",
     "Dial",
     "HTTPProxyConnector",
     "KeepaliveError",

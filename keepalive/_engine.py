@@ -425,6 +425,7 @@ class Engine:
         for link in list(self.poller.links.values()):
             if link.slot is not None:
                 self.throw_away(link.slot, CloseReason.SHUTDOWN)
+        self._names.close()
         try:
             with anyio.CancelScope(shield=True):
                 while self._attempts or self._names.tasks:

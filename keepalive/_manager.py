@@ -12,7 +12,7 @@ from ._connection import Connection
 from ._core._types import LENT, NEVER, Limits
 from ._engine import Engine
 from ._failures import numbers
-from ._names import SystemResolver
+from ._names import DNSResolver
 from ._request import Request
 from ._runtime import current_runtime
 from ._stats import Stats, snapshot
@@ -42,7 +42,7 @@ class ConnectionManager:
         closing ones
     :param keep_alive: seconds an idle connection is kept; 0 keeps none, None keeps them for ever
     :param timeout: seconds a request may take in all, unless it says otherwise; None for no limit
-    :param resolver: turns host names into addresses; by default the system's
+    :param resolver: turns host names into addresses; by default a `DNSResolver`
     :param bind_address: local address, or (address, port), for outgoing connections
     :param connect_timeout: seconds one attempt may take, all addresses and TLS included, not the name
     :param max_waiting: the most requests that may wait without an attempt; 0 means never queue
@@ -93,7 +93,7 @@ class ConnectionManager:
         self._timeout = settings.seconds("timeout", timeout, any_sign=True)
         settings.instance("resolver", resolver, Resolver)
         settings.instance("observer", observer, Observer)
-        self._resolver = SystemResolver() if resolver is None else resolver
+        self._resolver = DNSResolver() if resolver is None else resolver
         self._options: dict[str, Any] = {
             "bind_address": settings.bind_address(bind_address),
             "max_lifetime": settings.positive_seconds("max_lifetime", max_lifetime),

@@ -56,6 +56,17 @@ def count(name: str, value: object, *, least: int) -> float:
     return value
 
 
+def whole(name: str, value: object, *, least: int, most: int) -> int:
+    """Check a whole number within bounds."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        msg = f"{name} must be a whole number, not {value!r}"
+        raise TypeError(msg)
+    if not least <= value <= most:
+        msg = f"{name} must be from {least} to {most}, not {value!r}"
+        raise ValueError(msg)
+    return value
+
+
 def flag(name: str, value: object) -> bool:
     """Check a flag."""
     if not isinstance(value, bool):
