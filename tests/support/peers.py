@@ -152,3 +152,44 @@ def nginx(folder: Path, pair: Path, *, requests: int = 1000) -> Iterator[Nginx]:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(10)
+
+
+@contextmanager
+def dnsmasq(folder: Path, *options: str) -> Iterator[str]:
+    """Run dnsmasq on a free port of 127.0.0.1 with these options; gives its "address:port"."""
+    program = require_peer("dnsmasq")
+    for _ in range(5):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = sock.getsockname()[1]
+        process = subprocess.Popen(
+            [
+                *(program, "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"),
+                *(f"--port={port}", "--listen-address=127.0.0.1", "--bind-interfaces"),
+                *(f"--pid-file={folder}/pid", "--log-facility=-"),
+                *([] if os.geteuid() else ["--user=root"]),  # others may not enter pytest's folders
+                *options,
+            ],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            if _listens(process, port):
+                yield f"127.0.0.1:{port}"
+                return
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(10)
+    pytest.fail("dnsmasq does not start")
+
+
+def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
+    deadline = time.monotonic() + 10
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.01)
+        else:
+            return True
+    return False

@@ -1,0 +1,1 @@
+"""Names: the cache, files, name servers that behave and that do not."""
