@@ -12,6 +12,7 @@ import keepalive
 from keepalive import ConnectError, ConnectionManager, TLSConnector
 from tests.proxies.tools import HttpProxy
 from tests.support import Lines, Server
+from tests.support.nameserver import NameServer, Zone
 
 if TYPE_CHECKING:
     import ssl
@@ -68,6 +69,11 @@ async def test_a_manager_behind_a_proxy(tls_server: Server, client_context: ssl.
             await conn.send(b"through")
             assert await conn.receive() == b"through"
     assert example("proxy")["manager_behind"]("socks5://proxy.test", tls)
+
+
+async def test_resolver_of_ones_choice() -> None:
+    with NameServer(Zone({"service.test": ["60 A 127.0.0.1"]})) as names, Server(Lines()) as server:
+        assert await example("resolver")["main"](names.address, server.port) == b"HELLO\n"
 
 
 def test_every_knob_and_error_is_told() -> None:

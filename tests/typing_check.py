@@ -20,6 +20,7 @@ from keepalive import (
     ConnectionManager,
     Connector,
     Dial,
+    DNSResolver,
     KeepaliveError,
     Key,
     KeyStats,
@@ -83,6 +84,8 @@ def make_managers() -> None:
     ConnectionManager(resolver=OwnResolver(), observer=OwnObserver())
     for resolver in (StaticResolver({"a.test": "127.0.0.1", "b.test": ["::1"]}), SystemResolver(threads=2)):
         takes_a_resolver(resolver)
+    takes_a_resolver(DNSResolver(["192.0.2.1", "[2001:db8::1]:53"], search=("a.test",), ndots=2, stale=60))
+    DNSResolver(servers=[])  # type: ignore[call-arg]
     ConnectionManager(
         connectors={
             "https": TLSConnector(alpn=["h2"], server_hostname="a.test", over=OwnConnector()),
