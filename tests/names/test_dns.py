@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+import trio
 from anyio import to_thread
 
 from keepalive import ConnectionManager, DNSResolver, Resolution
@@ -80,6 +84,14 @@ async def test_negative_answers_without_soa_are_hardly_remembered() -> None:
         assert getattr(await refused(only(server), "missing.test"), "ttl", None) == 1.0
 
 
+async def test_another_zone_s_soa_says_nothing() -> None:
+    def answer(question: Question) -> Iterable[bytes]:
+        yield question.reply(rcode="NXDOMAIN", authority=["other.test 999 SOA ns. admin. 1 1 1 1 999"])
+
+    with NameServer(answer) as server:
+        assert getattr(await refused(only(server), "missing.test"), "ttl", None) == 1.0
+
+
 async def test_cname_chains() -> None:
     table = {"a.test": ["5 CNAME b.test."], "b.test": ["60 CNAME c.test."], "c.test": [V4, V6]}
     with NameServer(Zone(table)) as server:
@@ -90,12 +102,12 @@ async def test_cname_chains() -> None:
 
 async def test_cname_that_the_server_does_not_follow() -> None:
     def one_link(question: Question) -> Iterable[bytes]:
-        links = {"a.test": "a.test 60 CNAME B.test.", "b.test": "b.test 60 CNAME c.test."}
+        links = {"a.test": "a.test 10 CNAME B.test.", "b.test": "b.test 60 CNAME c.test."}
         here = links.get(question.name.lower())
         yield question.reply(here or f"{question.name} 20 A 192.0.2.1")
 
     with NameServer(one_link) as server:
-        assert await only(server, search=["no.test"]).resolve("a.test") == Resolution(("192.0.2.1",), 20.0)
+        assert await only(server, search=["no.test"]).resolve("a.test") == Resolution(("192.0.2.1",), 10.0)
         assert [name.lower() for name in server.names()] == ["a.test", "b.test", "c.test"]
 
 
@@ -218,8 +230,6 @@ async def test_addresses_of_a_name_that_does_not_exist() -> None:
 
 async def test_fuzz() -> None:
     """Whatever is in a datagram: an error or an answer of the right form, never anything else."""
-    import random
-
     rng = random.Random(7)
 
     def answer(question: Question) -> Iterable[bytes]:
@@ -334,6 +344,14 @@ async def test_a_family_without_answer_does_not_hold_up_the_other(lost: str) -> 
         assert [part.addresses for part in told] == [found.addresses]
 
 
+async def test_a_family_waits_a_moment_for_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for all the time-outs and attempts that its questions have."""
+    monkeypatch.setattr("keepalive._names._dns.PATIENCE", 0.02)
+    with NameServer(lambda q: () if q.kind == "AAAA" else Zone({"a.test": [V4]})(q)) as server:
+        with anyio.fail_after(5):
+            assert (await only(server, timeout=60.0).resolve("a.test")).addresses == ("192.0.2.1",)
+
+
 @pytest.mark.parametrize("rcode", ["NXDOMAIN", "NOTIMP", "SERVFAIL"])
 async def test_a_server_that_does_not_know_ipv6(rcode: str) -> None:
     def answer(question: Question) -> Iterable[bytes]:
@@ -433,7 +451,7 @@ async def test_names_that_dns_is_never_asked_for() -> None:
 
 
 async def test_full_thread_pools_do_not_delay_a_look_up(echo_server: Server) -> None:
-    """pools.md 3.48: cpython#112169: the default pools are full of sleepers."""
+    """pools.md 3.48: cpython#112169: the loop's default executor and anyio's threads are full of sleepers."""
     go = threading.Event()
     asleep: list[None] = []
 
@@ -442,18 +460,22 @@ async def test_full_thread_pools_do_not_delay_a_look_up(echo_server: Server) -> 
         go.wait()
 
     with NameServer(Zone({"a.test": ["60 A 127.0.0.1"]})) as server:
-        limiter = to_thread.current_default_thread_limiter()
+        threads = int(to_thread.current_default_thread_limiter().total_tokens)
+        if not trio.lowlevel.in_trio_run():
+            executor = ThreadPoolExecutor(2)
+            asyncio.get_running_loop().set_default_executor(executor)
+            for _ in range(4):
+                executor.submit(sleep)
+            threads += 2
         async with anyio.create_task_group() as group:
-            for _ in range(int(limiter.total_tokens)):
+            for _ in range(50):
                 group.start_soon(to_thread.run_sync, sleep)
-            await until(lambda: len(asleep) == limiter.total_tokens)
+            await until(lambda: len(asleep) == threads)
             try:
-                threads = threading.active_count()
                 async with ConnectionManager(resolver=only(server, timeout=5)) as mgr:
                     with anyio.fail_after(2):
                         async with mgr.allocate("http", "a.test", echo_server.port) as conn:
                             await exchange(conn)
-                assert threading.active_count() == threads
             finally:
                 go.set()
 
