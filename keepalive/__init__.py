@@ -9,6 +9,7 @@ from ._io._tls import TLSSessionAttribute
 from ._manager import ConnectionManager
 from ._names import DNSResolver, StaticResolver, SystemResolver
 from ._request import Request
+from ._route._options import SocketOptions
 from ._stats import KeyStats, Stats
 from ._warmup import WarmUp
 from .abc import Connector, Observer, Resolution, Resolver
@@ -50,6 +51,7 @@ __all__ = (
     "Resolver",
     "Reuse",
     "SOCKS5Connector",
+    "SocketOptions",
     "StaticResolver",
     "Stats",
     "SystemResolver",

@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 from copy import copy
+from math import inf
 from typing import TYPE_CHECKING
 
 import anyio
@@ -16,28 +17,25 @@ from ._core._types import Key, Phase
 from ._io._link import Link
 from ._io._stream import LinkStream, until_readable, until_writable
 from ._io._tls import TLSLink
+from ._route._address import is_literal as is_literal  # from here, since connectors of one's own want it
+from ._route._failure import DialFailure as DialFailure
+from ._route._failure import text_of as text_of
+from ._route._options import DEFAULTS
+from ._route._racing import Racing
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from ._core._records import Slot
-    from ._io._poller import Poller
+    from ._core._types import Failure
     from ._io._sessions import Sessions
-
-BindAddress = tuple[str, int]
+    from ._route._budget import Budget
+    from ._route._net import Net
+    from ._route._options import Option
+    from ._route._racing import Places
 
 BACKLOG_PAUSE = 0.01
 """Seconds between two knocks at a Unix listener whose backlog is full."""
-
-
-class DialFailure(Exception):
-    """Why an attempt failed: the phase, an errno if there is one, and a text."""
-
-    def __init__(self, phase: str, number: int | None, text: str) -> None:
-        super().__init__(phase, number, text)
-        self.phase = phase
-        self.number = number
-        self.text = text
 
 
 class Dial:
@@ -54,21 +52,25 @@ class Dial:
     def __init__(
         self,
         slot: Slot,
-        poller: Poller,
+        net: Net,
+        places: Places,
         resolve: Callable[[str], Awaitable[tuple[str, ...]]],
-        limit_time: Callable[[Slot, bool], None],
-        bind_address: BindAddress | None,
+        limit: Callable[[Slot, float, Failure], None],
+        budget: Budget | None,
         sessions: Sessions,
     ) -> None:
         self.key: Key = slot.host.key
         self._slot = slot
-        self._poller = poller
+        self._net = net
+        self._places = places
+        self._poller = net.poller
         self._resolve = resolve
-        self._limit_time = limit_time
-        self._bind_address = bind_address
+        self._limit = limit
+        self._budget = budget
         self._sessions = sessions
         self.session_refused = False
         self.phase = Phase.CONNECT
+        self._spend_on(Phase.CONNECT)
         self._links: list[Link] = []
         self._streams: list[LinkStream] = []
 
@@ -87,52 +89,38 @@ class Dial:
     def phase(self, phase: str) -> None:
         self._slot.phase = phase
 
+    def _spend_on(self, phase: Phase) -> None:
+        """Say what time is spent on from now on, so that the right deadline holds."""
+        if self._budget is not None:
+            self._limit(self._slot, *self._budget.enter(phase, self._net.clock()))
+
     async def resolve(self, host: str) -> tuple[str, ...]:
-        """Return the addresses of a host, by the manager's resolver; look-ups of one name are shared."""
+        """Return the addresses of a host, by the manager's resolver; look-ups of one name are shared.
+
+        Counts against `resolve_timeout`, and not against `connect_timeout`.
+        """
         self.phase = Phase.RESOLVE
-        self._limit_time(self._slot, False)
-        addresses = await self._resolve(host)
-        self._limit_time(self._slot, True)
+        self._spend_on(Phase.RESOLVE)
+        try:
+            addresses = await self._resolve(host)
+        finally:
+            self._spend_on(Phase.CONNECT)
         self.phase = Phase.CONNECT
         return addresses
 
-    async def connect_tcp(self, host: str, port: int) -> Link:
-        """Connect to a host; all of its addresses are tried in turn.
+    async def connect_tcp(self, host: str, port: int, options: Sequence[Option] = DEFAULTS) -> Link:
+        """Connect to a host by whichever of its addresses answers first (RFC 8305).
 
-        :raises OSError: the error of the first address
+        :param options: what the sockets are set to before they connect: (level, name, value)
+        :raises OSError: all addresses failed; the errno is that of the first one that did
         """
-        addresses = self._of_bound_family(await self.resolve(host))
-        first: OSError | None = None
-        for address in addresses:
-            try:
-                return await self._connect_address(address, port)
-            except OSError as exc:
-                first = first or exc
-        assert first is not None, "a resolution has at least one address"
-        raise first
-
-    async def _connect_address(self, address: str, port: int) -> Link:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            if self._bind_address is not None:
-                _bind(sock, self._bind_address)
-            return await self._connect(sock, _target(address, port))
-        except BaseException:
-            sock.close()
-            raise
-
-    def _of_bound_family(self, addresses: tuple[str, ...]) -> tuple[str, ...]:
-        if self._bind_address is None:
-            return addresses
-        host = self._bind_address[0]
-        fitting = tuple(address for address in addresses if (":" in address) == (":" in host))
-        if not fitting:
-            raise DialFailure(Phase.BIND, errno.EAFNOSUPPORT, f"bind_address {host} is of the other family")
-        return fitting
+        addresses = await self.resolve(host)
+        patience = inf if self._budget is None else self._budget.share(len(addresses))
+        racing = Racing(self._net, self._places, port, options, patience)
+        racing.add(addresses)
+        link = await racing.run()
+        self._links.append(link)
+        return link
 
     async def connect_unix(self, path: str) -> Link:
         """Connect to a Unix stream socket; a path that starts with NUL names an abstract one."""
@@ -145,30 +133,18 @@ class Dial:
             sock.close()
             raise
 
-    async def _connect(self, sock: socket.socket, target: object) -> Link:
-        number = sock.connect_ex(target)  # type: ignore[arg-type]  # any address form of its family
+    async def _connect(self, sock: socket.socket, path: str) -> Link:
+        number = sock.connect_ex(path)
         self._poller.loose.add(sock)
         try:
             while number == errno.EAGAIN:  # a Unix listener's full backlog; nothing tells when it has room
                 await anyio.sleep(BACKLOG_PAUSE)
-                number = sock.connect_ex(target)  # type: ignore[arg-type]  # as above
+                number = sock.connect_ex(path)
         finally:
             self._poller.loose.discard(sock)
-        link = self.adopt(sock)
-        try:
-            while number in (errno.EINPROGRESS, errno.EALREADY, errno.EINTR):
-                # On loopback the second look finds the connection made, and spares a turn of the loop.
-                number = sock.connect_ex(target)  # type: ignore[arg-type]  # as above
-                if number in (errno.EINPROGRESS, errno.EALREADY, errno.EINTR):
-                    await until_writable(link)
-            if number in (0, errno.EISCONN) and target == sock.getsockname():
-                number = errno.ECONNREFUSED  # TCP's simultaneous open with itself: nobody listens there
-            if number not in (0, errno.EISCONN):
-                raise OSError(number, os.strerror(number))
-        except BaseException:
-            self.give_up(link)  # before its descriptor is closed, see `Poller.remove`
-            raise
-        return link
+        if number:
+            raise OSError(number, os.strerror(number))
+        return self.adopt(sock)
 
     def adopt(self, sock: socket.socket) -> Link:
         """Make a link of a connected stream socket of one's own; it is set to non-blocking."""
@@ -202,6 +178,7 @@ class Dial:
         :raises BrokenResourceError: the connection did
         """
         self.phase = Phase.TLS
+        self._spend_on(Phase.TLS)
         self.session_refused = False
         layer = link.depth if isinstance(link, TLSLink) else 0
         shelf = self._sessions.shelf(context, server_hostname, self.key, layer) if resume else None
@@ -219,6 +196,8 @@ class Dial:
                 shelf.broken()
                 self.session_refused = True
             raise
+        finally:
+            self._spend_on(Phase.CONNECT)
         self._sessions.handshakes += 1
         self._sessions.resumed += bool(sealed.engine.session_reused)
         if shelf is not None:
@@ -267,51 +246,3 @@ class Dial:
         failure = DialFailure(self.phase, number, text_of(exc))
         failure.__cause__ = cause
         return failure
-
-
-def _bind(sock: socket.socket, bind_address: BindAddress) -> None:
-    host, port = bind_address
-    try:
-        if port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(bind_address)
-    except OSError as exc:
-        number = None if isinstance(exc, socket.gaierror) else exc.errno  # an unknown zone has no errno
-        raise DialFailure(Phase.BIND, number, f"bind to {host}, port {port}: {exc.strerror}") from exc
-
-
-def text_of(exc: Exception) -> str:
-    """Say for people what went wrong."""
-    text: object = None
-    if isinstance(exc, ssl.SSLError):
-        # Only OpenSSL's own errors have these attributes, not those that a connector makes itself.
-        verdict = getattr(exc, "verify_message", None)
-        text = f"certificate verify failed: {verdict}" if verdict else getattr(exc, "reason", None)
-    if not text and isinstance(exc, OSError):
-        text = exc.strerror
-    try:
-        return str(text or exc) or type(exc).__name__
-    except Exception:  # a foreign connector may raise anything, and the request must have its answer
-        return type(exc).__name__
-
-
-def is_literal(host: str) -> bool:
-    """Say whether this is an IPv4 or IPv6 address (with a zone, maybe) and not a name."""
-    bare, percent, zone = host.partition("%")
-    v6 = ":" in bare
-    if percent and not (v6 and zone):
-        return False
-    try:
-        socket.inet_pton(socket.AF_INET6 if v6 else socket.AF_INET, bare)
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def _target(address: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
-    """Make the socket address of a literal, as the kernel gives it back. No resolver is asked."""
-    bare, _, zone = address.partition("%")
-    if ":" not in bare:
-        return address, port
-    index = 0 if not zone else int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
-    return bare, port, 0, index

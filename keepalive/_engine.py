@@ -6,9 +6,7 @@ effects in order and moves the timer; it never awaits. Attempts and look-ups run
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import random
 from collections import deque
 from dataclasses import replace
@@ -16,37 +14,34 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio import BrokenResourceError, EndOfStream
 
 from . import _fork
+from ._attempts import Attempts
 from ._connection import Connection
-from ._connectors import TCPConnector, TLSConnector, UnixConnector
 from ._core._pool import Pool
 from ._core._records import Slot, Waiter
 from ._core._types import (
     ABORT,
     CLOSE,
-    CLOSING,
     IDLE,
     IMMEDIATE,
     LENT,
     LOOK,
     NEVER,
     OPEN,
-    OPENING,
     QUEUED,
+    RECALL,
     RESERVED,
     SERVED,
     WAKE,
     CloseReason,
     Do,
 )
-from ._dial import Dial, DialFailure
 from ._failures import attempt_error, explain
-from ._io._link import Link
 from ._io._poller import new_poller
 from ._io._sessions import Sessions
 from ._names import Names
+from ._route._net import Net
 from ._warmup import WarmUp
 from .errors import ManagerClosed
 
@@ -55,14 +50,15 @@ if TYPE_CHECKING:
 
     from ._core._records import HostState
     from ._core._types import Key, Limits
-    from ._dial import BindAddress
-    from ._runtime import Cancellable, Runtime
+    from ._io._link import Link
+    from ._route._net import BindAddresses
+    from ._runtime import Runtime
     from .abc import Connector, Observer, Resolver
 
 logger = logging.getLogger("keepalive")
 
-LIFETIME_JITTER = 0.05
-"""A connection's lifetime is up to this part shorter, so that a herd opened at once ends staggered."""
+FAIR_RUN = 16
+"""So many new connections that are ready at once are handed out in a row, then others may run."""
 
 
 class Engine:
@@ -75,7 +71,8 @@ class Engine:
         resolver: Resolver,
         connectors: dict[str, Connector],
         *,
-        bind_address: BindAddress | None,
+        bind_address: BindAddresses | None,
+        stagger: float,
         max_lifetime: float,
         reuse_dropped: bool,
         observer: Observer | None,
@@ -91,23 +88,24 @@ class Engine:
         self.sessions = Sessions()
         self.forked = False
         self._runtime = runtime
-        self._names = Names(resolver, runtime, self._task_ended)
+        self._names = Names(resolver, runtime, self.task_ended)
         self._all_ended = anyio.Event()
-        self._connectors: dict[str, Connector] = {
-            "https": TLSConnector(),
-            "unix": UnixConnector(),
-            **connectors,
-        }
-        self._plain = TCPConnector()
-        self._bind_address = bind_address
-        self._max_lifetime = max_lifetime
+        self._attempts = Attempts(
+            self,
+            runtime,
+            Net(self.poller, self.clock, bind_address, stagger),
+            self._names.resolve,
+            connectors,
+            max_lifetime,
+        )
         self._reuse_dropped = reuse_dropped
         self._observer = observer
-        self._attempts: dict[Slot, Cancellable] = {}
         self._warm_ups: dict[Slot, WarmUp] = {}
         self._timer = runtime.timer(self._ring)
         self.armed = NEVER  # when the timer rings
         self._acting = False
+        self._quick = FAIR_RUN
+        self.ready = 0  # connections that were made at once, and wait to be taken in
         self._orphans: deque[Waiter | Slot] = deque()
         self._empty: list[anyio.Event] = []
         _fork.watch(self)
@@ -160,6 +158,15 @@ class Engine:
         if waiter.state is QUEUED:
             return None
         raise explain(waiter, pool, context)
+
+    def hurry(self) -> bool:
+        """Take in what the kernel had connected at once, without a turn of the loop; False: not this time."""
+        if not self._quick:
+            self._quick = FAIR_RUN
+            return False
+        self._quick -= 1
+        self.poller.harvest()
+        return True
 
     def withdraw(self, waiter: Waiter) -> bool:
         """Cancel a request; False if it had ended."""
@@ -225,7 +232,7 @@ class Engine:
         self.act()
         return warm_up
 
-    def _note_warmed(self, slot: Slot, failure: Exception | None = None, *, opened: bool = False) -> None:
+    def note_warmed(self, slot: Slot, failure: Exception | None = None, *, opened: bool = False) -> None:
         warm_up = self._warm_ups.pop(slot, None)
         if warm_up is not None:
             error = None if failure is None else attempt_error(slot.host.key, slot.phase, failure)
@@ -289,9 +296,11 @@ class Engine:
         if do is CLOSE:
             self._close(what)
         elif do is OPEN:
-            self._open(what)
+            self._attempts.open(what)
         elif do is ABORT:
-            self._abort(what)
+            self._attempts.abort(what)
+        elif do is RECALL:
+            self._attempts.recall(what)
         elif do is LOOK:
             if what.state is IDLE:
                 self._unread(what.link)
@@ -318,85 +327,6 @@ class Engine:
         self.pool.tick(self.clock())
         self.act()
 
-    # -- attempts -----------------------------------------------------------------------------------
-
-    def _abort(self, slot: Slot) -> None:
-        attempt = self._attempts.get(slot)
-        if attempt is not None:
-            attempt.cancel()
-        elif slot.state is CLOSING:  # it could not even be started
-            self.pool.aborted(slot, self.clock())
-
-    def _open(self, slot: Slot) -> None:
-        if slot.state is not OPENING:
-            return  # given up meanwhile, by an observer's call; `_abort` is next
-        key = slot.host.key
-        dial = Dial(
-            slot, self.poller, self._names.resolve, self._limit_time, self._bind_address, self.sessions
-        )
-        connector = self._connectors.get(key.scheme, self._plain)
-
-        async def attempt() -> None:
-            try:
-                self._limit_time(slot, True)
-                link = await connector.connect(dial)
-                self._opened(slot, dial, link)
-            except Exception as exc:
-                self._failed(slot, dial, exc)
-            finally:
-                dial.close()
-
-        name = f"keepalive attempt {slot.id} for {key}"
-        try:
-            self._attempts[slot] = self._runtime.spawn(attempt, lambda: self._ended(slot), name)
-        except Exception as exc:  # the loop is at its end, or has a task factory of its own that fails
-            self._failed(slot, dial, exc)
-
-    def _limit_time(self, slot: Slot, limited: bool) -> None:
-        """Start an attempt's `connect_timeout`, or stop it while a name is looked up."""
-        if self.pool.limits.connect_timeout != NEVER:
-            self.pool.resolved(slot, self.clock() if limited else NEVER)
-            self.act()
-
-    def _opened(self, slot: Slot, dial: Dial, link: object) -> None:
-        if not isinstance(link, Link):
-            msg = f"the connector returned {link!r}, which is not a Link"
-            raise TypeError(msg)
-        if slot.state is not OPENING:
-            return  # given up in the last moment; the dial closes the link
-        dial.keep(link)
-        link.slot = slot
-        lifetime = self._max_lifetime * (1 - LIFETIME_JITTER * random.random())
-        self.pool.opened(slot, link, self.clock(), lifetime)
-        if self._warm_ups:
-            self._note_warmed(slot, opened=True)
-        self.act()
-
-    def _failed(self, slot: Slot, dial: Dial, exc: Exception) -> None:
-        failure = dial.failure(exc)
-        if not isinstance(exc, (OSError, DialFailure, BrokenResourceError, EndOfStream)):
-            logger.error("the connector for %s raised", slot.host.key, exc_info=exc)
-        dial.close()
-        if slot.state is OPENING:
-            self.pool.open_failed(slot, failure, self.clock())
-            self._note_warmed(slot, failure)
-            self.act()
-
-    def _ended(self, slot: Slot) -> None:
-        self._attempts.pop(slot, None)
-        if self.forked:
-            return
-        self._note_warmed(slot)
-        self._task_ended()
-        if slot.state is CLOSING:
-            self.pool.aborted(slot, self.clock())
-            self.act()
-        elif slot.state is OPENING:
-            # The task was ended from outside, by the end of its event loop for example.
-            error = OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
-            self.pool.open_failed(slot, error, self.clock())
-            self.act()
-
     # -- the end ------------------------------------------------------------------------------------
 
     def shutdown(self) -> None:
@@ -416,8 +346,9 @@ class Engine:
             finally:
                 self._empty.remove(event)
 
-    def _task_ended(self) -> None:
-        if not self._attempts and not self._names.tasks:
+    def task_ended(self) -> None:
+        """Note that a task of an attempt or look-up has ended."""
+        if not self._attempts.running and not self._names.tasks:
             self._all_ended.set()
 
     async def close(self) -> None:
@@ -428,7 +359,7 @@ class Engine:
         self._names.close()
         try:
             with anyio.CancelScope(shield=True):
-                while self._attempts or self._names.tasks:
+                while self._attempts.running or self._names.tasks:
                     if self._all_ended.is_set():
                         self._all_ended = anyio.Event()  # else another closer waits for the same one
                     await self._all_ended.wait()

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
 _BY_PHASE: dict[str, type[AllocateError]] = {Phase.RESOLVE: ResolveError, Phase.TLS: TLSError}
 
+_LATE = {
+    Failure.CONNECT_TIMEOUT: "connection",
+    Failure.RESOLVE_TIMEOUT: "address",
+    Failure.TLS_TIMEOUT: "handshake",
+}
+
 
 def numbers(waiter: Waiter, pool: Pool) -> str:
     """Tell how full the pool is, for messages. O(1): under overload every request may get one."""
@@ -46,8 +52,9 @@ def explain(waiter: Waiter, pool: Pool, context: object) -> KeepaliveError:
         return attempt_error(key, waiter.phase, waiter.error, request=waiter.id, context=context)
     if waiter.failure is Failure.PAUSED:
         return _paused(waiter, context)
-    if waiter.failure is Failure.CONNECT_TIMEOUT:
-        text = f"no connection within connect_timeout={pool.limits.connect_timeout:g} s"
+    if waiter.failure in _LATE:
+        name = waiter.failure.value
+        text = f"no {_LATE[waiter.failure]} within {name}={getattr(pool.limits, name):g} s"
     elif waiter.deadline == NEVER or waiter.deadline <= waiter.since:
         text = "no idle connection and no time to wait for one"
     else:

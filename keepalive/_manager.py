@@ -14,6 +14,7 @@ from ._engine import Engine
 from ._failures import numbers
 from ._names import DNSResolver
 from ._request import Request
+from ._route._race import STAGGER
 from ._runtime import current_runtime
 from ._stats import Stats, snapshot
 from .abc import Observer, Resolver
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from ._core._types import Key
     from ._warmup import WarmUp
     from .abc import Connector
+
+    BindAddress = str | tuple[str, int]
 
 __all__ = ("ConnectionManager",)
 
@@ -43,8 +46,13 @@ class ConnectionManager:
     :param keep_alive: seconds an idle connection is kept; 0 keeps none, None keeps them for ever
     :param timeout: seconds a request may take in all, unless it says otherwise; None for no limit
     :param resolver: turns host names into addresses; by default a `DNSResolver`
-    :param bind_address: local address, or (address, port), for outgoing connections
-    :param connect_timeout: seconds one attempt may take, all addresses and TLS included, not the name
+    :param bind_address: local address, or (address, port), for outgoing connections: only addresses of its
+        family are then tried; or a pair of these, one of IPv4 and one of IPv6
+    :param connect_timeout: seconds one attempt may take, all addresses and TLS included, not the names
+    :param resolve_timeout: seconds one attempt may take to look up its names
+    :param tls_timeout: seconds one attempt may take for TLS
+    :param stagger: seconds until the next address of a host is tried beside one that has not answered
+        (RFC 8305); None tries them one after the other
     :param max_waiting: the most requests that may wait without an attempt; 0 means never queue
     :param max_lifetime: seconds after which a connection is closed when free, up to 5 % earlier
     :param max_uses: how many times a connection is handed out
@@ -69,8 +77,11 @@ class ConnectionManager:
         keep_alive: float | None = 15.0,
         timeout: float | None = 120.0,
         resolver: Resolver | None = None,
-        bind_address: str | tuple[str, int] | None = None,
+        bind_address: BindAddress | tuple[BindAddress, BindAddress] | None = None,
         connect_timeout: float | None = None,
+        resolve_timeout: float | None = None,
+        tls_timeout: float | None = None,
+        stagger: float | None = STAGGER,
         max_waiting: int | None = None,
         max_lifetime: float | None = None,
         max_uses: int | None = None,
@@ -85,6 +96,8 @@ class ConnectionManager:
             max_open=settings.count("max_open", max_open, least=1),
             keep_alive=settings.seconds("keep_alive", keep_alive),
             connect_timeout=settings.positive_seconds("connect_timeout", connect_timeout),
+            resolve_timeout=settings.positive_seconds("resolve_timeout", resolve_timeout),
+            tls_timeout=settings.positive_seconds("tls_timeout", tls_timeout),
             max_waiting=settings.count("max_waiting", max_waiting, least=0),
             max_uses=settings.count("max_uses", max_uses, least=1),
             pause_after=settings.count("pause_after", pause_after, least=1),
@@ -96,6 +109,7 @@ class ConnectionManager:
         self._resolver = DNSResolver() if resolver is None else resolver
         self._options: dict[str, Any] = {
             "bind_address": settings.bind_address(bind_address),
+            "stagger": settings.seconds("stagger", stagger),
             "max_lifetime": settings.positive_seconds("max_lifetime", max_lifetime),
             "reuse_dropped": settings.flag("reuse_dropped", reuse_dropped),
             "observer": observer,

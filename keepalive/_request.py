@@ -65,7 +65,9 @@ class Request:
         self._awaited = True
         waiter, context = self._waiter, self.context
         conn = None
-        while waiter.state is QUEUED or (conn := engine.fetch(waiter, context)) is None:
+        while (waiter.state is QUEUED and not (engine.ready and engine.hurry())) or (
+            conn := engine.fetch(waiter, context)
+        ) is None:
             parked = waiter.waker = engine.park()
             try:
                 yield from parked.__await__()

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from ._core._types import NEVER, Key
-from ._dial import is_literal
+from ._route._address import family_of, is_literal
 from .abc import Connector
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ._dial import BindAddress
+    from ._route._net import BindAddresses
 
 
 def seconds(name: str, value: object, *, none: float | None = NEVER, any_sign: bool = False) -> float:
@@ -136,18 +136,57 @@ def part(name: str, value: object) -> str | int:
     return port_number(name, value, least=0) if name.endswith("port") else text(name, value)
 
 
-def bind_address(value: object) -> BindAddress | None:
-    """Check an address, or an (address, port) pair."""
+def bounded(name: str, value: object, least: int, most: int) -> int:
+    """Check a whole number within bounds."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        msg = f"{name} must be a whole number, not {value!r}"
+        raise TypeError(msg)
+    if not least <= value <= most:
+        msg = f"{name} must be from {least} to {most}, not {value!r}"
+        raise ValueError(msg)
+    return value
+
+
+def bind_address(value: object) -> BindAddresses | None:
+    """Check an address, an (address, port) pair, or two of these: one of IPv4 and one of IPv6."""
     if value is None:
         return None
+    second = value[1] if isinstance(value, tuple) and len(value) == 2 else None
+    if not isinstance(second, tuple) and not (isinstance(second, str) and is_literal(second)):
+        family, bound = _bind_address(value)
+        return {family: bound}
+    assert isinstance(value, tuple), "it has two parts"
+    both = dict(_bind_address(one) for one in value)
+    if len(both) != 2:
+        msg = f"bind_address may be two addresses only if one is of IPv4 and one of IPv6, not {value!r}"
+        raise ValueError(msg)
+    return both
+
+
+def _bind_address(value: object) -> tuple[int, tuple[str, int]]:
     host, port = value if isinstance(value, tuple) and len(value) == 2 else (value, 0)
     if not isinstance(host, str):
-        msg = f"bind_address must be an address or an (address, port) pair, not {value!r}"
+        msg = f"bind_address must be an address or an (address, port) pair, or two of these, not {value!r}"
         raise TypeError(msg)
     if not is_literal(host):
         msg = f"bind_address must be an IPv4 or IPv6 address, not {host!r}"
         raise ValueError(msg)
-    return host, port_number("bind_address's port", port, least=0)
+    return family_of(host), (host, port_number("bind_address's port", port, least=0))
+
+
+def socket_options(name: str, value: object) -> None:
+    """Check a sequence of (level, name, value). Whether the kernel knows them shows when connecting."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        msg = f"{name} must be a sequence of (level, name, value), not {value!r}"
+        raise TypeError(msg)
+    for option in value:
+        fits = isinstance(option, tuple) and len(option) == 3
+        if not fits or not all(isinstance(part, int) for part in option[:2]):
+            msg = f"an option in {name} must be a (level, name, value) of whole numbers, not {option!r}"
+            raise TypeError(msg)
+        if not isinstance(option[2], (int, bytes)):
+            msg = f"the value of an option in {name} must be an int or bytes, not {option[2]!r}"
+            raise TypeError(msg)
 
 
 def addresses(host: str, value: object) -> tuple[str, ...]:

@@ -63,7 +63,7 @@ class Stats(KeyStats):
 
 
 def _gauges(host: HostState) -> dict[str, int]:
-    connecting, idle = len(host.opening), len(host.idle) + len(host.unused)
+    connecting, idle = len(host.opening) + host.extra, len(host.idle) + len(host.unused)
     waiting = host.queue.waiting if host.queue is not None else 0
     return {
         "open": host.count,

@@ -99,7 +99,8 @@ class Observer:
     def failed(self, key: Key, request_id: int, failure: str, phase: str) -> None:
         """Note that a request failed, in a phase.
 
-        `failure` is "timeout", "attempt", "connect_timeout", "paused" or "shutdown".
+        `failure` is "timeout", "attempt", "connect_timeout", "resolve_timeout", "tls_timeout", "paused" or
+        "shutdown".
         """
 
     def paused(self, key: Key, failures: int, seconds: float) -> None:

@@ -100,7 +100,10 @@ class TLSError(AllocateError):
 
 
 class AllocateTimeout(AllocateError, TimeoutError):
-    """The request's timeout, or `connect_timeout`, ran out; ``function`` says in which phase."""
+    """Time ran out; ``function`` says in which phase, and the message which one and the pool's numbers.
+
+    It was the request's timeout, or one of the attempt: `connect_timeout`, `resolve_timeout`, `tls_timeout`.
+    """
 
 
 class QueueFull(KeepaliveError):

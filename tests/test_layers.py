@@ -22,8 +22,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # Every part of the package, and the parts it may import when it runs. For types alone everybody may look
 # at everybody, but for the parts in SEALED.
-OPENING = {"_dial", "_names", "_connectors", "_settings", "_failures", "_stats", "_warmup", "_fork"}
-SHELL = {"_connection", "_request", "_engine"}
+OPENING = {"_dial", "_route", "_names", "_connectors", "_settings", "_failures", "_stats", "_warmup", "_fork"}
+SHELL = {"_attempts", "_connection", "_request", "_engine"}
 BASE = {"_core", "errors", "abc"}
 ALLOWED: dict[str, set[str]] = {
     "_core": set(),
@@ -170,6 +170,12 @@ def test_the_pool_is_pure() -> None:
             assert not isinstance(node, (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)), file
 
 
+def test_which_address_is_tried_when_is_pure() -> None:
+    for name in ("_race", "_memory", "_budget"):
+        seen = {found.module.split(".")[0] for found in ALL if found.file == ROOT / "_route" / f"{name}.py"}
+        assert not seen & IMPURE, name
+
+
 def test_third_parties_are_where_they_belong() -> None:
     for found in ALL:
         top = found.module.split(".")[0]
@@ -200,7 +206,8 @@ def test_public_names_are_sorted_and_there() -> None:
 
 def test_all_that_is_public_is_exported() -> None:
     public = set(keepalive.__all__)
-    for name in ("errors", "abc", "_connection", "_connectors", "_manager", "_names", "_request", "_stats"):
+    parts = ("_connection", "_connectors", "_manager", "_names", "_request", "_route._options", "_stats")
+    for name in ("errors", "abc", *parts):
         module = importlib.import_module(f"keepalive.{name}")
         missing = set(module.__all__) - public - {"Names"}
         assert not missing, f"keepalive.{name} has {missing}"

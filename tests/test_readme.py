@@ -76,6 +76,10 @@ async def test_resolver_of_ones_choice() -> None:
         assert await example("resolver")["main"](names.address, server.port) == b"HELLO\n"
 
 
+def test_socket_options_of_ones_own() -> None:
+    assert isinstance(example("options")["mgr"], ConnectionManager)
+
+
 def test_every_knob_and_error_is_told() -> None:
     text = README.read_text("utf-8")
     knobs = keepalive.ConnectionManager.__init__.__annotations__.keys() - {"return"}

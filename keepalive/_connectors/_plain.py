@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from keepalive import _settings as settings
+from keepalive._route._options import DEFAULTS, SocketOptions
+
 if TYPE_CHECKING:
     from keepalive._dial import Dial
     from keepalive._io._link import Link
 
 
 class TCPConnector:
-    """Plain TCP to ``addr`` and ``port`` of the key, TCP_NODELAY and TCP keep-alive on."""
+    """Plain TCP to ``addr`` and ``port`` of the key.
+
+    :param options: what its sockets are set to; by default TCP_NODELAY and TCP keep-alive
+    :raises TypeError: an argument is wrong; the message names it
+    """
+
+    options = DEFAULTS
+
+    def __init__(self, options: SocketOptions | None = None) -> None:
+        settings.instance("options", options, SocketOptions)
+        if options is not None:
+            self.options = options.listed()
 
     async def connect(self, dial: Dial) -> Link:
         """Open one connection; see `Connector.connect`."""
-        return await dial.connect_tcp(dial.key.addr, dial.key.port)
+        return await dial.connect_tcp(dial.key.addr, dial.key.port, self.options)
 
 
 class UnixConnector:

@@ -22,6 +22,8 @@ from ._types import (
     LOOK,
     NEVER,
     OPEN,
+    OPENING,
+    RECALL,
     RESERVED,
     SERVED,
     TELL,
@@ -65,6 +67,7 @@ class Books:
         self._agenda: Agenda[Waiter | Slot | HostState | Pause] = Agenda()
         self._line = Line()
         self._spares: OrderedDict[HostState, None] = OrderedDict()  # keys with an attempt too many
+        self._borrowers: OrderedDict[Slot, None] = OrderedDict()  # attempts with places not called back
         self._dormant: OrderedDict[HostState, None] = OrderedDict()
 
     # -- requests ---------------------------------------------------------------------------------
@@ -110,7 +113,7 @@ class Books:
         waiter.phase = phase
         self._end(waiter, FAILED)
         counters = waiter.host.counters
-        if failure is not Failure.TIMEOUT and failure is not Failure.CONNECT_TIMEOUT:
+        if failure is Failure.ATTEMPT or failure is Failure.PAUSED or failure is Failure.SHUTDOWN:
             where = "shutdown" if failure is Failure.SHUTDOWN else phase
             counters.failed[where] = counters.failed.get(where, 0) + 1
         else:
@@ -198,6 +201,7 @@ class Books:
     def _abort(self, slot: Slot) -> None:
         """Give an attempt up; it counts until the shell reports that nothing is left of it."""
         host = slot.host
+        self._recall(slot)
         del host.opening[slot]
         self._agenda.withdraw(slot)
         slot.state = CLOSING
@@ -217,6 +221,54 @@ class Books:
         if self._observed:
             self._tell("opening", host.key, slot.id)
         return slot
+
+    def borrow(self, slot: Slot) -> bool:
+        """Take one more place for an attempt that tries two addresses at once; False if there is none.
+
+        It is called back as soon as a request could use it; nothing is closed to make room for it.
+        """
+        host, limits = slot.host, self.limits
+        if slot.state is not OPENING or host.count >= limits.max_per_host or self.total >= limits.max_open:
+            return False
+        slot.extra += 1
+        host.extra += 1
+        host.count += 1
+        self.total += 1
+        self._borrowers[slot] = None
+        return True
+
+    def _recall(self, slot: Slot) -> None:
+        """Call the places back that an attempt has borrowed; until they are repaid they count as closing."""
+        if slot in self._borrowers:
+            del self._borrowers[slot]
+            slot.host.extra -= slot.extra
+            slot.host.closing += slot.extra
+            self._closing += slot.extra
+            self.effects.append((RECALL, slot))
+
+    def _recall_one(self, host: HostState | None) -> bool:
+        """Call back what one attempt has borrowed, of this key if one is given. False: not there yet."""
+        for slot in self._borrowers if host is None else host.opening:
+            if slot in self._borrowers:
+                self._recall(slot)
+                break
+        return False
+
+    def _repaid(self, slot: Slot) -> None:
+        host = slot.host
+        slot.extra -= 1
+        host.count -= 1
+        self.total -= 1
+        if slot in self._borrowers:
+            host.extra -= 1
+            if not slot.extra:
+                del self._borrowers[slot]
+        else:
+            host.closing -= 1
+            self._closing -= 1
+
+    def _over_limit(self, host: HostState) -> bool:
+        return self.total > self.limits.max_open or host.count > self.limits.max_per_host
 
     def _drop_spare(self, host: HostState) -> None:
         """Note that the key has no attempt too many any more."""

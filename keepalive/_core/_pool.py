@@ -19,7 +19,7 @@ warm-up starts several.
 
 Invariants, checked by the tests after every input:
 
- 1. opening + reserved + lent + idle + closing = total <= max_open; likewise per key.
+ 1. opening + borrowed + reserved + lent + idle + closing = total <= max_open; likewise per key.
  2. Each slot stands in exactly one place, the one that its state names.
  3. Never a queued request beside an idle connection of its key that it could take.
  4. No lost wake-up: a request without an attempt exists only if its key is full, or pauses (10), or the
@@ -34,14 +34,13 @@ Invariants, checked by the tests after every input:
 10. While a key pauses after failures no attempt of it is started, and after the pause one at a time
     until one succeeds. A request never waits for a pause alone: it fails if nothing of its key is open.
 
-Cost: every input is O(1) in waiters, keys and connections, or O(log n) where time or arrival order
-must be sorted. `shutdown` and `set_limits` pay for all there is; a request whose reserved connection is
-lost passes those that were put back into the queue before it.
+Cost: every input is O(1) in waiters, keys and connections, or O(log n) where time or arrival order must
+be sorted. `shutdown` and `set_limits` pay for all there is; a request whose reserved connection is lost
+passes those put back into the queue before it; calling a key's borrowed place back passes its attempts.
 
-Alternatives refused. A semaphore and a queue per request (the usual recipe): no place where the state
-is whole, and a cancellation at each await. Effects as callbacks: re-entrancy. Separate layers for limits
-and idle list: both limits, fairness and eviction are one decision over one state. Booleans per
-connection instead of states: they come to disagree. A scan of all keys at each release: O(keys).
+Alternatives refused. A semaphore and a queue per request: no place where the state is whole, a cancellation
+at each await. Effects as callbacks: re-entrancy. Separate layers for limits and idle list: limits, fairness
+and eviction are one decision. Booleans for states: they come to disagree. A scan of all keys: O(keys).
 """
 
 from __future__ import annotations
@@ -193,10 +192,16 @@ class Pool(Rules):
 
     # -- attempts ---------------------------------------------------------------------------------
 
-    def resolved(self, slot: Slot, now: float) -> None:
-        """Note that the attempt's name is known: `connect_timeout` starts."""
+    def limit(self, slot: Slot, when: float, patience: Failure = Failure.CONNECT_TIMEOUT) -> None:
+        """Set when an attempt has taken too long (`NEVER`: not yet known), and what has run out then."""
         if slot.state is OPENING:
-            self._alarm(slot, now + self.limits.connect_timeout)
+            slot.patience = patience
+            self._alarm(slot, when)
+
+    def repay(self, slot: Slot, now: float) -> None:
+        """Take back a place that an attempt had borrowed."""
+        self._repaid(slot)
+        self._settle(slot.host, now)
 
     def opened(self, slot: Slot, link: Any, now: float, lifetime: float = NEVER) -> None:
         """Take a new connection in; it serves the oldest request of its key, or waits idle."""
@@ -351,7 +356,7 @@ class Pool(Rules):
                 self._settle(record.host, now)
             elif record.state is OPENING:
                 self._abort(record)
-                self._fail_oldest(record, Failure.CONNECT_TIMEOUT, None)
+                self._fail_oldest(record, record.patience, None)
                 self._note_failure(record, None, now)
                 self._settle(record.host, now)
             else:
@@ -368,6 +373,8 @@ class Pool(Rules):
         for slot in list(self._lru):
             if self._over_limit(slot.host):
                 self._close(slot, CloseReason.LIMIT)
+        for slot in list(self._borrowers):
+            self._recall(slot)
         self._shrunk = any(self._over_limit(host) for host in self.hosts.values())
         for host in self.hosts.values():
             self._stand_in_line(host)  # all of them first, so that the oldest request gets the new room

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
-from ._types import NEVER, OPENING
+from ._types import NEVER, OPENING, Failure
 
 if TYPE_CHECKING:
     from ._agenda import Entry
     from ._queue import WaitQueue
-    from ._types import CloseReason, Failure, Key, Reuse, SlotState, WaiterState
+    from ._types import CloseReason, Key, Reuse, SlotState, WaiterState
 
 
 class Counters:
@@ -58,6 +58,7 @@ class HostState:
         "count",
         "counters",
         "entry",
+        "extra",
         "failed_at",
         "failures",
         "idle",
@@ -72,8 +73,11 @@ class HostState:
 
     def __init__(self, key: Key) -> None:
         self.key = key
-        self.count = 0  # all its slots: opening, reserved, lent, idle and closing
+        self.count = (
+            0  # all its slots (opening, reserved, lent, idle and closing), and the places they borrow
+        )
         self.closing = 0
+        self.extra = 0  # places borrowed by its attempts and not called back; those count as closing
         self.opening: OrderedDict[Slot, None] = OrderedDict()
         self.idle: dict[Slot, None] = {}
         self.unused: dict[Slot, None] = {}  # idle, and never handed out: as good as new
@@ -106,10 +110,12 @@ class Slot:
         "dies",
         "entry",
         "expires",
+        "extra",
         "host",
         "id",
         "idle_since",
         "link",
+        "patience",
         "phase",
         "shelved",
         "state",
@@ -132,6 +138,8 @@ class Slot:
         self.expires = NEVER
         self.entry: Entry | None = None  # in the agenda
         self.waiter: Waiter | None = None
+        self.extra = 0  # places borrowed for further sockets of its attempt
+        self.patience = Failure.CONNECT_TIMEOUT  # what has run out when its attempt is due
 
 
 class Waiter:

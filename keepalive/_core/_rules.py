@@ -48,9 +48,6 @@ class Rules(Books):
             return self._expire(slot, now)
         return self._shelve(slot)
 
-    def _over_limit(self, host: HostState) -> bool:
-        return self.total > self.limits.max_open or host.count > self.limits.max_per_host
-
     def _outranked(self, queue: WaitQueue, waiter: Waiter) -> bool:
         """Say whether somebody older, who cannot use this connection, needs its place."""
         bare = queue.oldest_bare()
@@ -88,7 +85,7 @@ class Rules(Books):
         """Enter the key's claim to room, or correct it, or take it back."""
         queue = host.queue
         head = None
-        room = host.count < self.limits.max_per_host or host.idle
+        room = host.count < self.limits.max_per_host or host.idle or host.extra
         if queue is not None and room and self._may_try(host):
             head = queue.oldest_bare()
         number = 0 if head is None else head.id
@@ -164,7 +161,9 @@ class Rules(Books):
     def _make_room(self, host: HostState) -> bool:
         """Make room for one more connection of this key, if that is possible at once."""
         if host.count >= self.limits.max_per_host:
-            # It stands in line all the same: a fresh request, beside idle ones it may not take.
+            # It stands in line all the same: for a borrowed place, or that of an idle one it may not take.
+            if host.extra:
+                return self._recall_one(host)
             self._close(next(iter(host.idle)), CloseReason.EVICTED)
         while self.total >= self.limits.max_open and self._lru:
             victim = next(iter(self._lru))
@@ -173,6 +172,8 @@ class Rules(Books):
             self._rest(victim.host)
         if self.total < self.limits.max_open:
             return True
+        while self._borrowers and self._closing < self._line.claims:
+            self._recall_one(None)
         while self._spares and self._closing < self._line.claims:
             spare = next(iter(self._spares))
             self._abort(next(reversed(spare.opening)))

@@ -157,6 +157,10 @@ class Failure(Enum):
     """An attempt of its key failed and it was the oldest in line."""
     CONNECT_TIMEOUT = "connect_timeout"
     """The same, since the attempt took longer than `connect_timeout`."""
+    RESOLVE_TIMEOUT = "resolve_timeout"
+    """The same, since its look-ups took longer than `resolve_timeout`."""
+    TLS_TIMEOUT = "tls_timeout"
+    """The same, since its handshake took longer than `tls_timeout`."""
     PAUSED = "paused"
     """Its key's attempts had failed several times in a row, and nothing of the key was open."""
     SHUTDOWN = "shutdown"
@@ -170,6 +174,8 @@ class Do(Enum):
     """Start the attempt of this slot."""
     ABORT = "abort"
     """Give this attempt up; answer with `aborted` when its resources are gone."""
+    RECALL = "recall"
+    """Close all sockets but one of this attempt now, and repay the places it had borrowed."""
     CLOSE = "close"
     """Close this slot's link now."""
     LOOK = "look"
@@ -182,6 +188,7 @@ class Do(Enum):
 
 OPEN: Final = Do.OPEN
 ABORT: Final = Do.ABORT
+RECALL: Final = Do.RECALL
 CLOSE: Final = Do.CLOSE
 LOOK: Final = Do.LOOK
 WAKE: Final = Do.WAKE
@@ -200,6 +207,8 @@ class Limits:
     max_open: float = 128
     keep_alive: float = 15.0
     connect_timeout: float = NEVER
+    resolve_timeout: float = NEVER
+    tls_timeout: float = NEVER
     max_waiting: float = NEVER
     max_uses: float = NEVER
     spare_for: float = 10.0

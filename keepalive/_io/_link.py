@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keepalive._core._records import Slot
-    from keepalive._runtime import Parking
+    from keepalive._runtime import Parking, Wakeable
 
     from ._poller import Poller
 
@@ -72,7 +72,7 @@ class Link:
         self.poller = poller
         self.slot: Slot | None = None
         self.reader: Parking | None = None
-        self.writer: Parking | None = None
+        self.writer: Wakeable | None = None
         self.readable = False
         self.hung = False
         self.closed = False

@@ -14,17 +14,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
-__all__ = ("Cancellable", "Parking", "Runtime", "Timer", "current_runtime")
+__all__ = ("Cancellable", "Parking", "Runtime", "Timer", "Wakeable", "current_runtime")
 
 
-class Parking(Protocol):
-    """A place where one task waits to be woken. An asyncio future is one."""
+class Wakeable(Protocol):
+    """Whatever can be told once that what it waits for has happened."""
 
     def done(self) -> bool:
         """Say whether it was woken or its task was cancelled."""
 
     def set_result(self, result: None, /) -> None:
-        """Wake the task; only while not `done`."""
+        """Wake it; only while not `done`."""
+
+
+class Parking(Wakeable, Protocol):
+    """A place where one task waits to be woken. An asyncio future is one."""
 
     def __await__(self) -> Generator[Any, Any, None]:
         """Wait. Raises the loop's cancellation; one that met with the wake-up is raised later."""

@@ -111,7 +111,7 @@ def _check_counts(pool: Pool, host: HostState, own: Found, exact: bool, lowered:
         assert slot.waiter is None, "an attempt belongs to no request"
     assert list(host.idle) == [slot for slot in own.shelved if slot.uses], "2: idle"
     assert list(host.unused) == [slot for slot in own.shelved if not slot.uses], "2: unused"
-    count = len(host.opening) + own.reserved + len(own.shelved) + own.away
+    count = len(host.opening) + own.reserved + len(own.shelved) + own.away + host.extra
     if exact:
         assert count == host.count, f"1: {host.key} counts {host.count}, has {count}"
         assert own.closing == host.closing, "1: closing"
@@ -150,7 +150,7 @@ def _check_queue(pool: Pool, host: HostState, own: Found) -> None:
 def _check_claim(pool: Pool, host: HostState, own: Found, claims: set[int]) -> int:
     """Check that who could use room claims it; return how many requests have no attempt."""
     bare = own.queued[len(host.opening) :]
-    may = (host.count < pool.limits.max_per_host or host.idle) and host.pause is None
+    may = (host.count < pool.limits.max_per_host or host.idle or host.extra) and host.pause is None
     if host.failures >= pool.limits.pause_after and host.opening:
         may = False
     number = bare[0].id if bare and may else 0

@@ -218,7 +218,7 @@ class World:
         self._begin("resolved", link, link.slot.id)
         if link.where is OPENING:
             link.gives_up = self.now + self.limits.connect_timeout
-        self.pool.resolved(link.slot, self.now)
+        self.pool.limit(link.slot, self.now + self.limits.connect_timeout)
         self._finish()
 
     def opened(self, link: Link, lifetime: float = NEVER) -> None:

@@ -295,6 +295,8 @@ def _replay_slot(pool: Pool, what: str, slot: Any, now: float, details: list[Any
     elif what in ("discard", "lost"):
         reason = CloseReason.DISCARDED if what == "discard" else CloseReason.PEER
         getattr(pool, what)(slot, now, reason)
+    elif what == "resolved":
+        pool.limit(slot, now + pool.limits.connect_timeout)
     else:
         getattr(pool, what)(slot, now)
 

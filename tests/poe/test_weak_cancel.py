@@ -166,7 +166,7 @@ async def test_a_late_answer_of_a_look_up_is_harmless(
         assert mgr.deallocate(request.id)
         if pressed:  # somebody else needs the place of its attempt
             (await Awaited(group, get(mgr, echo_server)).connection()).discard()
-            assert resolver.cancelled == ["peer"]
+            await until(lambda: resolver.cancelled == ["peer"])
         resolver.open()
         async with mgr.allocate("http", "peer", echo_server.port, 5) as conn:
             await exchange(conn)

@@ -21,7 +21,7 @@ def warm(mgr: ConnectionManager, server: Server, n: int = 1) -> Any:
 async def test_opens_as_many_as_asked_and_they_count_as_new(echo_server: Server) -> None:
     async with ConnectionManager() as mgr:
         warm_up = warm(mgr, echo_server, 3)
-        assert warm_up.started == mgr.stats().connecting == 3
+        assert warm_up.started == mgr.stats().open == 3
         assert await warm_up == warm_up.opened == 3
         assert mgr.stats().idle == 3
         async with ask(mgr, echo_server, fresh=True) as conn:

@@ -1,0 +1,30 @@
+"""Why an attempt failed, in words that the pool and users understand."""
+
+from __future__ import annotations
+
+import ssl
+
+
+class DialFailure(Exception):
+    """Why an attempt failed: the phase, an errno if there is one, and a text."""
+
+    def __init__(self, phase: str, number: int | None, text: str) -> None:
+        super().__init__(phase, number, text)
+        self.phase = phase
+        self.number = number
+        self.text = text
+
+
+def text_of(exc: Exception) -> str:
+    """Say for people what went wrong."""
+    text: object = None
+    if isinstance(exc, ssl.SSLError):
+        # Only OpenSSL's own errors have these attributes, not those that a connector makes itself.
+        verdict = getattr(exc, "verify_message", None)
+        text = f"certificate verify failed: {verdict}" if verdict else getattr(exc, "reason", None)
+    if not text and isinstance(exc, OSError):
+        text = exc.strerror
+    try:
+        return str(text or exc) or type(exc).__name__
+    except Exception:  # a foreign connector may raise anything, and the request must have its answer
+        return type(exc).__name__
