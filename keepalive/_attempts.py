@@ -21,11 +21,12 @@ from ._io._link import Link
 from ._route._budget import Budget
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from ._core._records import Slot
     from ._core._types import Failure
     from ._engine import Engine
+    from ._names import Names
     from ._route._net import Connecting, Net
     from ._runtime import Cancellable, Runtime
     from .abc import Connector
@@ -47,7 +48,7 @@ class Attempts:
         engine: Engine,
         runtime: Runtime,
         net: Net,
-        resolve: Callable[[str], Awaitable[tuple[str, ...]]],
+        names: Names,
         connectors: dict[str, Connector],
         max_lifetime: float,
     ) -> None:
@@ -55,7 +56,7 @@ class Attempts:
         self.net = net
         self.engine = engine
         self._runtime = runtime
-        self._resolve = resolve
+        self._names = names
         self._connectors: dict[str, Connector] = {
             "https": TLSConnector(),
             "unix": UnixConnector(),
@@ -79,7 +80,7 @@ class Attempts:
         limited = not limits.connect_timeout == limits.resolve_timeout == limits.tls_timeout == NEVER
         budget = Budget(limits) if limited else None
         loans, sessions = _Loans(self, slot), self.engine.sessions
-        dial = Dial(slot, self.net, loans, self._resolve, self._limit, budget, sessions)
+        dial = Dial(slot, self.net, loans, self._names, self._limit, budget, sessions)
 
         async def attempt() -> None:
             try:

@@ -24,11 +24,12 @@ from ._route._options import DEFAULTS
 from ._route._racing import Racing
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from ._core._records import Slot
     from ._core._types import Failure
     from ._io._sessions import Sessions
+    from ._names import Names
     from ._route._budget import Budget
     from ._route._net import Net
     from ._route._options import Option
@@ -54,7 +55,7 @@ class Dial:
         slot: Slot,
         net: Net,
         places: Places,
-        resolve: Callable[[str], Awaitable[tuple[str, ...]]],
+        names: Names,
         limit: Callable[[Slot, float, Failure], None],
         budget: Budget | None,
         sessions: Sessions,
@@ -64,7 +65,7 @@ class Dial:
         self._net = net
         self._places = places
         self._poller = net.poller
-        self._resolve = resolve
+        self._names = names
         self._limit = limit
         self._budget = budget
         self._sessions = sessions
@@ -102,7 +103,7 @@ class Dial:
         self.phase = Phase.RESOLVE
         self._spend_on(Phase.RESOLVE)
         try:
-            addresses = await self._resolve(host)
+            addresses = await self._names.resolve(host)
         finally:
             self._spend_on(Phase.CONNECT)
         self.phase = Phase.CONNECT
@@ -111,14 +112,25 @@ class Dial:
     async def connect_tcp(self, host: str, port: int, options: Sequence[Option] = DEFAULTS) -> Link:
         """Connect to a host by whichever of its addresses answers first (RFC 8305).
 
+        It begins when the addresses of one family are there; those of the other take part when they come.
+
         :param options: what the sockets are set to before they connect: (level, name, value)
         :raises OSError: all addresses failed; the errno is that of the first one that did
         """
-        addresses = await self.resolve(host)
-        patience = inf if self._budget is None else self._budget.share(len(addresses))
-        racing = Racing(self._net, self._places, port, options, patience)
-        racing.add(addresses)
-        link = await racing.run()
+        self.phase = Phase.RESOLVE
+        self._spend_on(Phase.RESOLVE)
+        with self._names.ask(host) as asking:
+            try:
+                addresses = await anext(asking)
+            finally:
+                self._spend_on(Phase.CONNECT)
+            self.phase = Phase.CONNECT
+            patience = inf if self._budget is None else self._budget.share(len(addresses))
+            racing = Racing(self._net, self._places, port, options, patience)
+            early = not any(":" in address for address in addresses)  # IPv6 goes first, if it is there
+            racing.add(addresses, more=not asking.over, early=early)
+            link = await (racing.run() if asking.over else racing.run_with(asking))
+        link.name = asking.name
         self._links.append(link)
         return link
 

@@ -40,6 +40,7 @@ from ._core._types import (
 from ._failures import attempt_error, explain
 from ._io._poller import new_poller
 from ._io._sessions import Sessions
+from ._moved import Moved
 from ._names import Names
 from ._route._net import Net
 from ._warmup import WarmUp
@@ -73,6 +74,7 @@ class Engine:
         *,
         bind_address: BindAddresses | None,
         stagger: float,
+        retire_moved: bool,
         max_lifetime: float,
         reuse_dropped: bool,
         observer: Observer | None,
@@ -94,7 +96,7 @@ class Engine:
             self,
             runtime,
             Net(self.poller, self.clock, bind_address, stagger),
-            self._names.resolve,
+            self._names,
             connectors,
             max_lifetime,
         )
@@ -102,6 +104,7 @@ class Engine:
         self._observer = observer
         self._warm_ups: dict[Slot, WarmUp] = {}
         self._timer = runtime.timer(self._ring)
+        self._moved = Moved(self, self._names, runtime) if retire_moved else None
         self.armed = NEVER  # when the timer rings
         self._acting = False
         self._quick = FAIR_RUN
@@ -242,6 +245,10 @@ class Engine:
         """Close the idle ones of the keys concerned, and let the lent ones close when given back."""
         links = list(self.poller.links.values())
         slots = [link.slot for link in links if link.slot is not None and concerned(link.slot.host.key)]
+        return self.retire_slots(slots)
+
+    def retire_slots(self, slots: list[Slot]) -> int:
+        """Close those that are idle, let lent ones close when given back; say how many were idle."""
         closed = self.pool.retire(slots, self.clock())
         self.act()
         return closed
@@ -368,6 +375,8 @@ class Engine:
             for link in list(self.poller.links.values()):
                 link.close()
             self._timer.cancel()
+            if self._moved is not None:
+                self._moved.cancel()
             self.sessions.forget()
             self.poller.close()
             _fork.forget(self)

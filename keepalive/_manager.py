@@ -60,6 +60,9 @@ class ConnectionManager:
         while: 0.1 s, doubled by each further failure; then one at a time until one succeeds. Requests that
         nothing open could serve fail at once meanwhile, with the last failure's error. None never pauses
     :param max_pause: seconds such a pause lasts at most, > 0
+    :param retire_moved: retire connections whose address has left what their name stands for: idle ones
+        close, lent ones when they are given back. Names in use are then asked for again when their
+        answers have become old. Not for names that give out other addresses each time
     :param reuse_dropped: reuse a quiet connection whose handle was garbage-collected in use, as the
         ancestor (POE::Component::Client::Keepalive) did
     :param connectors: what opens connections, by scheme; "https" is TLS, "unix" a Unix socket, and any
@@ -87,6 +90,7 @@ class ConnectionManager:
         max_uses: int | None = None,
         pause_after: int | None = None,
         max_pause: float = 30.0,
+        retire_moved: bool = False,
         reuse_dropped: bool = False,
         connectors: Mapping[str, Connector] | None = None,
         observer: Observer | None = None,
@@ -111,6 +115,7 @@ class ConnectionManager:
             "bind_address": settings.bind_address(bind_address),
             "stagger": settings.seconds("stagger", stagger),
             "max_lifetime": settings.positive_seconds("max_lifetime", max_lifetime),
+            "retire_moved": settings.flag("retire_moved", retire_moved),
             "reuse_dropped": settings.flag("reuse_dropped", reuse_dropped),
             "observer": observer,
         }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ._books import Books
 from ._records import Pause
-from ._types import DEFERRED, IMMEDIATE, QUEUED, WAKE, CloseReason, Failure
+from ._types import DEFERRED, IMMEDIATE, NEVER, QUEUED, WAKE, CloseReason, Failure
 
 if TYPE_CHECKING:
     from ._queue import WaitQueue
@@ -103,6 +103,8 @@ class Rules(Books):
         end of one server is scattered.
         """
         host, limits = slot.host, self.limits
+        if limits.pause_after == NEVER:
+            return  # an error keeps much alive: the frames of its traceback
         host.trouble = slot.phase, error
         if host.pause is not None:
             return  # it was on its way when the pause began
@@ -122,6 +124,7 @@ class Rules(Books):
     def _recover(self, host: HostState) -> None:
         """Forget a key's failures."""
         host.failures = 0
+        host.trouble = "", None
         if host.pause is not None:
             self._agenda.withdraw(host.pause)
             host.pause = None

@@ -33,6 +33,7 @@ class Link:
     """A connected (or connecting) stream socket, registered with a poller.
 
     :ivar slot: the pool's record of it, once it belongs to a connection
+    :ivar name: the host name that its address was found by; empty if it was by none
     :ivar reader: where the task inside `receive` is parked; not None exactly while there is one
     :ivar writer: the same for `send`
     :ivar exposed: its user may have the raw socket
@@ -53,6 +54,7 @@ class Link:
         "failed",
         "fd",
         "hung",
+        "name",
         "poller",
         "readable",
         "reader",
@@ -71,6 +73,7 @@ class Link:
         self.fd = sock.fileno()
         self.poller = poller
         self.slot: Slot | None = None
+        self.name = ""
         self.reader: Parking | None = None
         self.writer: Wakeable | None = None
         self.readable = False

@@ -48,26 +48,29 @@ class Asking:
 
     Use it as a (plain) context manager: its end says that this asker has gone, and ends the look-up if
     nobody else waits for it.
+
+    :ivar name: the host, as it is asked for
+    :ivar over: all addresses have been told
     """
 
     def __init__(self, names: Names, host: str) -> None:
         self._names = names
-        self._name = host
+        self.name = host
         self._known: tuple[str, ...] | None = None
         self._lookup: _Lookup | None = None  # None: known, or an outdated answer may serve
         self._parked: Parking | None = None
         self._told: set[str] = set()
         self._parts = 0
-        self._over = False
+        self.over = False
 
     def __enter__(self) -> Self:
         """Start to ask, or join in.
 
         :raises DialFailure: it is known that there are no addresses
         """
-        self._name, self._known, old = self._names._look(self._name)
+        self.name, self._known, old = self._names._look(self.name)
         if self._known is None and old is None:
-            self._lookup = self._names._lookup(self._name)
+            self._lookup = self._names._lookup(self.name)
             self._parked = self._names._enter(self._lookup, parts=True)
         return self
 
@@ -75,10 +78,10 @@ class Asking:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Go."""
-        self._over = True
+        self.over = True
         if self._lookup is not None and self._parked is not None:
             parked, self._parked = self._parked, None
-            self._names._leave(self._name, self._lookup, parked)
+            self._names._leave(self.name, self._lookup, parked)
 
     def __aiter__(self) -> Self:
         return self
@@ -88,7 +91,7 @@ class Asking:
 
         :raises DialFailure: there are no addresses at all
         """
-        while not self._over:
+        while not self.over:
             addresses = await self._next()
             fresh = tuple(address for address in addresses if address not in self._told)
             if fresh:
@@ -99,14 +102,14 @@ class Asking:
     async def _next(self) -> tuple[str, ...]:
         lookup = self._lookup
         if lookup is None:
-            self._over = True
-            return self._known or await self._names.resolve(self._name)
+            self.over = True
+            return self._known or await self._names.resolve(self.name)
         while True:
             if self._parts < len(lookup.parts):
                 self._parts += 1
                 return lookup.parts[self._parts - 1]
             if lookup.answer is not None:
-                self._over = True
+                self.over = True
                 return (
                     () if self._told and isinstance(lookup.answer, DialFailure) else _outcome(lookup.answer)
                 )
@@ -128,6 +131,7 @@ class Names:
         self._running: dict[str, _Lookup] = {}
         self._cache = Cache()
         self.tasks = 0  # not yet ended, cancelled ones included
+        self.answered: Callable[[str, tuple[str, ...] | None, float], None] | None = None
 
     async def resolve(self, host: str) -> tuple[str, ...]:
         """Return the addresses of a host, at least one. Cancelling one asker never hurts another.
@@ -146,6 +150,10 @@ class Names:
     def ask(self, host: str) -> Asking:
         """Ask as `resolve` does, for addresses as they come; see `Asking`."""
         return Asking(self, host)
+
+    def refresh(self, name: str) -> None:
+        """Look a name up though nobody waits for it; `answered` is told."""
+        self._lookup(name).refreshing = True
 
     def close(self) -> None:
         """End all look-ups."""
@@ -275,12 +283,16 @@ class Names:
         now = self._runtime.clock()
         if isinstance(lookup.answer, tuple):
             self._cache.found(name, lookup.answer, found.ttl, found.stale, now)
+            if self.answered is not None:
+                self.answered(name, lookup.answer, found.ttl)
         elif not found.addresses and lookup.answer is not None:
             self._cache.missing(name, lookup.answer, found.ttl, now)
 
     def _remember_error(self, name: str, lookup: _Lookup, exc: Exception) -> None:
         if self._running.get(name) is not lookup:
             return
+        if self.answered is not None:
+            self.answered(name, None, 0.0)
         now = self._runtime.clock()
         ttl = getattr(exc, "ttl", None)
         if isinstance(ttl, (int, float)) and isinstance(exc, OSError):

@@ -80,7 +80,7 @@ class Net:
     def reachable(self, addresses: tuple[str, ...]) -> tuple[str, ...]:
         """Leave out the families that no local address is given for, if one is given for the other."""
         bound = self.bind_addresses
-        if bound is None:
+        if bound is None or not addresses:
             return addresses
         fitting = tuple(address for address in addresses if family_of(address) in bound)
         if not fitting:

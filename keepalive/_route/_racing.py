@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
+from keepalive._core._types import Phase
+
 from ._failure import DialFailure, text_of
 from ._race import PATIENCE, Do, Race
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from keepalive._io._link import Link
     from keepalive._runtime import Parking
@@ -50,12 +52,18 @@ class Racing:
         )
         self._going: dict[str, Connecting] = {}
         self._borrowed = 0
+        self._unreachable: DialFailure | None = None
         self._errors: dict[str, Exception] = {}
         self._parked: Parking | None = None
 
     def add(self, addresses: tuple[str, ...], *, more: bool = False, early: bool = False) -> None:
         """Let addresses take part, also while the race runs; see `Race.add`."""
-        self._race.add(self._net.reachable(addresses), self._net.clock(), more=more, early=early)
+        try:
+            addresses = self._net.reachable(addresses)
+        except DialFailure as exc:
+            self._unreachable = exc  # those of the other family may be
+            addresses = ()
+        self._race.add(addresses, self._net.clock(), more=more, early=early)
         self._wake()
 
     async def run(self) -> Link:
@@ -74,6 +82,27 @@ class Racing:
         finally:
             for address in list(self._going):
                 self._drop(address)
+
+    async def run_with(self, late: AsyncIterator[tuple[str, ...]]) -> Link:
+        """Run, while more addresses come in."""
+
+        async def let_in() -> None:
+            async for addresses in late:
+                self.add(addresses, more=True)
+            self.add(())
+
+        link, error = None, None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(let_in)
+            try:
+                link = await self.run()
+            except (OSError, DialFailure) as exc:
+                error = exc  # not through the task group, which would wrap it up
+            tasks.cancel_scope.cancel()
+        if link is None:
+            assert error is not None, "it ends with one or the other"
+            raise error
+        return link
 
     def _go_on(self) -> float | None:
         """Do one thing that is due; return until when to wait if there is none."""
@@ -164,7 +193,9 @@ class Racing:
 
     def _verdict(self) -> Exception:
         """Make one error of all. The first one counts; what the others say is told beside it."""
-        errors = list(self._errors.values())
+        errors: list[Exception] = list(self._errors.values())
+        if not errors:
+            return self._unreachable or DialFailure(Phase.RESOLVE, None, "no address")
         first = errors[0]
         if len(errors) > 1:
             first.__cause__ = ExceptionGroup("all addresses failed", errors[1:])
