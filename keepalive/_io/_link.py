@@ -19,7 +19,6 @@ from keepalive._core._types import CloseReason
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from keepalive._core._records import Slot
     from keepalive._runtime import Parking, Wakeable
 
     from ._poller import Poller
@@ -32,7 +31,7 @@ FAIR_RUN = 64
 class Link:
     """A connected (or connecting) stream socket, registered with a poller.
 
-    :ivar slot: the pool's record of it, once it belongs to a connection
+    :ivar slot: its owner's record of it, once it belongs to a connection; never looked into here
     :ivar name: the host name that its address was found by; empty if it was by none
     :ivar reader: where the task inside `receive` is parked; not None exactly while there is one
     :ivar writer: the same for `send`
@@ -72,7 +71,7 @@ class Link:
         self.sock = sock
         self.fd = sock.fileno()
         self.poller = poller
-        self.slot: Slot | None = None
+        self.slot: Any = None
         self.name = ""
         self.reader: Parking | None = None
         self.writer: Wakeable | None = None

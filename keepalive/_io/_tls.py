@@ -84,12 +84,14 @@ class TLSLink(Link):
         *,
         strict: bool,
         session: ssl.SSLSession | None = None,
+        server_side: bool = False,
     ) -> None:
         """Put TLS over a link; its handshake is still to come.
 
         :param strict: whether an end of stream without TLS's own end is an error, as it must be
             wherever the end of the stream means something (truncation, RFC 8446 6.1)
         :param session: of the same context, to be resumed if the peer still knows it
+        :param server_side: whether this is the end that was called
         """
         # super().__init__ would register the descriptor a second time.
         self.inner = inner
@@ -104,7 +106,11 @@ class TLSLink(Link):
         self._sealed_in = ssl.MemoryBIO()
         self._sealed_out = ssl.MemoryBIO()
         self.engine = context.wrap_bio(
-            self._sealed_in, self._sealed_out, server_hostname=server_hostname, session=session
+            self._sealed_in,
+            self._sealed_out,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            session=session,
         )
 
     @property

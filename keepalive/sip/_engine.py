@@ -1,0 +1,511 @@
+"""What lives between a pool's entry and its end: poller, timer, connections, what was received and told.
+
+Everything here is plain and runs in callbacks of the event loop. Callbacks of users are called when nothing
+of the pool is half done; outcomes of sends always in a turn of their own, in order.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import weakref
+from collections import Counter, deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+from anyio import BrokenResourceError
+
+from keepalive._core._agenda import Agenda
+from keepalive._core._types import NEVER
+from keepalive._io._link import Link
+from keepalive._io._poller import new_poller
+from keepalive._io._tls import TLSLink
+from keepalive._names import Names, SystemResolver
+
+from ._expiry import Expiry
+from ._flow import CLOSED, CONNECTING, DRAINING, HANDSHAKE, OPEN, Flow, Outgoing
+from ._framer import Framer
+from ._reply import bad_request
+from ._routes import Routes
+from ._via import parse_via
+from .errors import PoolClosed, SendError, send_error
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
+    from collections.abc import Callable
+
+    from keepalive._core._agenda import Entry
+    from keepalive._runtime import Parking, Runtime
+
+    from ._config import SipConfig
+    from ._head import Flaw, Head
+    from ._masters import Acceptor, Mailbox
+    from ._messages import Packet, Parser
+    from ._routes import Place
+    from ._source import Source
+
+    Receiver = Callable[[Packet, Source], object]
+    Outcome = tuple[Callable[[SendError | None], object], SendError | None]
+
+logger = logging.getLogger("keepalive.sip")
+
+BUDGET: Final = 2000
+"""Messages and connections handled in a row; then other tasks run."""
+DRAIN: Final = 1.0
+"""Seconds a peer has for reading why its connection ends."""
+CONFIRM: Final = 0.5
+"""Seconds a TLS 1.3 server has for refusing our certificate before a message counts as sent."""
+
+
+class Deadline:
+    """Something to be done at a time, unless it is withdrawn."""
+
+    __slots__ = ("act", "entry")
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self.act = act
+        self.entry: Entry | None = None
+
+
+class Engine:
+    """The working parts of one pool."""
+
+    def __init__(self, runtime: Runtime, proto: str, config: SipConfig, parser: Parser | None) -> None:
+        self.runtime = runtime
+        self.clock = runtime.clock
+        self.proto = proto
+        self.config = config
+        self.server_context: ssl.SSLContext | None = None
+        self.only: Place | None = None  # the peer that this pool is restricted to
+        self.poller = new_poller(runtime, self._readable)
+        self.names = Names(config.resolver or SystemResolver(), runtime, self.task_ended)
+        self.flows: dict[Flow, None] = {}
+        self.routes: Routes[Flow] = Routes(config.max_tid)
+        self.expiry: Expiry[Flow] = Expiry(config.min_expire, config.max_expire, config.max_pending)
+        self.master: Acceptor | Mailbox | None = None
+        self.receiver: Receiver | None = None
+        self.lost: Callable[[Source, str], object] | None = None
+        self.inbox: deque[tuple[Packet, Source]] = deque()
+        self.takers: deque[Parking] = deque()
+        self.stalled = False  # the inbox is full
+        self.waiting: dict[Flow | Mailbox, None] = {}  # that have something to read meanwhile
+        self.ready: dict[Flow | Acceptor | Mailbox, None] = {}  # have more to read than their turn allowed
+        self.tasks = 0
+        self.counts: Counter[str] = Counter()
+        self.closed_by: Counter[str] = Counter()
+        self.failed_by: Counter[str] = Counter()
+        self.flaws: Counter[str] = Counter()
+        self.closed = self.forked = False
+        self._parser = parser
+        self._deadlines: Agenda[Deadline] = Agenda()
+        self._timer = runtime.timer(self._ring)
+        self._armed = NEVER
+        self._budget = BUDGET
+        self._resuming = False
+        self._told: deque[Outcome] = deque()
+        self._all_ended = anyio.Event()
+        _engines.add(self)
+
+    # -- the poller and its turns ---------------------------------------------------------------------
+
+    def _readable(self, root: Link) -> None:
+        owner = root.slot
+        if owner is None:
+            return  # an attempt's
+        if self._budget > 0:
+            self._read(owner)
+        else:
+            self.postpone(owner)
+
+    def _read(self, owner: Flow | Acceptor | Mailbox) -> None:
+        try:
+            self._budget -= owner.read()
+        except Exception:
+            logger.exception("reading from %r", owner)
+            if isinstance(owner, Flow):
+                self.end(owner, "error", None, "an error of the pool itself")
+        if self._budget <= 0:
+            self._resume_soon()
+
+    def postpone(self, owner: Flow | Acceptor | Mailbox) -> None:
+        """Let others have their turn before this one reads on."""
+        self.ready[owner] = None
+        self._resume_soon()
+
+    def _resume_soon(self) -> None:
+        if not self._resuming:
+            self._resuming = True
+            self.runtime.call_soon_threadsafe(self._resume)
+
+    def _resume(self) -> None:
+        self._resuming = False
+        self._budget = BUDGET
+        if self.closed:
+            return
+        ready, self.ready = self.ready, {}
+        for owner in ready:
+            if self._budget > 0:
+                self._read(owner)
+            else:
+                self.postpone(owner)
+
+    # -- time -----------------------------------------------------------------------------------------
+
+    def arm(self) -> None:
+        """Move the timer if something is due before it rings."""
+        when = min(self.expiry.next(), self._deadlines.next())
+        if when < self._armed and not self.closed:
+            self._armed = when
+            self._timer.move(max(0.0, when - self.clock()))
+
+    def _ring(self) -> None:
+        if self.closed:
+            return
+        self._armed = NEVER
+        now = self.clock()
+        for deadline in self._deadlines.pop_due(now):
+            deadline.act()
+        for flow in self.expiry.due(now):
+            self.end(flow, "expired", errno.ETIMEDOUT, "the connection was quiet for too long")
+        self.arm()
+
+    def later(self, seconds: float, act: Callable[[], object]) -> Deadline:
+        """Call back after so many seconds."""
+        deadline = Deadline(act)
+        self._deadlines.enter(deadline, self.clock() + seconds)
+        self.arm()
+        return deadline
+
+    def drop_deadline(self, flow: Flow) -> None:
+        """Withdraw a connection's deadline."""
+        if flow.deadline is not None:
+            self._deadlines.withdraw(flow.deadline)
+            flow.deadline = None
+
+    def limit_message(self, flow: Flow, started: bool) -> None:
+        """Give a message that has begun its time, or forget it when it is complete."""
+        if not started:
+            if flow.taken is None:
+                self.drop_deadline(flow)
+        elif flow.deadline is None:
+            flow.deadline = self.later(
+                self.config.message_timeout,
+                lambda: self.end(flow, "deadline", errno.ETIMEDOUT, "a message was not completed in time"),
+            )
+
+    def settled(self, flow: Flow) -> None:
+        """Note that nothing is pending any more on a connection that was spared because of that."""
+        self.expiry.settled(flow)
+        self.arm()
+
+    # -- connections ----------------------------------------------------------------------------------
+
+    def add(self, flow: Flow) -> None:
+        """Enter a connection into all tables."""
+        self.flows[flow] = None
+        self.routes.add(flow)
+        self.expiry.add(flow)
+        self.arm()
+
+    def full_for(self, address: str) -> bool:
+        """Say whether a limit forbids one more connection to or from an address."""
+        most, each = self.config.max_connections, self.config.max_per_peer
+        return (most is not None and len(self.flows) >= most) or (
+            each is not None and self.routes.per_address.get(address, 0) >= each
+        )
+
+    def admits(self, address: str, port: int) -> bool:
+        """Say whether a peer is the one that this pool is restricted to, or there is no such restriction."""
+        if self.only is None:
+            return True
+        return address == self.only[0] and (self.proto != "udp" or self.only[1] in (0, port))
+
+    def accepted(self, sock: socket.socket, peer: Place) -> None:
+        """Take a connection that has arrived."""
+        if self.full_for(peer[0]) or not self.admits(*peer):
+            self.counts["refused"] += 1
+            sock.close()
+            return
+        flow = Flow(self, self.proto, peer, name=None, inbound=True)
+        self.counts["accepted"] += 1
+        link = Link(sock, self.poller)
+        link.slot = flow
+        self.add(flow)
+        if self.server_context is None:
+            flow.link = link
+            self.opened(flow)
+            return
+        flow.link = TLSLink(link, self.server_context, None, strict=False, server_side=True)
+        flow.state = HANDSHAKE
+        self.limit_opening(flow)
+
+    def limit_opening(self, flow: Flow) -> None:
+        """Start `connect_timeout`."""
+
+        def too_late() -> None:
+            flow.deadline = None
+            self.end(flow, "timeout", errno.ETIMEDOUT, f"not open within {self.config.connect_timeout:g} s")
+
+        flow.deadline = self.later(self.config.connect_timeout, too_late)
+
+    def opened(self, flow: Flow) -> None:
+        """Note that a connection stands; messages go both ways from here."""
+        self.drop_deadline(flow)
+        flow.state = OPEN
+        flow.last = self.clock()
+        flow.framer = Framer(self.config.max_header, self.config.max_body)
+        link = flow.link
+        if not flow.inbound and isinstance(link, TLSLink) and link.engine.version() == "TLSv1.3":
+            flow.taken = []
+            flow.deadline = self.later(CONFIRM, flow.confirmed)
+        flow.set_result()
+        if flow.state is OPEN and link is not None and (link.readable or link.layered):
+            self._read(flow)
+
+    def reject(self, flow: Flow, flaw: Flaw) -> None:
+        """End a connection on which messages cannot be told apart any more; say why, if to a request."""
+        self.note_flaw(flaw.reason)
+        logger.warning("connection with %s, port %d: %s", *flow.where, flaw.reason)
+        answer = bad_request(flaw.header, flaw.reason)
+        link = flow.link
+        if answer is None or link is None or flow.queue:
+            self.end(flow, "framing", errno.EPROTO, f"what the peer sent cannot be read: {flaw.reason}")
+            return
+        with suppress(BrokenResourceError):
+            link.try_send(answer)
+            link.send_eof()
+        self.end(flow, "framing", errno.EPROTO, f"what the peer sent cannot be read: {flaw.reason}", drain=True)
+
+    def note_flaw(self, reason: str) -> None:
+        """Count something that arrived and was no message."""
+        self.flaws[reason] += 1
+
+    def end(self, flow: Flow, reason: str, number: int | None, text: str, *, drain: bool = False) -> None:
+        """End a connection; all whose messages wait on it are told, in order.
+
+        :param drain: leave the socket open for a moment, so that the peer can read our last words
+        """
+        if flow.state is CLOSED or flow.state is DRAINING:
+            self.close_link(flow)
+            return
+        phase = flow.state
+        flow.state = CLOSED
+        self.closed_by[reason] += 1
+        self.drop_deadline(flow)
+        self.expiry.remove(flow)
+        had = flow.unanswered + len(flow.awaited or ())
+        self.routes.remove(flow)
+        self.ready.pop(flow, None)
+        self.waiting.pop(flow, None)
+        if flow.attempt is not None:
+            flow.attempt.cancel()
+        if flow.link is not None:
+            flow.link.writer = None
+        for out in [*(flow.taken or ()), *(flow.queue or ())]:
+            where = "connect" if phase is CONNECTING and reason == "timeout" else reason
+            self.finish(out, send_error(out.where, where, number, text))
+        flow.queue = flow.taken = flow.awaited = None
+        flow.queued = 0
+        if self.lost is not None and had:
+            lost, source = self.lost, flow.source
+            self._tell(lambda _: lost(source, reason), None)
+        if drain and not self.closed:
+            flow.state = DRAINING
+            flow.deadline = self.later(DRAIN, lambda: self.close_link(flow))
+            flow.read()
+        else:
+            self.close_link(flow)
+
+    def close_link(self, flow: Flow) -> None:
+        """Close the socket of a connection that has ended."""
+        self.drop_deadline(flow)
+        flow.state = CLOSED
+        self.flows.pop(flow, None)
+        link = flow.link
+        if link is not None:
+            root = link.inner if isinstance(link, TLSLink) else link
+            root.slot = None
+            link.close()
+
+    # -- what is received -----------------------------------------------------------------------------
+
+    def received(self, flow: Flow, head: Head) -> None:
+        """Take a message from a connection."""
+        if not head.code:
+            self.routes.came_in(flow, head.key, awaits=head.method != b"ACK")
+            if flow.inbound and flow.proto == "tls" and b"alias" in head.via:
+                self._alias(flow, head)
+        elif head.code >= 200 and flow.awaited is not None:
+            flow.awaited.pop(head.key, None)
+            flow.settle()
+        self.deliver(head, flow.source, flow)
+
+    def _alias(self, flow: Flow, head: Head) -> None:
+        via = parse_via(head.via)
+        if via is not None and via.alias and flow.certificate is not None:
+            self.routes.alias(flow, (flow.where[0], via.port or 5061))
+
+    def deliver(self, head: Head, source: Source, flow: Flow | None) -> None:
+        """Hand a message over, or keep it until somebody takes it."""
+        self.counts["received"] += 1
+        packet: Packet = head.raw
+        if self._parser is not None:
+            try:
+                packet = self._parser(head)
+            except ValueError as exc:
+                self._unparsed(head, source, flow, str(exc))
+                return
+        if self.receiver is not None and not self.inbox:
+            self.hand_over(packet, source)
+            return
+        self.inbox.append((packet, source))
+        self.stalled = len(self.inbox) >= self.config.max_inbox
+        while self.takers:
+            taker = self.takers.popleft()
+            if not taker.done():
+                taker.set_result(None)
+                break
+
+    def _unparsed(self, head: Head, source: Source, flow: Flow | None, text: str) -> None:
+        """Drop a message that the library cannot represent; its stream is in order and goes on."""
+        self.note_flaw("unparsed")
+        logger.info("message from %r: %s", source, text)
+        answer = bad_request(head.header, "cannot be parsed") if not head.code else None
+        if answer is not None and flow is not None:
+            self.routes.answered(flow, head.key)
+            flow.send(Outgoing(answer, "", None))
+
+    def hand_over(self, packet: Packet, source: Source) -> None:
+        """Call the receiver."""
+        assert self.receiver is not None, "asked for by the caller"
+        try:
+            self.receiver(packet, source)
+        except Exception:
+            logger.exception("receiver %r raised", self.receiver)
+
+    def stall(self, owner: Flow | Mailbox) -> bool:
+        """Say whether nothing may be read now; if so, note who has something to read."""
+        if self.stalled:
+            self.waiting[owner] = None
+        return self.stalled
+
+    def taken_from_inbox(self) -> None:
+        """Read on if there is room again."""
+        if self.stalled and len(self.inbox) <= self.config.max_inbox // 2:
+            self.stalled = False
+            waiting, self.waiting = self.waiting, {}
+            for owner in waiting:
+                self.postpone(owner)
+
+    def empty_inbox(self) -> None:
+        """Hand over what came while there was no receiver."""
+        while self.inbox and self.receiver is not None and not self.closed:
+            self.hand_over(*self.inbox.popleft())
+        self.taken_from_inbox()
+
+    # -- what is told ---------------------------------------------------------------------------------
+
+    def finish(self, out: Outgoing, error: SendError | None) -> None:
+        """Give a message its outcome, once."""
+        if out.finished:
+            return
+        out.finished = True
+        out.error = error
+        out.flow = None
+        if error is None:
+            self.counts["sent"] += 1
+        else:
+            self.failed_by[error.reason] += 1
+        parked, callback = out.parked, out.callback
+        out.parked = out.callback = None
+        if parked is not None and not parked.done():
+            parked.set_result(None)
+        if callback is not None:
+            self._tell(callback, error)
+
+    def _tell(self, callback: Callable[[SendError | None], object], error: SendError | None) -> None:
+        self._told.append((callback, error))
+        if len(self._told) == 1:
+            self.runtime.call_soon_threadsafe(self.tell)
+
+    def tell(self) -> None:
+        """Call back with the outcomes so far."""
+        for _ in range(len(self._told)):
+            callback, error = self._told[0]
+            try:
+                callback(error)
+            except Exception:
+                logger.exception("callback %r raised", callback)
+            self._told.popleft()
+        if self._told and not self.closed:
+            self.runtime.call_soon_threadsafe(self.tell)
+
+    # -- the end --------------------------------------------------------------------------------------
+
+    def task_ended(self) -> None:
+        """Note that a task of this pool has ended."""
+        if not self.tasks and not self.names.tasks:
+            self._all_ended.set()
+
+    def shutdown(self) -> None:
+        """End all connections; nothing is received or sent from here on."""
+        if self.closed:
+            return
+        self.closed = True
+        for flow in list(self.flows):
+            self.end(flow, "shutdown", errno.ECANCELED, "the pool was closed")
+        if self.master is not None:
+            unsent = getattr(self.master, "close", self.master.link.close)()
+            for out in unsent or ():
+                self.finish(out, send_error(out.where, "shutdown", errno.ECANCELED, "the pool was closed"))
+        for taker in self.takers:
+            if not taker.done():
+                taker.set_result(None)
+        self.takers.clear()
+
+    async def close(self) -> None:
+        """End everything and wait for the tasks that were told to end."""
+        self.shutdown()
+        try:
+            with anyio.CancelScope(shield=True):
+                while self.tasks or self.names.tasks:
+                    if self._all_ended.is_set():
+                        self._all_ended = anyio.Event()  # else another closer waits for the same one
+                    await self._all_ended.wait()
+        finally:
+            while self._told:
+                self.tell()
+            self._timer.cancel()
+            self.poller.close()
+            _engines.discard(self)
+        with anyio.CancelScope(shield=True):
+            await self.runtime.aclose()
+
+    def check_open(self) -> None:
+        """Refuse what a closed pool cannot do."""
+        if self.closed:
+            msg = "the pool has been closed"
+            raise PoolClosed(msg)
+
+    def abandon(self) -> None:
+        """In a forked child: close the copies of all descriptors without a word to the peers."""
+        self.closed = self.forked = True
+        self.poller.abandon()
+
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for engine in list(_engines):
+        engine.abandon()
+    _engines.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+__all__ = ("Any", "Deadline", "Engine")

@@ -1,0 +1,122 @@
+"""Which connection a message goes out on. Pure: connections are any objects with the fields of `Routable`.
+
+Three tables: connections by the peer's address and port; connections by the address and port that a verified
+peer asked to be called back at (RFC 5923, "alias"); and transactions, by the key of each request (its top Via
+branch), with the connections it came in on. A connection's entries go with it, and only its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Place = tuple[str, int]
+"""An address and a port."""
+
+
+class Routable(Protocol):
+    """What the tables need of a connection."""
+
+    peer: Place
+    aliases: tuple[Place, ...]
+    last: float
+    tids: dict[bytes, bool] | None
+    """Transactions whose request came in on it, the latest last; True while the final response is awaited."""
+    unanswered: int
+    """How many of these are True."""
+
+    def leads_to(self, name: str | None) -> bool:
+        """Say whether a request for this (verified) name may go out on it; None for any."""
+
+
+R = TypeVar("R", bound=Routable)
+
+
+class Routes(Generic[R]):
+    """The tables of one pool."""
+
+    def __init__(self, max_tid: float) -> None:
+        self._max_tid = max_tid
+        self._by_peer: dict[Place, list[R]] = {}
+        self._by_tid: dict[bytes, list[R]] = {}
+        self.per_address: dict[str, int] = {}
+        """How many connections there are to or from each address."""
+
+    def add(self, one: R) -> None:
+        """Enter a connection."""
+        address = one.peer[0]
+        self.per_address[address] = self.per_address.get(address, 0) + 1
+        self._by_peer.setdefault(one.peer, []).append(one)
+
+    def alias(self, one: R, place: Place) -> None:
+        """Note that requests for this place may go out on it; it has been verified."""
+        if place != one.peer and place not in one.aliases:
+            one.aliases = (*one.aliases, place)
+            self._by_peer.setdefault(place, []).append(one)
+
+    def remove(self, one: R) -> None:
+        """Forget a connection and all that is its own."""
+        address = one.peer[0]
+        self.per_address[address] -= 1
+        if not self.per_address[address]:
+            del self.per_address[address]
+        for place in (one.peer, *one.aliases):
+            _take_out(self._by_peer, place, one)
+        for key in one.tids or ():
+            _take_out(self._by_tid, key, one)
+        one.tids, one.aliases, one.unanswered = None, (), 0
+
+    def came_in(self, one: R, key: bytes, *, awaits: bool) -> None:
+        """Bind a request to the connection it came in on.
+
+        :param awaits: whether it will have a final response
+        """
+        tids = one.tids
+        if tids is None:
+            tids = one.tids = {}
+        before = tids.pop(key, None)  # a repeated one becomes the latest
+        tids[key] = awaits or bool(before)
+        one.unanswered += tids[key] - bool(before)
+        if before is None:
+            on = self._by_tid.get(key)
+            if on is None:
+                self._by_tid[key] = [one]
+            else:
+                on.append(one)
+            if len(tids) > self._max_tid:
+                oldest = next(iter(tids))
+                one.unanswered -= tids.pop(oldest)
+                _take_out(self._by_tid, oldest, one)
+
+    def for_response(self, key: bytes, place: Place | None) -> R | None:
+        """Return where a request came in: if on several connections, the one of that place, or the latest."""
+        on = self._by_tid.get(key)
+        if on is None:
+            return None
+        if len(on) > 1:
+            on = [one for one in on if one.peer == place] or on
+        return on[-1]
+
+    def answered(self, one: R, key: bytes) -> None:
+        """Note that a request has had its final response."""
+        if one.tids is not None and one.tids.get(key):
+            one.tids[key] = False
+            one.unanswered -= 1
+
+    def for_request(self, place: Place, name: str | None) -> R | None:
+        """Return the most recently used connection that leads there, if there is one."""
+        return _latest(one for one in self._by_peer.get(place, ()) if one.leads_to(name))
+
+
+def _latest(found: Iterable[R]) -> R | None:
+    return max(found, key=lambda one: one.last, default=None)
+
+
+def _take_out(table: dict[Place, list[R]] | dict[bytes, list[R]], key: object, one: R) -> None:
+    on: list[R] | None = table.get(key)  # type: ignore[call-overload]  # the keys of either table
+    if on is not None and one in on:
+        on.remove(one)
+        if not on:
+            del table[key]  # type: ignore[arg-type]  # as above

@@ -1,0 +1,230 @@
+"""How a message finds its way out: the connection to take, or the attempt to open one."""
+
+from __future__ import annotations
+
+import errno
+import ssl
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from keepalive._connectors import TCPConnector, TLSConnector
+from keepalive._core._types import Key, Phase
+from keepalive._dial import Dial, DialFailure, _target, is_literal
+from keepalive._io._tls import TLSLink
+
+from ._flow import CONNECTING, Flow, Outgoing
+from ._identity import matches
+from ._masters import Mailbox, place_of
+from ._source import Target
+from ._via import parse_via, response_place
+from .errors import send_error
+
+if TYPE_CHECKING:
+    from keepalive._core._records import Slot
+    from keepalive._io._link import Link
+    from keepalive.abc import Connector
+
+    from ._engine import Engine
+    from ._head import Head
+
+PORTS: Final = {"udp": 5060, "tcp": 5060, "tls": 5061}
+SPARE: Final = 200
+"""Bytes by which a request in a datagram must stay below the path's MTU (RFC 3261 18.1.1)."""
+
+
+class Sender:
+    """Sends the messages of one pool."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        local: tuple[str, int] | None,
+        client_context: ssl.SSLContext | None,
+        *,
+        check_names: bool,
+    ) -> None:
+        self._engine = engine
+        self._local = local  # what our own connections come from
+        self._check_names = check_names
+        tcp: Connector = TCPConnector()
+        self._connectors = {"tcp": tcp}
+        if client_context is not None:
+            self._connectors["tls"] = TLSConnector(client_context, over=tcp, standard_compatible=False)
+
+    # -- the way --------------------------------------------------------------------------------------
+
+    def submit(self, out: Outgoing, head: Head | None, target: Target | None) -> None:
+        """Send a message; its outcome comes now or later, and only by `Engine.finish`.
+
+        :param target: None for a response that goes where its Via says
+        """
+        engine, proto = self._engine, self._engine.proto
+        if proto == "udp":
+            self._submit_datagram(out, head, target)
+            return
+        is_response = head is not None and head.code > 0
+        flow = None if target is None or target.flow is None or not target.flow.usable else target.flow
+        if flow is None and is_response:
+            assert head is not None, "a response has a head"
+            place = None if target is None else (target.addr, target.port)
+            flow = engine.routes.for_response(head.key, place)
+            if flow is None or not flow.usable:
+                flow = None
+                if target is None or (target.flow is not None and engine.only is None):
+                    target = self._by_via(head) or target
+        if flow is None:
+            if target is None:
+                engine.finish(out, send_error("?", "route", errno.EDESTADDRREQ, "no dst, and no usable Via"))
+                return
+            out.where = str(target)
+            flow = engine.routes.for_request((target.addr, target.port), target.host)
+        self._give(out, head, flow or self._open(out, target, proto), target)
+
+    def _by_via(self, head: Head) -> Target | None:
+        via = parse_via(head.via)
+        if via is None:
+            return None
+        proto = self._engine.proto
+        host, port = response_place(via, stream=proto != "udp", default_port=PORTS[proto])
+        return Target(via.host, host, port)
+
+    def _give(self, out: Outgoing, head: Head | None, flow: Flow | None, target: Target | None) -> None:
+        engine = self._engine
+        if flow is None:
+            return  # it has been told
+        if flow.queued + len(out.data) > engine.config.max_queue:
+            engine.finish(out, send_error(out.where, "queue", errno.ENOBUFS, "too many bytes wait already"))
+            return
+        if not out.where:
+            out.where = str(target or "{}:{}".format(*flow.where))
+        if head is not None and not head.code and head.method != b"ACK":
+            flow.awaits(head.key)
+        flow.send(out)
+        if head is not None and head.code >= 200:
+            engine.routes.answered(flow, head.key)
+            flow.settle()
+
+    # -- datagrams ------------------------------------------------------------------------------------
+
+    def _submit_datagram(self, out: Outgoing, head: Head | None, target: Target | None) -> None:
+        engine = self._engine
+        if target is None and head is not None:
+            target = self._by_via(head)
+        if target is None:
+            engine.finish(out, send_error("?", "route", errno.EDESTADDRREQ, "no dst, and no usable Via"))
+            return
+        out.where = str(target)
+        most = engine.config.mtu - SPARE
+        if head is not None and not head.code and len(out.data) > most and engine.config.oversize != "send":
+            if engine.config.oversize == "refuse":
+                text = f"a request of {len(out.data)} bytes, more than {most} (see SipConfig.oversize)"
+                engine.finish(out, send_error(out.where, "size", errno.EMSGSIZE, text))
+                return
+            # RFC 3261 18.1.1: the top Via then says so.
+            out.data = out.data.replace(b"SIP/2.0/UDP", b"SIP/2.0/TCP", 1)
+            flow = engine.routes.for_request((target.addr, target.port), target.host)
+            self._give(out, head, flow or self._open(out, target, "tcp"), target)
+            return
+        if is_literal(target.addr):
+            self._post(out, target.addr, target.port)
+        else:
+            self._resolve_and_post(out, target)
+
+    def _post(self, out: Outgoing, addr: str, port: int) -> None:
+        mailbox = cast("Mailbox", self._engine.master)
+        try:
+            address = _target(addr, port)
+        except OSError as exc:
+            self._engine.finish(out, send_error(out.where, "send", exc.errno, exc.strerror))
+            return
+        mailbox.send(out, address)
+
+    def _resolve_and_post(self, out: Outgoing, target: Target) -> None:
+        engine = self._engine
+
+        async def work() -> None:
+            try:
+                found = await engine.names.resolve(target.addr)
+                sock = cast("Mailbox", engine.master).link.sock
+                fitting = [addr for addr in found if (":" in addr) == (sock.family.name == "AF_INET6")]
+                if not fitting:
+                    raise DialFailure(Phase.RESOLVE, errno.EAFNOSUPPORT, "no address of the socket's family")
+            except DialFailure as exc:
+                engine.finish(out, send_error(out.where, exc.phase, exc.number, exc.text))
+            else:
+                if not engine.closed:
+                    self._post(out, fitting[0], target.port)
+
+        def ended() -> None:
+            engine.finish(out, send_error(out.where, "shutdown", errno.ECANCELED))
+
+        self._spawn(work, ended, f"keepalive sip look-up of {target.addr}")
+
+    def _spawn(self, work: Any, ended: Any, name: str) -> Any:
+        engine = self._engine
+
+        def done() -> None:
+            engine.tasks -= 1
+            ended()
+            engine.task_ended()
+
+        task = engine.runtime.spawn(work, done, name)
+        engine.tasks += 1
+        return task
+
+    # -- attempts -------------------------------------------------------------------------------------
+
+    def _open(self, out: Outgoing, target: Target, proto: str) -> Flow | None:
+        """Start an attempt; None if there may not be one, and the message has been told."""
+        engine = self._engine
+        if engine.full_for(target.addr):
+            engine.counts["refused"] += 1
+            engine.finish(out, send_error(out.where, "limit", errno.EMFILE, "too many connections"))
+            return None
+        name = target.host if proto == "tls" else None
+        flow = Flow(engine, proto, (target.addr, target.port), name=name, inbound=False)
+        key = Key(proto, target.addr, target.port, proto, target.host, target.port)
+        # The dial tells its phase to the pool's record of an attempt; here nobody asks for it.
+        record = cast("Slot", SimpleNamespace(host=SimpleNamespace(key=key), phase=Phase.CONNECT))
+        dial = Dial(record, engine.poller, engine.names.resolve, lambda *_: None, self._local)
+        connector = self._connectors[proto]
+
+        async def attempt() -> None:
+            try:
+                link = await connector.connect(dial)
+                self._check_name(flow, dial, link)
+                if flow.state is CONNECTING:
+                    dial.keep(link)
+                    self._connected(flow, link)
+            except Exception as exc:
+                failure = dial.failure(exc)
+                engine.end(flow, str(failure.phase), failure.number, failure.text)
+            finally:
+                dial.close()
+
+        def ended() -> None:
+            flow.attempt = None
+            if flow.state is CONNECTING:
+                engine.end(flow, "connect", errno.ECANCELED, "the attempt was cancelled")
+
+        engine.add(flow)
+        engine.limit_opening(flow)
+        flow.attempt = self._spawn(attempt, ended, f"keepalive sip attempt for {target}")
+        return flow
+
+    def _check_name(self, flow: Flow, dial: Dial, link: Link) -> None:
+        if flow.name is None or not self._check_names or not isinstance(link, TLSLink):
+            return
+        if not matches(link.engine.getpeercert(), flow.name):
+            dial.phase = Phase.TLS
+            raise ssl.SSLCertVerificationError(f"hostname verification failed: not {flow.name}'s certificate")
+
+    def _connected(self, flow: Flow, link: Link) -> None:
+        root = link.inner if isinstance(link, TLSLink) else link
+        root.slot = flow
+        flow.link, flow.attempt = link, None
+        flow.where = place_of(root.sock.getpeername())
+        engine = self._engine
+        engine.counts["opened"] += 1
+        engine.routes.alias(flow, flow.where)
+        engine.opened(flow)
