@@ -34,7 +34,7 @@ class Link:
     :ivar slot: its owner's record of it, once it belongs to a connection; never looked into here
     :ivar name: the host name that its address was found by; empty if it was by none
     :ivar reader: where the task inside `receive` is parked; not None exactly while there is one
-    :ivar writer: the same for `send`
+    :ivar writer: the same for `send`, or whoever else waits for room to send
     :ivar exposed: its user may have the raw socket
     :ivar touched: something was sent or received (or tried) since this was set to False
     :ivar failed: the errno that the kernel gave for a connection that is broken; it gives it only once

@@ -18,7 +18,7 @@ __all__ = ("Cancellable", "Parking", "Runtime", "Timer", "Wakeable", "current_ru
 
 
 class Wakeable(Protocol):
-    """Whatever can be told once that what it waits for has happened."""
+    """Who is told, once or again and again, that something is ready."""
 
     def done(self) -> bool:
         """Say whether it was woken or its task was cancelled."""

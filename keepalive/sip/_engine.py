@@ -277,7 +277,9 @@ class Engine:
         with suppress(BrokenResourceError):
             link.try_send(answer)
             link.send_eof()
-        self.end(flow, "framing", errno.EPROTO, f"what the peer sent cannot be read: {flaw.reason}", drain=True)
+        self.end(
+            flow, "framing", errno.EPROTO, f"what the peer sent cannot be read: {flaw.reason}", drain=True
+        )
 
     def note_flaw(self, reason: str) -> None:
         """Count something that arrived and was no message."""
@@ -425,6 +427,11 @@ class Engine:
             parked.set_result(None)
         if callback is not None:
             self._tell(callback, error)
+
+    def give_up(self, out: Outgoing) -> None:
+        """Withdraw a message whose sender waits no more, unless it has its outcome."""
+        if not out.finished and out.flow is not None:
+            out.flow.withdraw(out)
 
     def _tell(self, callback: Callable[[SendError | None], object], error: SendError | None) -> None:
         self._told.append((callback, error))

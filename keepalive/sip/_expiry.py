@@ -1,9 +1,9 @@
 """When connections expire: the ancestor's formula, at exact times. Pure.
 
-With n connections, one that was quiet for ``min_expire + (max_expire - min_expire) / n`` seconds goes: the more
-there are, the sooner. The limit is the same for all, so the first to go is always the one that has been quiet
-longest, and only that one needs a timer. A connection's entry says when it was last active *as far as is
-known here*; it is corrected when it comes up, so that activity itself costs one assignment.
+With n connections, one that was quiet for ``min_expire + (max_expire - min_expire) / n`` seconds goes: the
+more there are, the sooner. The limit is the same for all, so the first to go is always the one that has been
+quiet longest, and only that one needs a timer. A connection's entry says when it was last active *as far as
+is known here*; it is corrected when it comes up, so that activity itself costs one assignment.
 
 Connections with something pending stand apart: they go after `max_pending` quiet seconds only.
 """

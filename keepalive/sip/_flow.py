@@ -16,7 +16,6 @@ from anyio import BrokenResourceError
 from keepalive._dial import text_of
 from keepalive._io._tls import TLSLink
 
-from ._framer import Framer
 from ._identity import matches
 from ._source import Source
 from .errors import SendError, send_error
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from keepalive._runtime import Cancellable, Parking
 
     from ._engine import Deadline, Engine
+    from ._framer import Framer
     from ._routes import Place
 
 READ: Final = 65536
@@ -70,7 +70,9 @@ class Outgoing:
 
     __slots__ = ("callback", "data", "error", "finished", "flow", "parked", "sent", "where")
 
-    def __init__(self, data: bytes, where: str, callback: Callable[[SendError | None], object] | None) -> None:
+    def __init__(
+        self, data: bytes, where: str, callback: Callable[[SendError | None], object] | None
+    ) -> None:
         self.data = data
         self.where = where
         self.callback = callback
@@ -80,13 +82,18 @@ class Outgoing:
         self.finished = False
         self.error: SendError | None = None
 
+    def check(self) -> None:
+        """Raise what became of it, if that is an error."""
+        if self.error is not None:
+            raise self.error
+
 
 class Flow:
     """One connection; see `Routable` and `Mortal` for the fields that the pure parts use.
 
     :ivar name: what the peer was verified to be when we called it with TLS, else None
-    :ivar taken: messages that are all with the kernel, but whose outcome waits for a sign that a TLS 1.3 server
-        has accepted our certificate, or the lack of one; None when there is nothing to wait for
+    :ivar taken: messages that are all with the kernel, but whose outcome waits for a sign that a TLS 1.3
+        server has accepted our certificate, or the lack of one; None when there is nothing to wait for
     """
 
     __slots__ = (
@@ -181,7 +188,8 @@ class Flow:
             self._read_otherwise()
             return 1
         engine, link, framer = self.engine, self.link, self.framer
-        assert link is not None and framer is not None, "an open flow has both"
+        assert link is not None, "an open flow has a link"
+        assert framer is not None, "an open flow has a framer"
         count = 1
         for _ in range(ROUNDS):
             if engine.stalled and engine.stall(self):
@@ -204,7 +212,7 @@ class Flow:
             for head in heads:
                 engine.received(self, head)
             count += len(heads)
-            if self.state is not OPEN:
+            if not self.usable:
                 return count
             if framer.pings:
                 self._pong(framer)

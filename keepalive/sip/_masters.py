@@ -11,7 +11,6 @@ from keepalive._dial import text_of
 from keepalive._io._datagrams import Datagrams
 from keepalive._io._listener import Listener
 
-
 from ._head import Flaw, parse_head
 from ._reply import bad_request
 from ._source import Source

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from threading import get_ident
 from typing import TYPE_CHECKING, Literal
 
@@ -25,6 +24,7 @@ from ._source import Source, Target, target_of
 from ._stats import ConnectionInfo, SipStats
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
     from types import TracebackType
     from typing import Self
@@ -164,9 +164,9 @@ class SocketPool:
 
         :param packet: `sipmessage.Request` or `sipmessage.Response`, whose Content-Length is set here; or
             bytes, which are sent as they are. CR LFs alone are a sign of life
-        :param dst: a `Source` (answer there), "host:port", "[v6]:port", (host, port), or a record with ``addr``
-            or ``host``, and ``port``. The port may be missing (5060, for TLS 5061). None for a response that
-            is to go where its Via says, or for a pool that has a `dst` of its own
+        :param dst: a `Source` (answer there), "host:port", "[v6]:port", (host, port), or a record with
+            ``addr`` or ``host``, and ``port``. The port may be missing (5060, for TLS 5061). None for a
+            response that is to go where its Via says, or for a pool that has a `dst` of its own
         :raises SendError: it did not go out (all of it); `SendTimeout` if no connection stood in time
         :raises PoolClosed: the pool has been closed
         :raises TypeError, ValueError: an argument is wrong; the message names it
@@ -180,15 +180,13 @@ class SocketPool:
             try:
                 await parked
             finally:
-                if not out.finished and out.flow is not None:
-                    out.flow.withdraw(out)
+                engine.give_up(out)
         else:
             self._credit -= 1
             if self._credit < 0:
                 self._credit = FAIR_RUN
                 await checkpoint()
-        if out.error is not None:
-            raise out.error
+        out.check()
 
     def send_soon(
         self, packet: Packet, dst: object = None, callback: Callable[[SendError | None], object] | None = None
@@ -200,9 +198,7 @@ class SocketPool:
             in the order in which they were sent. One that raises is logged
         :raises PoolClosed, TypeError, ValueError, RuntimeError: as for `send_to`; there is no callback then
         """
-        if callback is not None and not callable(callback):
-            msg = f"callback must be callable, not {callback!r}"
-            raise TypeError(msg)
+        _check_callable("callback", callback, none=True)
         self._submit(self._running(), packet, dst, callback)
 
     def _submit(
@@ -228,7 +224,12 @@ class SocketPool:
         if self._dst is None:
             return given
         # The restriction replaces what was given; a connection of that peer is as good.
-        return Target(self._dst.host, self._dst.addr, self._dst.port or PORTS[self._proto], given and given.flow)
+        return Target(
+            self._dst.host,
+            self._dst.addr,
+            self._dst.port or PORTS[self._proto],
+            given.flow if given else None,
+        )
 
     # -- receiving ------------------------------------------------------------------------------------
 
@@ -248,16 +249,14 @@ class SocketPool:
         """
         engine = self._running()
         engine.check_open()
-        for name, value in (("callback", callback), ("lost", lost)):
-            if not callable(value) and not (name == "lost" and value is None):
-                msg = f"{name} must be callable, not {value!r}"
-                raise TypeError(msg)
+        _check_callable("callback", callback, none=False)
+        _check_callable("lost", lost, none=True)
         engine.receiver, engine.lost = callback, lost
         if engine.inbox:
             engine.runtime.call_soon_threadsafe(engine.empty_inbox)
 
     def detach(self) -> None:
-        """Call back no more. Connections, their expiry and what is half received stay; messages wait again."""
+        """Call back no more; messages wait again. Connections and what is half received stay."""
         engine = self._running()
         engine.receiver = engine.lost = None
 
@@ -300,7 +299,7 @@ class SocketPool:
 
     @property
     def proto(self) -> str:
-        """ "udp", "tcp" or "tls"."""
+        """Transport: "udp", "tcp" or "tls"."""
         return self._proto
 
     @property
@@ -357,7 +356,13 @@ def _checked_dst(dst: object, proto: str) -> Target:
     return Target(target.host, target.addr, PORTS[proto])
 
 
-def _check_socket(proto: str, sock: socket.socket, *, connected: bool) -> None:
+def _check_callable(name: str, value: object, *, none: bool) -> None:
+    if not callable(value) and not (none and value is None):
+        msg = f"{name} must be callable, not {value!r}"
+        raise TypeError(msg)
+
+
+def _check_socket(proto: str, sock: object, *, connected: bool) -> None:
     if not isinstance(sock, socket.socket):
         msg = f"sock must be a socket, not {sock!r}"
         raise TypeError(msg)
@@ -366,7 +371,8 @@ def _check_socket(proto: str, sock: socket.socket, *, connected: bool) -> None:
         raise ValueError(msg)
     stream = sock.type == socket.SOCK_STREAM
     if stream != (proto != "udp"):
-        msg = f"sock must be {'a listening TCP' if proto != 'udp' else 'a UDP'} socket for {proto}, not {sock!r}"
+        kind = "a UDP" if proto == "udp" else "a listening TCP"
+        msg = f"sock must be {kind} socket for {proto}, not {sock!r}"
         raise ValueError(msg)
     if stream and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         msg = "sock must be listening"

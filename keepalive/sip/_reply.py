@@ -42,9 +42,9 @@ def bad_request(header: bytes, reason: str) -> bytes | None:
         if name in seen and name != b"Via":
             continue
         seen.add(name)
-        value = value.strip()  # noqa: PLW2901  # blanks around a value never belong to it
+        value = value.strip()
         if name == b"To" and _TAG.search(value) is None:
-            value += b";tag=" + blake2b(header, digest_size=6).hexdigest().encode()  # noqa: PLW2901  # as above
+            value += b";tag=" + blake2b(header, digest_size=6).hexdigest().encode()
         lines.append(name + b": " + value + b"\r\n")
     if len(seen) != 5:
         return None

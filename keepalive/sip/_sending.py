@@ -72,13 +72,20 @@ class Sender:
                 flow = None
                 if target is None or (target.flow is not None and engine.only is None):
                     target = self._by_via(head) or target
-        if flow is None:
-            if target is None:
-                engine.finish(out, send_error("?", "route", errno.EDESTADDRREQ, "no dst, and no usable Via"))
-                return
-            out.where = str(target)
-            flow = engine.routes.for_request((target.addr, target.port), target.host)
-        self._give(out, head, flow or self._open(out, target, proto), target)
+        if flow is not None:
+            self._give(out, head, flow)
+        elif target is not None:
+            self._give_to(target, out, head, proto)
+        else:
+            engine.finish(out, send_error("?", "route", errno.EDESTADDRREQ, "no dst, and no usable Via"))
+
+    def _give_to(self, target: Target, out: Outgoing, head: Head | None, proto: str) -> None:
+        """Send on a connection that leads there, or on a new one."""
+        out.where = str(target)
+        place = target.addr, target.port
+        flow = self._engine.routes.for_request(place, target.host) or self._open(out, target, proto)
+        if flow is not None:
+            self._give(out, head, flow)
 
     def _by_via(self, head: Head) -> Target | None:
         via = parse_via(head.via)
@@ -88,15 +95,13 @@ class Sender:
         host, port = response_place(via, stream=proto != "udp", default_port=PORTS[proto])
         return Target(via.host, host, port)
 
-    def _give(self, out: Outgoing, head: Head | None, flow: Flow | None, target: Target | None) -> None:
+    def _give(self, out: Outgoing, head: Head | None, flow: Flow) -> None:
         engine = self._engine
-        if flow is None:
-            return  # it has been told
         if flow.queued + len(out.data) > engine.config.max_queue:
             engine.finish(out, send_error(out.where, "queue", errno.ENOBUFS, "too many bytes wait already"))
             return
         if not out.where:
-            out.where = str(target or "{}:{}".format(*flow.where))
+            out.where = str(flow.source)
         if head is not None and not head.code and head.method != b"ACK":
             flow.awaits(head.key)
         flow.send(out)
@@ -122,8 +127,7 @@ class Sender:
                 return
             # RFC 3261 18.1.1: the top Via then says so.
             out.data = out.data.replace(b"SIP/2.0/UDP", b"SIP/2.0/TCP", 1)
-            flow = engine.routes.for_request((target.addr, target.port), target.host)
-            self._give(out, head, flow or self._open(out, target, "tcp"), target)
+            self._give_to(target, out, head, "tcp")
             return
         if is_literal(target.addr):
             self._post(out, target.addr, target.port)

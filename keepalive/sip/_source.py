@@ -47,9 +47,12 @@ class Source:
         """Whether the connection it came in on is still open; False for a datagram."""
         return self._flow is not None and self._flow.usable
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         addr = f"[{self.addr}]" if ":" in self.addr else self.addr
-        return f"<Source {self.proto} {addr}:{self.port}>"
+        return f"{addr}:{self.port}"
+
+    def __repr__(self) -> str:
+        return f"<Source {self.proto} {self}>"
 
 
 class Target:
@@ -89,10 +92,14 @@ def target_of(name: str, dst: object, default_port: int) -> Target:
         return Target(host, host, _port(name, dst, dst[1], default_port))
     addr, host, port = (_part(dst, part) for part in ("addr", "host", "port"))
     if addr is None and host is None:
-        msg = f"{name} must be a Source, 'host:port', (host, port) or a record with addr and port, not {dst!r}"
+        msg = (
+            f"{name} must be a Source, 'host:port', (host, port) or a record with addr and port, not {dst!r}"
+        )
         raise TypeError(msg)
     addr = _host(name, dst, host if addr is None else addr)
-    return Target(addr if host is None else _host(name, dst, host), addr, _port(name, dst, port, default_port))
+    return Target(
+        addr if host is None else _host(name, dst, host), addr, _port(name, dst, port, default_port)
+    )
 
 
 def _part(dst: object, name: str) -> Any:
