@@ -1,0 +1,1 @@
+"""SIP: framing, routing, expiry, sockets, and the peers that others wrote."""

@@ -1,0 +1,118 @@
+"""Calls with what others wrote: sipp and Net::SIP, both roles, none failed."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from tests.sip.kit import Callee, Caller, leg, port_of
+from tests.sip.peers import net_sip, net_sip_uas, run, running, sipp
+from tests.support import has_ipv6
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from keepalive.sip import SocketPool
+
+TRANSPORTS = {"u1": "udp", "t1": "tcp", "tn": "tcp"}
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_sipp_calls_us(tmp_path: Path, transport: str) -> None:
+    async with leg(TRANSPORTS[transport], raw=False) as pool:
+        callee = Callee(pool)
+        status, said = await run(
+            sipp("-sn", "uac", f"127.0.0.1:{port_of(pool)}", "-t", transport, "-m", "100", "-r", "200", "-d", "20"),
+            tmp_path,
+        )
+        assert status == 0, said
+        assert callee.requests == {"INVITE": 100, "ACK": 100, "BYE": 100}
+        assert callee.errors == []
+        if transport != "u1":
+            assert pool.stats().accepted == (1 if transport == "t1" else 100)
+
+
+def free_port(kind: int) -> int:
+    with socket.socket(socket.AF_INET, kind) as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+async def reachable(proto: str, port: int) -> None:
+    """Wait until a program listens."""
+    while True:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM) as sock:
+            try:
+                if proto == "tcp":
+                    sock.connect(("127.0.0.1", port))
+                else:
+                    sock.bind(("127.0.0.1", port))
+            except ConnectionRefusedError:
+                pass
+            except OSError:
+                return  # taken: it is there
+            else:
+                if proto == "tcp":
+                    return
+        await anyio.sleep(0.02)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_we_call_sipp(tmp_path: Path, transport: str) -> None:
+    proto = TRANSPORTS[transport]
+    port = free_port(socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM)
+    argv = sipp("-sn", "uas", "-p", str(port), "-t", transport, "-reconnect_close", "false")
+    with running(argv, tmp_path):
+        with anyio.fail_after(10):
+            await reachable(proto, port)
+        async with leg(proto, raw=False) as pool:
+            caller = Caller(pool, f"127.0.0.1:{port}")
+            await caller.calls(100, 10)
+            assert caller.codes == {200: 200}
+            assert pool.stats().failed == {}
+            assert pool.stats().opened == (proto == "tcp")
+
+
+@pytest.mark.parametrize("mode", [(), ("--raw", "--parallel")], ids=["endpoint", "raw"])
+@pytest.mark.parametrize("proto", ["udp", "tcp"])
+async def test_net_sip_asks_us(tmp_path: Path, proto: str, mode: tuple[str, ...]) -> None:
+    async with leg(proto, raw=False) as pool:
+        await net_sip_asks(pool, tmp_path, "--proto", proto, "--count", "50", *mode)
+
+
+async def net_sip_asks(pool: SocketPool, folder: Path, *args: str, count: int = 50) -> None:
+    callee = Callee(pool)
+    host, port = pool.master.getsockname()[:2]
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    status, said = await run([*net_sip(), "uac", "--dst", where, *args], folder)
+    assert status == 0, said
+    assert callee.requests["OPTIONS"] == count
+    assert callee.errors == []
+
+
+@pytest.mark.parametrize("proto", ["udp", "tcp"])
+async def test_we_ask_net_sip(tmp_path: Path, proto: str) -> None:
+    with net_sip_uas(tmp_path, proto) as port:
+        async with leg(proto, raw=False) as pool:
+            caller = Caller(pool, f"127.0.0.1:{port}")
+            for _ in range(50):
+                await caller.options()
+            assert caller.codes == {200: 50}
+
+
+@pytest.mark.parametrize("proto", ["udp", "tcp"])
+async def test_net_sip_over_ipv6(tmp_path: Path, proto: str) -> None:
+    if not has_ipv6():
+        pytest.skip("needs IPv6 on loopback")
+    async with leg(proto, "::1", raw=False) as pool:
+        await net_sip_asks(pool, tmp_path, "--proto", proto, "--count", "5", count=5)
+    with net_sip_uas(tmp_path, proto, "--addr", "::1") as port:
+        async with leg(proto, "::1", raw=False) as pool:
+            caller = Caller(pool, f"[::1]:{port}")
+            for _ in range(5):
+                await caller.options()
+            assert caller.codes == {200: 5}
