@@ -40,7 +40,8 @@ class Routes(Generic[R]):
     def __init__(self, max_tid: float) -> None:
         self._max_tid = max_tid
         self._by_peer: dict[Place, list[R]] = {}
-        self._by_tid: dict[bytes, list[R]] = {}
+        # A list only where there are several: nearly always it is one, and there are many of these.
+        self._by_tid: dict[bytes, R | list[R]] = {}
         self.per_address: dict[str, int] = {}
         """How many connections there are to or from each address."""
 
@@ -63,9 +64,12 @@ class Routes(Generic[R]):
         if not self.per_address[address]:
             del self.per_address[address]
         for place in (one.peer, *one.aliases):
-            _take_out(self._by_peer, place, one)
+            on = self._by_peer[place]
+            on.remove(one)
+            if not on:
+                del self._by_peer[place]
         for key in one.tids or ():
-            _take_out(self._by_tid, key, one)
+            self._forget(key, one)
         one.tids, one.aliases, one.unanswered = None, (), 0
 
     def came_in(self, one: R, key: bytes, *, awaits: bool) -> None:
@@ -82,22 +86,31 @@ class Routes(Generic[R]):
         if before is None:
             on = self._by_tid.get(key)
             if on is None:
-                self._by_tid[key] = [one]
-            else:
+                self._by_tid[key] = one
+            elif isinstance(on, list):
                 on.append(one)
+            else:
+                self._by_tid[key] = [on, one]
             if len(tids) > self._max_tid:
                 oldest = next(iter(tids))
                 one.unanswered -= tids.pop(oldest)
-                _take_out(self._by_tid, oldest, one)
+                self._forget(oldest, one)
 
     def for_response(self, key: bytes, place: Place | None) -> R | None:
         """Return where a request came in: if on several connections, the one of that place, or the latest."""
         on = self._by_tid.get(key)
-        if on is None:
-            return None
-        if len(on) > 1:
-            on = [one for one in on if one.peer == place] or on
-        return on[-1]
+        if isinstance(on, list):
+            return ([one for one in on if one.peer == place] or on)[-1]
+        return on
+
+    def _forget(self, key: bytes, one: R) -> None:
+        on = self._by_tid.get(key)
+        if on is one:
+            del self._by_tid[key]
+        elif isinstance(on, list):
+            on.remove(one)
+            if len(on) == 1:
+                self._by_tid[key] = on[0]
 
     def answered(self, one: R, key: bytes) -> None:
         """Note that a request has had its final response."""
@@ -112,11 +125,3 @@ class Routes(Generic[R]):
 
 def _latest(found: Iterable[R]) -> R | None:
     return max(found, key=lambda one: one.last, default=None)
-
-
-def _take_out(table: dict[Place, list[R]] | dict[bytes, list[R]], key: object, one: R) -> None:
-    on: list[R] | None = table.get(key)  # type: ignore[call-overload]  # the keys of either table
-    if on is not None and one in on:
-        on.remove(one)
-        if not on:
-            del table[key]  # type: ignore[arg-type]  # as above

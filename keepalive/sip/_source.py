@@ -117,7 +117,18 @@ def _host(name: str, dst: object, host: object) -> str:
     if not bare or "\0" in bare or any(char.isspace() for char in bare) or len(bare) > 255:
         msg = f"{name} has no usable host: {dst!r}"
         raise ValueError(msg)
-    return bare
+    return _canonical(bare)
+
+
+def _canonical(host: str) -> str:
+    """Bring a host into the form in which hosts are compared: the kernel's for addresses, else lower case."""
+    if ":" not in host:
+        return host.lower().rstrip(".")
+    bare, percent, zone = host.partition("%")
+    try:
+        return socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, bare)) + percent + zone
+    except OSError:
+        return host
 
 
 def _port(name: str, dst: object, port: object, default: int) -> int:

@@ -66,7 +66,9 @@ def port_of(pool: SocketPool) -> int:
     return port
 
 
-def leg(proto: Any = "tcp", addr: str = "127.0.0.1", *, dst: object = None, tls: Any = None, **config: Any) -> SocketPool:
+def leg(
+    proto: Any = "tcp", addr: str = "127.0.0.1", *, dst: object = None, tls: Any = None, **config: Any
+) -> SocketPool:
     """Make a pool on a port of its own; raw unless it says otherwise."""
     config.setdefault("raw", True)
     return open_leg(proto, addr, 0, dst=dst, tls=tls, config=SipConfig(**config))

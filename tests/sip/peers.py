@@ -15,7 +15,7 @@ from anyio import to_thread
 from tests.support import require_peer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PEER = Path(__file__).parent / "sip_peer.pl"
 
@@ -32,7 +32,7 @@ def net_sip() -> list[str]:
 
 async def run(argv: list[str], folder: Path) -> tuple[int, str]:
     """Run a program to its end beside the loop; gives its status and what it said."""
-    call = partial(
+    call: Callable[[], subprocess.CompletedProcess[bytes]] = partial(
         subprocess.run,
         argv,
         stdin=subprocess.DEVNULL,

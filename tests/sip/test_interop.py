@@ -25,7 +25,19 @@ async def test_sipp_calls_us(tmp_path: Path, transport: str) -> None:
     async with leg(TRANSPORTS[transport], raw=False) as pool:
         callee = Callee(pool)
         status, said = await run(
-            sipp("-sn", "uac", f"127.0.0.1:{port_of(pool)}", "-t", transport, "-m", "100", "-r", "200", "-d", "20"),
+            sipp(
+                "-sn",
+                "uac",
+                f"127.0.0.1:{port_of(pool)}",
+                "-t",
+                transport,
+                "-m",
+                "100",
+                "-r",
+                "200",
+                "-d",
+                "20",
+            ),
             tmp_path,
         )
         assert status == 0, said
@@ -45,7 +57,9 @@ def free_port(kind: int) -> int:
 async def reachable(proto: str, port: int) -> None:
     """Wait until a program listens."""
     while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM) as sock:
+        with socket.socket(
+            socket.AF_INET, socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM
+        ) as sock:
             try:
                 if proto == "tcp":
                     sock.connect(("127.0.0.1", port))

@@ -39,7 +39,17 @@ async def test_net_sip_asks_us(files: Files, verify: int) -> None:
     async with leg("tls", tls=files.tls(verify_client=verify), raw=False) as pool:
         callee = Callee(pool)
         certificate = ["--cert", str(files.pair)] if verify else []
-        argv = [*net_sip(), "uac", "--proto", "tls", "--dst", f"127.0.0.1:{port_of(pool)}", "--count", "20", "--raw"]
+        argv = [
+            *net_sip(),
+            "uac",
+            "--proto",
+            "tls",
+            "--dst",
+            f"127.0.0.1:{port_of(pool)}",
+            "--count",
+            "20",
+            "--raw",
+        ]
         status, said = await run([*argv, "--ca", str(files.ca), *certificate], files.folder)
         assert status == 0, said
         assert callee.requests == {"OPTIONS": 20}

@@ -1,0 +1,243 @@
+"""The framing rules of streams, one by one, and each cut at every position."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from keepalive.sip._framer import Framer
+from keepalive.sip._reply import bad_request
+from tests.sip.kit import request, response
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_HEADER, MAX_BODY = 16384, 65536
+FIRST = b"OPTIONS sip:bob@192.0.2.1 SIP/2.0\r\n"
+REST = b"Call-ID: a@b\r\nCSeq: 1 OPTIONS\r\n"
+
+
+def feed(
+    pieces: Iterable[bytes], max_header: int = MAX_HEADER, max_body: int = MAX_BODY
+) -> tuple[list[bytes], str | None, int]:
+    """Give messages, flaw and pings that a stream in these pieces makes."""
+    framer = Framer(max_header, max_body)
+    found = [head.raw for piece in pieces for head in framer.feed(piece)]
+    return found, None if framer.flaw is None else framer.flaw.reason, framer.pings
+
+
+def check(stream: bytes, messages: list[bytes], flaw: str | None = None, pings: int = 0) -> None:
+    """Check a stream whole, byte by byte, and cut in two at every position."""
+    expected = messages, flaw, pings
+    assert feed([stream]) == expected
+    assert feed(stream[n : n + 1] for n in range(len(stream))) == expected
+    for cut in range(1, len(stream)):
+        assert feed([stream[:cut], stream[cut:]]) == expected, cut
+
+
+def made(*lengths: bytes, body: bytes = b"") -> bytes:
+    return FIRST + REST + b"".join(line + b"\r\n" for line in lengths) + b"\r\n" + body
+
+
+GOOD = made(b"Content-Length: 5", body=b"\r\n\r\n!")
+
+
+def test_messages_come_out_as_they_went_in() -> None:
+    one, two = request(body=b"v=0\r\n\r\nOPTIONS"), response(request())
+    check(one + two + one, [one, two, one])
+
+
+def test_incomplete_ones_wait() -> None:
+    for cut in range(len(GOOD)):
+        assert feed([GOOD[:cut]]) == ([], None, 0)
+
+
+# Rule 1
+def test_line_ends_before_a_message_are_skipped() -> None:
+    for many in range(6):
+        check(b"\r\n" * many + GOOD + b"\r\n" * many, [GOOD], pings=2 * (many // 2))
+
+
+def test_signs_of_life_are_counted() -> None:
+    check(b"\r\n\r\n", [], pings=1)
+    check(b"\r\n\r\n" * 3, [], pings=3)
+    check(b"\r\n" + GOOD + b"\r\n", [GOOD])  # the message is between them
+
+
+# Rule 2
+def test_line_feeds_alone_end_no_header() -> None:
+    check(GOOD[:-5].replace(b"\r\n", b"\n") * 3, [])
+
+
+# Rule 3
+def filled(size: int) -> bytes:
+    """A message whose header ends at this offset."""
+    start = FIRST + REST + b"Content-Length: 0\r\nX: "
+    return start + b"x" * (size - len(start)) + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize("piece", [1, 7, 4096, 100_000])
+def test_biggest_header(piece: int) -> None:
+    for size, expected in ((MAX_HEADER, None), (MAX_HEADER + 1, "header too big")):
+        stream = filled(size)
+        messages, flaw, _ = feed(stream[n : n + piece] for n in range(0, len(stream), piece))
+        assert (messages, flaw) == ([] if expected else [stream], expected)
+
+
+def test_endless_header_is_found_out_at_the_limit() -> None:
+    header = b"OPTIONS sip:x SIP/2.0\r\nX: ".ljust(100, b"x")
+    assert feed([header], 100) == ([], None, 0)
+    assert feed([header, b"x"], 100) == ([], "header too big", 0)
+    for tail in (b"\r", b"\r\n", b"\r\n\r"):  # what may be the end does not count
+        assert feed([header, tail], 100) == ([], None, 0)
+
+
+# Rules 5 to 7
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Content-Length: 5", b"content-length:5", b"CONTENT-LENGTH:\t 5 \t", b"l: 5", b"L:5",
+        b"Content-Length: 005", b"Content-Length:\r\n 5", b"Content-Length: \r\n\t5",
+        b"Content-Length: 5\r\nl: 5", b"l: 5\r\nX: y\r\nL:  5 ",
+    ],
+)  # fmt: skip
+def test_length(line: bytes) -> None:
+    message = made(line, body=b"hello")
+    check(message + GOOD, [message, GOOD])
+
+
+@pytest.mark.parametrize(
+    ("line", "flaw"),
+    [
+        (b"X: y", "no content-length"),
+        (b"Content-Length : 5", "no content-length"),
+        (b"X: y\r\n Content-Length: 5", "no content-length"),
+        (b"X-Content-Length: 5", "no content-length"),
+        (b"Content-Length: -5", "content-length"),
+        (b"Content-Length: +5", "content-length"),
+        (b"Content-Length: 5 5", "content-length"),
+        (b"Content-Length: 5\r\n 5", "content-length"),
+        (b"Content-Length: 0x5", "content-length"),
+        (b"Content-Length: five", "content-length"),
+        (b"Content-Length:", "content-length"),
+        (b"Content-Length: \xb2", "content-length"),
+        (b"Content-Length: 5\r\nContent-Length: 6", "conflicting content-length"),
+        (b"Content-Length: 5\r\nX: y\r\nl: 4", "conflicting content-length"),
+        (b"Content-Length: 0\r\nl: 00", "conflicting content-length"),
+        (b"Content-Length: 5\r\nContent-Length: -1", "content-length"),
+        (b"Content-Length: 5\r\nContent-Length : 6", "conflicting content-length"),
+        (b"Content-Length: 5\nContent-Length: 6", "line end"),
+    ],
+)
+def test_bad_length(line: bytes, flaw: str) -> None:
+    check(GOOD + made(line, body=b"hello") + GOOD, [GOOD], flaw)
+
+
+# Rule 8
+@pytest.mark.parametrize("digits", [b"65537", b"99999999999999999999", b"9" * 5000])
+def test_body_too_big_is_known_by_the_header(digits: bytes) -> None:
+    assert feed([made(b"Content-Length: " + digits)]) == ([], "body too big", 0)
+
+
+def test_biggest_body() -> None:
+    message = made(b"Content-Length: 65536", body=b"\n" * 65536)
+    assert feed([message]) == ([message], None, 0)
+    assert feed(message[n : n + 1000] for n in range(0, len(message), 1000)) == ([message], None, 0)
+
+
+# Rules 10 to 13
+@pytest.mark.parametrize(
+    ("message", "flaw"),
+    [
+        (b"\nOPTIONS sip:x SIP/2.0", "line end"),
+        (b"\rOPTIONS sip:x SIP/2.0", "line end"),
+        (b"\r\n\nOPTIONS sip:x SIP/2.0", "line end"),
+        (b"hello", "start line"),
+        (b"OPTIONS sip:x", "start line"),
+        (b"OPTIONS sip:x SIP/3.0", "start line"),
+        (b"OPTIONS  sip:x SIP/2.0", "start line"),
+        (b"OPTIONS sip:x SIP/2.0 ", "start line"),
+        (b"OPTIONS sip:x y SIP/2.0", "start line"),
+        (b"OP[TIONS sip:x SIP/2.0", "start line"),
+        (b"GET / HTTP/1.1", "start line"),
+        (b"SIP/2.0 200", "start line"),
+        (b"SIP/2.0 2000 OK", "start line"),
+        (b"SIP/2.0 700 OK", "start line"),
+        (b"OPTIONS sip:x SIP/2.0\r\n X: y", "header line"),
+        (b"OPTIONS sip:x SIP/2.0\r\nno colon", "header line"),
+        (b"OPTIONS sip:x SIP/2.0\r\ntwo words: y", "header line"),
+        (b"OPTIONS sip:x SIP/2.0\r\n: y", "header line"),
+        (b"OPTIONS sip:x SIP/2.0\r\nX: a\nY: b", "line end"),
+        (b"OPTIONS sip:x SIP/2.0\r\nX: a\rY: b", "line end"),
+        (b"OPTIONS sip:x SIP/2.0\r\nMax-Forwards: many", "number"),
+        (b"OPTIONS sip:x SIP/2.0\r\nExpires: -1", "number"),
+        (b"OPTIONS sip:x SIP/2.0\r\nFrom: a\r\nf: b", "conflicting from"),
+        (b"OPTIONS sip:x SIP/2.0\r\nTo: a\r\nX: y\r\nTO: b", "conflicting to"),
+        (b"OPTIONS sip:x SIP/2.0\r\nCall-ID: other", "conflicting call-id"),
+        (b"OPTIONS sip:x SIP/2.0\r\nCSeq: 2 OPTIONS", "conflicting cseq"),
+        (b"OPTIONS sip:x SIP/2.0\r\nContent-Type: a/b\r\nc: a/c", "conflicting content-type"),
+        (b'OPTIONS sip:x SIP/2.0\r\nContact: "x <sip:y>', "quote"),
+        (b"OPTIONS sip:x SIP/2.0\r\nVia: <x", "quote"),
+        (b"INVITE sip:x SIP/2.0", "cseq"),
+    ],
+)
+def test_broken_messages(message: bytes, flaw: str) -> None:
+    check(GOOD + message + b"\r\n" + REST + b"l: 0\r\n\r\n" + GOOD, [GOOD], flaw)
+
+
+@pytest.mark.parametrize(
+    ("fields", "flaw"),
+    [
+        (b"CSeq: 1 OPTIONS", "call-id"),
+        (b"Call-ID:\r\nCSeq: 1 OPTIONS", "call-id"),
+        (b"Call-ID: two words\r\nCSeq: 1 OPTIONS", "call-id"),
+        (b"Call-ID: a", "cseq"),
+        (b"Call-ID: a\r\nCSeq: OPTIONS 1", "cseq"),
+        (b"Call-ID: a\r\nCSeq: 1", "cseq"),
+        (b"Call-ID: a\r\nCSeq: x OPTIONS", "cseq"),
+        (b"Call-ID: a\r\nCSeq: 1 BYE", "cseq"),
+    ],
+)
+def test_call_id_and_cseq_must_be_there(fields: bytes, flaw: str) -> None:
+    check(FIRST + fields + b"\r\nl: 0\r\n\r\n", [], flaw)  # weak spot 24
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"Contact: <sip:a>\r\nContact: <sip:b>", b"From: a\r\nf: a",
+        b'Contact: "\\"<" <sip:a;b,c>, "d" <sip:e>',
+        b"Via : SIP/2.0/TCP a\r\n  ;branch=b , SIP/2.0/UDP c", b"X:",
+        b"!%'*+-.0_`~: y", b"Max-Forwards: 0070",
+    ],
+)  # fmt: skip
+def test_what_is_allowed(fields: bytes) -> None:
+    message = made(fields, b"l: 0")
+    check(message, [message])
+
+
+def test_keys() -> None:
+    def key(via: bytes) -> bytes:
+        [head] = Framer(MAX_HEADER, MAX_BODY).feed(made(via, b"l: 0"))
+        return head.key
+
+    assert key(b"Via: SIP/2.0/TCP a;branch=z9hG4bKx;rport") == b"z9hG4bKx"
+    assert key(b"v: SIP/2.0/TCP a\r\n ; BRANCH = z9hG4bKx\r\n ;rport") == b"z9hG4bKx"
+    assert key(b"Via: SIP/2.0/TCP a;branch=b, SIP/2.0/TCP c;branch=d") == b"b"
+    assert key(b"Via: SIP/2.0/TCP a;branch=b\r\nVia: SIP/2.0/TCP c;branch=d") == b"b"
+    assert key(b"Via: SIP/2.0/TCP a, SIP/2.0/TCP c;branch=d") == b"a@b 1"
+    assert key(b"X: y") == b"a@b 1"
+
+
+def test_answer_to_what_cannot_be_read() -> None:
+    broken = request(branch="z9hG4bKbroken").replace(b"Content-Length: 0\r\n", b"")
+    answer = bad_request(broken.partition(b"\r\n\r\n")[0] + b"\r\n", "no content-length")
+    assert answer is not None
+    lines = answer.split(b"\r\n")
+    assert lines[0] == b"SIP/2.0 400 Bad Request (no content-length)"
+    assert b"Via: SIP/2.0/TCP 127.0.0.1:5062;branch=z9hG4bKbroken" in lines
+    assert any(line.startswith(b"To: <sip:bob@127.0.0.1>;tag=") for line in lines)
+    assert feed([answer]) == ([answer], None, 0)
+    for other in (b"ACK sip:x SIP/2.0\r\n", b"SIP/2.0 200 OK\r\n", b"garbage\r\n", b"", b"OPTIONS x"):
+        assert bad_request(other + broken.partition(b"\r\n")[2], "x") is None

@@ -1,0 +1,148 @@
+"""The routing tables against a model that remembers everything in lists."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from keepalive.sip._routes import Place, Routes
+
+
+class Conn:
+    def __init__(self, peer: Place, last: float = 0.0, names: tuple[str | None, ...] = (None,)) -> None:
+        self.peer = peer
+        self.aliases: tuple[Place, ...] = ()
+        self.last = last
+        self.tids: dict[bytes, bool] | None = None
+        self.unanswered = 0
+        self.names = names
+
+    def leads_to(self, name: str | None) -> bool:
+        return name in self.names
+
+
+HERE, THERE = ("192.0.2.1", 5060), ("192.0.2.2", 5060)
+
+
+def table(*conns: Conn, max_tid: int = 30) -> Routes[Conn]:
+    routes: Routes[Conn] = Routes(max_tid)
+    for conn in conns:
+        routes.add(conn)
+    return routes
+
+
+def test_response_goes_back_where_its_request_came_in() -> None:
+    one, other = Conn(HERE), Conn(THERE)
+    routes = table(one, other)
+    routes.came_in(one, b"a", awaits=True)
+    assert routes.for_response(b"a", THERE) is one
+    assert routes.for_response(b"b", THERE) is None
+
+
+def test_repeated_key_is_refreshed_not_entered_twice() -> None:
+    # Weak spot 6: a retransmission's entry went when the older one of the same key did.
+    one = Conn(HERE)
+    routes = table(one, max_tid=3)
+    for key in (b"t", b"t", b"u", b"v"):
+        routes.came_in(one, key, awaits=True)
+    assert [routes.for_response(key, None) for key in (b"t", b"u", b"v")] == [one] * 3
+    routes.came_in(one, b"t", awaits=True)
+    routes.came_in(one, b"w", awaits=True)
+    assert list(one.tids or ()) == [b"v", b"t", b"w"]
+    assert routes.for_response(b"u", None) is None
+
+
+def test_connection_takes_only_its_own_entries_along() -> None:
+    # Weak spot 7: the same key on two connections.
+    one, other, third = Conn(HERE), Conn(THERE), Conn(HERE)
+    routes = table(one, other, third)
+    for conn in (one, other, third):
+        routes.came_in(conn, b"a", awaits=True)
+    assert routes.for_response(b"a", THERE) is other
+    assert routes.for_response(b"a", None) is third
+    routes.remove(one)
+    assert routes.for_response(b"a", THERE) is other
+    routes.remove(other)
+    assert routes.for_response(b"a", THERE) is third
+    routes.remove(third)
+    assert routes.for_response(b"a", THERE) is None
+    assert routes.per_address == {}
+
+
+def test_most_recently_used_connection_of_the_right_name() -> None:
+    # Weak spots 11 and 18.
+    old, new, named = Conn(HERE, 1.0), Conn(HERE, 2.0), Conn(HERE, 3.0, ("a.test",))
+    routes = table(old, new, named)
+    assert routes.for_request(HERE, None) is new
+    old.last = 5.0
+    assert routes.for_request(HERE, None) is old
+    assert routes.for_request(HERE, "a.test") is named
+    assert routes.for_request(HERE, "b.test") is None
+    assert routes.for_request(THERE, None) is None
+
+
+def test_alias_is_a_second_place() -> None:
+    one = Conn(HERE)
+    routes = table(one)
+    for _ in range(2):
+        routes.alias(one, THERE)
+        routes.alias(one, HERE)
+    assert one.aliases == (THERE,)
+    assert routes.for_request(THERE, None) is one
+    routes.remove(one)
+    assert routes.for_request(THERE, None) is routes.for_request(HERE, None) is None
+
+
+def test_who_awaits_an_answer_is_counted() -> None:
+    one = Conn(HERE)
+    routes = table(one, max_tid=2)
+    routes.came_in(one, b"a", awaits=True)
+    routes.came_in(one, b"a", awaits=False)  # the ACK of an INVITE
+    assert one.unanswered == 1
+    routes.answered(one, b"a")
+    routes.answered(one, b"a")
+    assert one.unanswered == 0
+    for key in (b"b", b"c", b"d"):
+        routes.came_in(one, key, awaits=True)
+    assert one.unanswered == 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_walk(seed: int) -> None:
+    """Thousands of random steps; the model keeps every arrival in one list."""
+    rng = random.Random(seed)
+    routes: Routes[Conn] = Routes(5)
+    alive: list[Conn] = []
+    came: list[tuple[bytes, Conn]] = []
+    for step in range(1500):
+        choice = rng.random()
+        if choice < 0.1 or not alive:
+            conn = Conn((f"192.0.2.{rng.randrange(4)}", rng.randrange(2)), last=step)
+            routes.add(conn)
+            alive.append(conn)
+        elif choice < 0.2:
+            conn = alive.pop(rng.randrange(len(alive)))
+            routes.remove(conn)
+            came = [entry for entry in came if entry[1] is not conn]
+        elif choice < 0.8:
+            conn, key = rng.choice(alive), bytes([rng.randrange(12)])
+            routes.came_in(conn, key, awaits=rng.random() < 0.5)
+            came = [*(entry for entry in came if entry != (key, conn)), (key, conn)]
+            own = [entry for entry in came if entry[1] is conn]
+            if len(own) > 5:
+                came.remove(own[0])
+        else:
+            routes.answered(rng.choice(alive), bytes([rng.randrange(12)]))
+        for number in range(12):
+            key = bytes([number])
+            on = [conn for known, conn in came if known == key]
+            got = routes.for_response(key, None)
+            assert (got in on) if on else got is None, f"seed {seed}, step {step}"
+        for conn in alive:
+            assert conn.unanswered == sum((conn.tids or {}).values())
+    for conn in alive:
+        routes.remove(conn)
+    assert not routes._by_tid
+    assert not routes._by_peer
+    assert not routes.per_address
