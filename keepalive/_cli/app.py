@@ -13,6 +13,7 @@ import click
 from keepalive._cli.demo import Demo
 from keepalive._cli.get import Get, Plan
 from keepalive._cli.loops import backend_option, run
+from keepalive._cli.sip import Ping, SipPing, parse_target
 from keepalive._cli.target import BadURL, Target, parse
 
 
@@ -134,6 +135,54 @@ def get(
     elif job.tally.latencies:
         job.print_table()
     sys.exit(code or (1 if job.tally.errors else 0))
+
+
+@cli.command("sip-ping")
+@click.argument("target", metavar="HOST[:PORT]")
+@click.option(
+    "--proto",
+    type=click.Choice(("udp", "tcp", "tls")),
+    default="udp",
+    show_default=True,
+    help="The transport.",
+)
+@click.option(
+    "-n", "count", type=click.IntRange(min=1), default=1, show_default=True, help="OPTIONS to send."
+)
+@click.option(
+    "--interval",
+    type=Finite(min=0),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Between two of them.",
+)
+@click.option(
+    "--timeout",
+    type=Finite(min=0, min_open=True),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For each, from the name to the answer.",
+)
+@click.option("--insecure", is_flag=True, help="Do not verify TLS certificates.")
+@backend_option
+def sip_ping(
+    target: str, proto: str, count: int, interval: float, timeout: float, insecure: bool, backend: str
+) -> None:
+    """Send SIP OPTIONS to a server and report answers and times.
+
+    Any final response counts as an answer. The exit code is 1 if one did not come. Over UDP nothing is
+    sent twice: what is lost is reported as lost.
+    """
+    try:
+        host, port = parse_target(target, proto)
+    except ValueError as exc:
+        raise UsageProblem(str(exc)) from exc
+    job = SipPing(Ping(host, port, proto, count, interval, timeout, insecure))
+    code = run(backend, job.run)
+    job.print_sum()
+    sys.exit(code or (0 if len(job.times) == count else 1))
 
 
 def _parse_all(urls: tuple[str, ...]) -> list[Target]:

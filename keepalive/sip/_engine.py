@@ -10,9 +10,9 @@ import errno
 import logging
 import os
 import weakref
-from collections import Counter, deque
+from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 from anyio import BrokenResourceError
@@ -27,10 +27,12 @@ from keepalive._names import Names, SystemResolver
 from ._expiry import Expiry
 from ._flow import CLOSED, CONNECTING, DRAINING, HANDSHAKE, OPEN, Flow, Outgoing
 from ._framer import Framer
+from ._inbox import Inbox
+from ._outcomes import Outcomes
 from ._reply import bad_request
 from ._routes import Routes
 from ._via import parse_via
-from .errors import PoolClosed, SendError, send_error
+from .errors import PoolClosed, send_error
 
 if TYPE_CHECKING:
     import socket
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keepalive._core._agenda import Entry
-    from keepalive._runtime import Parking, Runtime
+    from keepalive._runtime import Runtime
 
     from ._config import SipConfig
     from ._head import Flaw, Head
@@ -46,9 +48,6 @@ if TYPE_CHECKING:
     from ._messages import Packet, Parser
     from ._routes import Place
     from ._source import Source
-
-    Receiver = Callable[[Packet, Source], object]
-    Outcome = tuple[Callable[[SendError | None], object], SendError | None]
 
 logger = logging.getLogger("keepalive.sip")
 
@@ -86,17 +85,14 @@ class Engine:
         self.routes: Routes[Flow] = Routes(config.max_tid)
         self.expiry: Expiry[Flow] = Expiry(config.min_expire, config.max_expire, config.max_pending)
         self.master: Acceptor | Mailbox | None = None
-        self.receiver: Receiver | None = None
+        self.inbox = Inbox(config.max_inbox, self.postpone)
+        self.outcomes = Outcomes(runtime)
+        self.finish = self.outcomes.finish
         self.lost: Callable[[Source, str], object] | None = None
-        self.inbox: deque[tuple[Packet, Source]] = deque()
-        self.takers: deque[Parking] = deque()
-        self.stalled = False  # the inbox is full
-        self.waiting: dict[Flow | Mailbox, None] = {}  # that have something to read meanwhile
         self.ready: dict[Flow | Acceptor | Mailbox, None] = {}  # have more to read than their turn allowed
         self.tasks = 0
         self.counts: Counter[str] = Counter()
         self.closed_by: Counter[str] = Counter()
-        self.failed_by: Counter[str] = Counter()
         self.flaws: Counter[str] = Counter()
         self.closed = self.forked = False
         self._parser = parser
@@ -105,7 +101,6 @@ class Engine:
         self._armed = NEVER
         self._budget = BUDGET
         self._resuming = False
-        self._told: deque[Outcome] = deque()
         self._all_ended = anyio.Event()
         _engines.add(self)
 
@@ -301,7 +296,7 @@ class Engine:
         had = flow.unanswered + len(flow.awaited or ())
         self.routes.remove(flow)
         self.ready.pop(flow, None)
-        self.waiting.pop(flow, None)
+        self.inbox.forget(flow)
         if flow.attempt is not None:
             flow.attempt.cancel()
         if flow.link is not None:
@@ -313,7 +308,7 @@ class Engine:
         flow.queued = 0
         if self.lost is not None and had:
             lost, source = self.lost, flow.source
-            self._tell(lambda _: lost(source, reason), None)
+            self.outcomes.soon(lambda _: lost(source, reason), None)
         if drain and not self.closed:
             flow.state = DRAINING
             flow.deadline = self.later(DRAIN, lambda: self.close_link(flow))
@@ -360,16 +355,7 @@ class Engine:
             except ValueError as exc:
                 self._unparsed(head, source, flow, str(exc))
                 return
-        if self.receiver is not None and not self.inbox:
-            self.hand_over(packet, source)
-            return
-        self.inbox.append((packet, source))
-        self.stalled = len(self.inbox) >= self.config.max_inbox
-        while self.takers:
-            taker = self.takers.popleft()
-            if not taker.done():
-                taker.set_result(None)
-                break
+        self.inbox.put(packet, source)
 
     def _unparsed(self, head: Head, source: Source, flow: Flow | None, text: str) -> None:
         """Drop a message that the library cannot represent; its stream is in order and goes on."""
@@ -379,76 +365,6 @@ class Engine:
         if answer is not None and flow is not None:
             self.routes.answered(flow, head.key)
             flow.send(Outgoing(answer, "", None))
-
-    def hand_over(self, packet: Packet, source: Source) -> None:
-        """Call the receiver."""
-        assert self.receiver is not None, "asked for by the caller"
-        try:
-            self.receiver(packet, source)
-        except Exception:
-            logger.exception("receiver %r raised", self.receiver)
-
-    def stall(self, owner: Flow | Mailbox) -> bool:
-        """Say whether nothing may be read now; if so, note who has something to read."""
-        if self.stalled:
-            self.waiting[owner] = None
-        return self.stalled
-
-    def taken_from_inbox(self) -> None:
-        """Read on if there is room again."""
-        if self.stalled and len(self.inbox) <= self.config.max_inbox // 2:
-            self.stalled = False
-            waiting, self.waiting = self.waiting, {}
-            for owner in waiting:
-                self.postpone(owner)
-
-    def empty_inbox(self) -> None:
-        """Hand over what came while there was no receiver."""
-        while self.inbox and self.receiver is not None and not self.closed:
-            self.hand_over(*self.inbox.popleft())
-        self.taken_from_inbox()
-
-    # -- what is told ---------------------------------------------------------------------------------
-
-    def finish(self, out: Outgoing, error: SendError | None) -> None:
-        """Give a message its outcome, once."""
-        if out.finished:
-            return
-        out.finished = True
-        out.error = error
-        out.flow = None
-        if error is None:
-            self.counts["sent"] += 1
-        else:
-            self.failed_by[error.reason] += 1
-        parked, callback = out.parked, out.callback
-        out.parked = out.callback = None
-        if parked is not None and not parked.done():
-            parked.set_result(None)
-        if callback is not None:
-            self._tell(callback, error)
-
-    def give_up(self, out: Outgoing) -> None:
-        """Withdraw a message whose sender waits no more, unless it has its outcome."""
-        if not out.finished and out.flow is not None:
-            out.flow.withdraw(out)
-
-    def _tell(self, callback: Callable[[SendError | None], object], error: SendError | None) -> None:
-        self._told.append((callback, error))
-        if len(self._told) == 1:
-            self.runtime.call_soon_threadsafe(self.tell)
-
-    def tell(self) -> None:
-        """Call back with the outcomes so far."""
-        for _ in range(len(self._told)):
-            callback, error = self._told[0]
-            try:
-                callback(error)
-            except Exception:
-                logger.exception("callback %r raised", callback)
-            self._told.popleft()
-        if self._told and not self.closed:
-            self.runtime.call_soon_threadsafe(self.tell)
 
     # -- the end --------------------------------------------------------------------------------------
 
@@ -468,10 +384,7 @@ class Engine:
             unsent = getattr(self.master, "close", self.master.link.close)()
             for out in unsent or ():
                 self.finish(out, send_error(out.where, "shutdown", errno.ECANCELED, "the pool was closed"))
-        for taker in self.takers:
-            if not taker.done():
-                taker.set_result(None)
-        self.takers.clear()
+        self.inbox.close()
 
     async def close(self) -> None:
         """End everything and wait for the tasks that were told to end."""
@@ -483,13 +396,17 @@ class Engine:
                         self._all_ended = anyio.Event()  # else another closer waits for the same one
                     await self._all_ended.wait()
         finally:
-            while self._told:
-                self.tell()
+            self.outcomes.tell_all()
             self._timer.cancel()
             self.poller.close()
             _engines.discard(self)
         with anyio.CancelScope(shield=True):
             await self.runtime.aclose()
+
+    def give_up(self, out: Outgoing) -> None:
+        """Withdraw a message whose sender waits no more, unless it has its outcome."""
+        if not out.finished and out.flow is not None:
+            out.flow.withdraw(out)
 
     def check_open(self) -> None:
         """Refuse what a closed pool cannot do."""
@@ -514,5 +431,3 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
-
-__all__ = ("Any", "Deadline", "Engine")

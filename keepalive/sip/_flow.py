@@ -192,7 +192,8 @@ class Flow:
         assert framer is not None, "an open flow has a framer"
         count = 1
         for _ in range(ROUNDS):
-            if engine.stalled and engine.stall(self):
+            if engine.inbox.full:
+                engine.inbox.stall(self)
                 return count
             try:
                 data = link.try_receive(READ)
@@ -212,12 +213,9 @@ class Flow:
             for head in heads:
                 engine.received(self, head)
             count += len(heads)
+            if framer.pings or framer.flaw is not None:
+                self._mind(framer)
             if not self.usable:
-                return count
-            if framer.pings:
-                self._pong(framer)
-            if framer.flaw is not None:
-                engine.reject(self, framer.flaw)
                 return count
             if not link.readable and not link.layered:
                 break
@@ -269,11 +267,13 @@ class Flow:
         for out in taken or ():
             self.engine.finish(out, None)
 
-    def _pong(self, framer: Framer) -> None:
-        """Answer signs of life; a peer that does not read gets one answer for many."""
+    def _mind(self, framer: Framer) -> None:
+        """Answer signs of life (a peer that does not read gets one answer for many); end at a flaw."""
         pings, framer.pings = framer.pings, 0
-        if not self.queue:
+        if pings and self.state is OPEN and not self.queue:
             self.send(Outgoing(b"\r\n" * min(pings, 8), "", None))
+        if framer.flaw is not None and self.state is OPEN:
+            self.engine.reject(self, framer.flaw)
 
     # -- sending --------------------------------------------------------------------------------------
 

@@ -81,7 +81,10 @@ class Mailbox:
         """Read what waits, for a while."""
         engine = self._engine
         for n in range(ACCEPTS):
-            if (engine.stalled and engine.stall(self)) or self.link.closed:
+            if engine.inbox.full:
+                engine.inbox.stall(self)
+                return n + 1
+            if self.link.closed:
                 return n + 1
             try:
                 found = self.link.try_receive_from(65536)

@@ -10,7 +10,9 @@ from ._head import Flaw, Head, parse_head
 if TYPE_CHECKING:
     import sipmessage
 
-    Packet: TypeAlias = sipmessage.Request | sipmessage.Response | bytes
+
+Packet: TypeAlias = "sipmessage.Request | sipmessage.Response | bytes"
+"""A message, parsed or raw."""
 
 _FOLD: Final = re.compile(rb"[ \t]*\r\n[ \t]+")
 _BLANK: Final = re.compile(rb"(?m)^([^\s:]+)[ \t]+:")
@@ -81,6 +83,3 @@ def outgoing(packet: object, *, stream: bool) -> tuple[bytes, Head | None]:
         raise ValueError(msg)
     head.raw = raw
     return raw, head
-
-
-__all__ = ("Packet", "Parser", "load", "outgoing")

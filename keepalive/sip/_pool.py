@@ -251,14 +251,14 @@ class SocketPool:
         engine.check_open()
         _check_callable("callback", callback, none=False)
         _check_callable("lost", lost, none=True)
-        engine.receiver, engine.lost = callback, lost
-        if engine.inbox:
-            engine.runtime.call_soon_threadsafe(engine.empty_inbox)
+        engine.inbox.receiver, engine.lost = callback, lost
+        if engine.inbox.kept:
+            engine.runtime.call_soon_threadsafe(engine.inbox.empty)
 
     def detach(self) -> None:
         """Call back no more; messages wait again. Connections and what is half received stay."""
         engine = self._running()
-        engine.receiver = engine.lost = None
+        engine.inbox.receiver = engine.lost = None
 
     def __aiter__(self) -> Self:
         """Iterate over (message, source); ends when the pool is closed. Each message goes to one iterator."""
@@ -267,28 +267,17 @@ class SocketPool:
     async def __anext__(self) -> tuple[Packet, Source]:
         """Return the next message and where it came from. Switches tasks if there is none yet."""
         engine = self._running()
-        while not engine.inbox:
+        inbox = engine.inbox
+        self._credit -= 1
+        if inbox.kept and self._credit < 0:
+            self._credit = FAIR_RUN
+            await checkpoint()
+        while not inbox.kept:
             if engine.closed:
                 raise StopAsyncIteration
             self._credit = FAIR_RUN
-            parked = engine.runtime.park()
-            engine.takers.append(parked)
-            try:
-                await parked
-            except BaseException:
-                if parked in engine.takers:
-                    engine.takers.remove(parked)
-                elif engine.inbox and engine.takers and not engine.takers[0].done():
-                    engine.takers.popleft().set_result(None)  # it is the next one's
-                raise
-        self._credit -= 1
-        if self._credit < 0:
-            self._credit = FAIR_RUN
-            await checkpoint()
-            return await self.__anext__()
-        found = engine.inbox.popleft()
-        engine.taken_from_inbox()
-        return found
+            await inbox.wait(engine.runtime.park())
+        return inbox.take()
 
     # -- insight --------------------------------------------------------------------------------------
 
@@ -332,9 +321,10 @@ class SocketPool:
             connections=len(engine.flows),
             connecting=sum(flow.state.value in ("connecting", "handshake") for flow in engine.flows),
             queued=sum(flow.queued for flow in engine.flows),
-            inbox=len(engine.inbox),
-            **{name: counts[name] for name in ("received", "sent", "accepted", "opened", "refused")},
-            failed=dict(engine.failed_by),
+            inbox=len(engine.inbox.kept),
+            sent=engine.outcomes.sent,
+            **{name: counts[name] for name in ("received", "accepted", "opened", "refused")},
+            failed=dict(engine.outcomes.failed),
             closed=dict(engine.closed_by),
             flaws=dict(engine.flaws),
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from anyio import to_thread
 from tests.support import require_peer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 PEER = Path(__file__).parent / "sip_peer.pl"
 
@@ -32,16 +31,18 @@ def net_sip() -> list[str]:
 
 async def run(argv: list[str], folder: Path) -> tuple[int, str]:
     """Run a program to its end beside the loop; gives its status and what it said."""
-    call: Callable[[], subprocess.CompletedProcess[bytes]] = partial(
-        subprocess.run,
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=40,
-        cwd=folder,
-        env={**os.environ, "TERM": "dumb"},
-    )
+
+    def call() -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=40,
+            cwd=folder,
+            env={**os.environ, "TERM": "dumb"},
+        )
+
     done = await to_thread.run_sync(call)
     return done.returncode, done.stdout.decode(errors="replace")
 
