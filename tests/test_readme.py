@@ -10,6 +10,7 @@ import pytest
 
 import keepalive
 from keepalive import ConnectError, ConnectionManager, TLSConnector
+from keepalive.sip import open_leg
 from tests.proxies.tools import HttpProxy
 from tests.support import Lines, Server
 from tests.support.nameserver import NameServer, Zone
@@ -78,6 +79,15 @@ async def test_resolver_of_ones_choice() -> None:
 
 def test_socket_options_of_ones_own() -> None:
     assert isinstance(example("options")["mgr"], ConnectionManager)
+
+
+async def test_sip(capsys: pytest.CaptureFixture[str]) -> None:
+    names = example("sip")
+    async with open_leg("tcp", "127.0.0.1", 0) as pool:
+        names["Answering"](pool)
+        port = pool.master.getsockname()[1]
+        await names["ask"](port)
+    assert capsys.readouterr().out == f"200 from 127.0.0.1:{port}\n"
 
 
 def test_every_knob_and_error_is_told() -> None:

@@ -33,10 +33,13 @@ class Datagrams(Link):
         :raises OSError: it cannot be sent (EMSGSIZE, unreachable, ...)
         """
         try:
-            if address is None:
-                self.sock.send(data)
-            else:
+            if address is not None:
                 self.sock.sendto(data, address)
+                return True
+            try:
+                self.sock.send(data)
+            except ConnectionRefusedError:  # that was the one before; this one has not been sent
+                self.sock.send(data)
         except (BlockingIOError, InterruptedError):
             return False
         return True

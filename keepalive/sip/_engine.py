@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("keepalive.sip")
 
-BUDGET: Final = 2000
+BUDGET: Final = 500
 """Messages and connections handled in a row; then other tasks run."""
 DRAIN: Final = 1.0
 """Seconds a peer has for reading why its connection ends."""
@@ -60,12 +60,16 @@ CONFIRM: Final = 0.5
 
 
 class Deadline:
-    """Something to be done at a time, unless it is withdrawn."""
+    """Something to be done at a time, unless it is withdrawn.
 
-    __slots__ = ("act", "entry")
+    :ivar since: when what it limits has begun, if that may change
+    """
+
+    __slots__ = ("act", "entry", "since")
 
     def __init__(self, act: Callable[[], object]) -> None:
         self.act = act
+        self.since = 0.0
         self.entry: Entry | None = None
 
 
@@ -180,16 +184,26 @@ class Engine:
             self._deadlines.withdraw(flow.deadline)
             flow.deadline = None
 
-    def limit_message(self, flow: Flow, started: bool) -> None:
-        """Give a message that has begun its time, or forget it when it is complete."""
+    def limit_message(self, flow: Flow, started: bool, fresh: bool) -> None:
+        """Give a message that has begun its time, or forget it when it is complete.
+
+        :param fresh: whether another one has been completed before it just now
+        """
         if not started:
             if flow.taken is None:
                 self.drop_deadline(flow)
         elif flow.deadline is None:
-            flow.deadline = self.later(
-                self.config.message_timeout,
-                lambda: self.end(flow, "deadline", errno.ETIMEDOUT, "a message was not completed in time"),
-            )
+            flow.deadline = self.later(self.config.message_timeout, lambda: self._message_due(flow))
+            flow.deadline.since = flow.last
+        elif fresh:
+            flow.deadline.since = flow.last
+
+    def _message_due(self, flow: Flow) -> None:
+        deadline = flow.deadline
+        if deadline is not None and deadline.since + self.config.message_timeout > self.clock():
+            self._deadlines.enter(deadline, deadline.since + self.config.message_timeout)
+        else:
+            self.end(flow, "deadline", errno.ETIMEDOUT, "a message was not completed in time")
 
     def settled(self, flow: Flow) -> None:
         """Note that nothing is pending any more on a connection that was spared because of that."""

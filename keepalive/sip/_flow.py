@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 READ: Final = 65536
 """Bytes read at a time."""
-ROUNDS: Final = 16
+ROUNDS: Final = 2
 """Reads of one connection before others have their turn."""
 MAX_AWAITED: Final = 1024
 """Requests sent on one connection whose final response is looked out for; older ones no longer spare it."""
@@ -154,8 +154,10 @@ class Flow:
 
     @property
     def pending(self) -> bool:
-        """Whether bytes or transactions wait on it."""
-        return bool(self.queue or self.unanswered or self.awaited or self.taken) or self in self.engine.ready
+        """Whether bytes or transactions wait on it, or it is not open yet, or has bytes that nobody takes."""
+        if self.queue or self.unanswered or self.awaited or self.taken or self.state is not OPEN:
+            return True
+        return self in self.engine.ready or self.engine.inbox.stalls(self)
 
     @property
     def source(self) -> Source:
@@ -190,7 +192,7 @@ class Flow:
         engine, link, framer = self.engine, self.link, self.framer
         assert link is not None, "an open flow has a link"
         assert framer is not None, "an open flow has a framer"
-        count = 1
+        count, fresh = 1, False
         for _ in range(ROUNDS):
             if engine.inbox.full:
                 engine.inbox.stall(self)
@@ -212,7 +214,9 @@ class Flow:
             heads = framer.feed(data)
             for head in heads:
                 engine.received(self, head)
-            count += len(heads)
+            if heads:
+                count += len(heads)
+                fresh = True
             if framer.pings or framer.flaw is not None:
                 self._mind(framer)
             if not self.usable:
@@ -222,7 +226,7 @@ class Flow:
         else:
             engine.postpone(self)
         if framer.started or self.deadline is not None:
-            engine.limit_message(self, framer.started)
+            engine.limit_message(self, framer.started, fresh)
         return count
 
     def _read_otherwise(self) -> None:

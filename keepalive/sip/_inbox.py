@@ -66,6 +66,10 @@ class Inbox:
         """Note that there is something to read, when there is room again."""
         self._stalled[owner] = None
 
+    def stalls(self, owner: Flow) -> bool:
+        """Say whether a connection has something to read that there is no room for."""
+        return owner in self._stalled
+
     def forget(self, owner: Flow) -> None:
         """Note that a connection has ended."""
         self._stalled.pop(owner, None)

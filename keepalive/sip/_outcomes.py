@@ -27,6 +27,7 @@ class Outcomes:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._told: deque[tuple[Callable[[SendError | None], object], SendError | None]] = deque()
+        self._scheduled = False
         self.sent = 0
         self.failed: Counter[str] = Counter()
 
@@ -51,25 +52,23 @@ class Outcomes:
     def soon(self, callback: Callable[[SendError | None], object], error: SendError | None) -> None:
         """Call back in a turn of its own, after all that came before."""
         self._told.append((callback, error))
-        if len(self._told) == 1:
+        if not self._scheduled:
+            self._scheduled = True
             self._runtime.call_soon_threadsafe(self._tell)
 
     def _tell(self) -> None:
-        for _ in range(len(self._told)):
-            callback, error = self._told[0]
-            try:
-                callback(error)
-            except Exception:
-                logger.exception("callback %r raised", callback)
-            self._told.popleft()
-        if self._told:
-            self._runtime.call_soon_threadsafe(self._tell)
+        self._scheduled = False
+        self._call(len(self._told))  # what these lead to has a turn of its own
 
-    def tell_all(self) -> None:
-        """Call back with everything now: there will be no further turn."""
-        while self._told:
+    def _call(self, count: int) -> None:
+        for _ in range(min(count, len(self._told))):
             callback, error = self._told.popleft()
             try:
                 callback(error)
             except Exception:
                 logger.exception("callback %r raised", callback)
+
+    def tell_all(self) -> None:
+        """Call back with everything now: there will be no further turn."""
+        while self._told:
+            self._call(len(self._told))

@@ -118,6 +118,9 @@ class Sender:
         if target is None:
             engine.finish(out, send_error("?", "route", errno.EDESTADDRREQ, "no dst, and no usable Via"))
             return
+        if target.flow is not None and target.flow.usable:
+            self._give(out, head, target.flow)  # what went over TCP for its size, and what comes back
+            return
         out.where = str(target)
         most = engine.config.mtu - SPARE
         if head is not None and not head.code and len(out.data) > most and engine.config.oversize != "send":
@@ -201,6 +204,7 @@ class Sender:
                     dial.keep(link)
                     self._connected(flow, link)
             except Exception as exc:
+                flow.attempt = None  # it is ending by itself
                 failure = dial.failure(exc)
                 engine.end(flow, str(failure.phase), failure.number, failure.text)
             finally:

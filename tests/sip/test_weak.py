@@ -277,6 +277,19 @@ async def test_19_started_message_has_a_deadline(start: bytes) -> None:
         await good.send(request())
 
 
+async def test_19_each_message_has_a_time_of_its_own() -> None:
+    async with leg(message_timeout=0.15) as pool, await dial(pool) as peer:
+        packet = request()
+        await peer.send(packet[:100])
+        for _ in range(8):
+            await anyio.sleep(0.05)  # a peer that takes its time, but not too much for any one
+            await peer.send(packet[100:] + packet[:100])
+            await pool.__anext__()
+        await peer.send(packet[100:])
+        await pool.__anext__()
+        assert pool.stats().closed == {}
+
+
 async def test_20_port_0_lets_the_system_choose() -> None:
     async with leg("udp") as one, leg("udp") as two:
         assert port_of(one) != port_of(two)
@@ -318,6 +331,11 @@ async def test_21_fall_back_to_tcp() -> None:
         assert got == packet.replace(b"SIP/2.0/UDP", b"SIP/2.0/TCP")
         await other.send_to(response(packet), source)
         assert (await pool.__anext__())[1].proto == "tcp"
+        back = request()
+        await other.send_to(back, source)
+        _, source = await pool.__anext__()
+        await pool.send_to(response(back), source)
+        assert (await other.__anext__())[0] == response(back)
         async with leg("udp", oversize="send") as careless:
             assert await send_of_size(careless, 3000, ("127.0.0.1", 9)) is None
 
