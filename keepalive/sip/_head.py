@@ -21,7 +21,9 @@ _CALL_ID: Final = re.compile(rb"[^\s@]+(?:@[^\s@]+)?")
 _BALANCED: Final = re.compile(rb'(?:[^"\\<]++|\\.|"(?:[^"\\]++|\\.)*+"|<[^>]*+>)*+', re.DOTALL)
 _BRANCH: Final = re.compile(rb'[^,]*?;\s*branch\s*=\s*([^;,\s"]+)', re.IGNORECASE)
 
-_LENGTH, _CALL, _SEQ, _VIA, _ONCE, _NUMBER, _LIST, _PLAIN = range(8)
+# Kinds of fields. The first six must not be there twice with different values.
+_LENGTH, _CALL, _SEQ, _FROM, _TO, _TYPE, _VIA, _NUMBER, _LIST, _PLAIN = range(10)
+_WHAT: Final = ("content-length", "call-id", "cseq", "from", "to", "content-type")
 
 _NAMES: Final = {
     b"content-length": _LENGTH,
@@ -31,12 +33,12 @@ _NAMES: Final = {
     b"cseq": _SEQ,
     b"via": _VIA,
     b"v": _VIA,
-    b"from": _ONCE,
-    b"f": _ONCE,
-    b"to": _ONCE,
-    b"t": _ONCE,
-    b"content-type": _ONCE,
-    b"c": _ONCE,
+    b"from": _FROM,
+    b"f": _FROM,
+    b"to": _TO,
+    b"t": _TO,
+    b"content-type": _TYPE,
+    b"c": _TYPE,
     b"max-forwards": _NUMBER,
     b"expires": _NUMBER,
     b"min-expires": _NUMBER,
@@ -45,7 +47,6 @@ _NAMES: Final = {
     b"route": _LIST,
     b"record-route": _LIST,
 }
-_FULL: Final = {b"f": b"from", b"t": b"to", b"c": b"content-type"}
 _COMMON: Final = (
     b"User-Agent", b"Server", b"Allow", b"Supported", b"Accept", b"Event", b"Date", b"Subject", b"Require",
     b"Authorization", b"WWW-Authenticate", b"Proxy-Authorization", b"Allow-Events", b"P-Asserted-Identity",
@@ -124,9 +125,9 @@ def _kind_of(name: bytes, header: bytes) -> int:
 
 
 def _read_fields(header: bytes, lines: list[bytes], method: bytes | None, code: int) -> Head:
-    length = call_id = cseq = via = None
+    once: list[bytes | None] = [None] * _VIA
+    via = None
     bare = False
-    once: dict[bytes, bytes] = {}
     for line in lines[1:-1]:
         name, colon, value = line.partition(b":")
         kind = _SPELLED.get(name)
@@ -137,37 +138,29 @@ def _read_fields(header: bytes, lines: list[bytes], method: bytes | None, code: 
         if kind == _PLAIN:
             continue
         value = value.strip()
-        if kind == _VIA:
-            if via is None:
+        if kind < _VIA:
+            before = once[kind]
+            if before is not None and before != value:
+                raise Flaw(f"conflicting {_WHAT[kind]}", header)
+            once[kind] = value
+            if kind == _LENGTH:
+                _check_digits(_WHAT[_LENGTH], value, header)
+                bare = bare or name[-1:] not in b" \t"
+            elif kind >= _FROM and b'"' in value:
+                _check_quotes(value, header)
+        elif kind == _NUMBER:
+            _check_digits("number", value, header)
+        else:
+            if kind == _VIA and via is None:
                 via = value
             _check_quotes(value, header)
-        elif kind == _CALL:
-            call_id = _same("call-id", call_id, value, header)
-        elif kind == _SEQ:
-            cseq = _same("cseq", cseq, value, header)
-        elif kind == _LENGTH:
-            length = _same("content-length", length, _digits("content-length", value, header), header)
-            bare = bare or name[-1:] not in b" \t"
-        elif kind == _NUMBER:
-            _digits("number", value, header)
-        elif kind == _ONCE:
-            _check_once(once, name, value, header)
-        else:
-            _check_quotes(value, header)
-    head = _assemble(header, method, code, via or b"", call_id, cseq, length)
-    head.bare = bare
-    return head
+    return _assemble(header, method, code, via or b"", once, bare)
 
 
 def _assemble(
-    header: bytes,
-    method: bytes | None,
-    code: int,
-    via: bytes,
-    call_id: bytes | None,
-    cseq: bytes | None,
-    length: bytes | None,
+    header: bytes, method: bytes | None, code: int, via: bytes, once: list[bytes | None], bare: bool
 ) -> Head:
+    call_id, cseq, length = once[_CALL], once[_SEQ], once[_LENGTH]
     if not call_id or _CALL_ID.fullmatch(call_id) is None:
         raise Flaw("call-id", header)
     if cseq is None or (found := _CSEQ.fullmatch(cseq)) is None:
@@ -177,31 +170,22 @@ def _assemble(
         raise Flaw("cseq", header)
     branch = _BRANCH.match(via)
     key = branch[1] if branch is not None else call_id + b" " + number
-    return Head(header, of_method, code, via, key, -1 if length is None else _number(length))
+    head = Head(header, of_method, code, via, key, -1 if length is None else _number(length))
+    head.bare = bare
+    return head
 
 
-def _same(what: str, before: bytes | None, value: bytes, header: bytes) -> bytes:
-    if before is not None and before != value:
-        raise Flaw(f"conflicting {what}", header)
-    return value
-
-
-def _digits(what: str, value: bytes, header: bytes) -> bytes:
+def _check_digits(what: str, value: bytes, header: bytes) -> None:
     if not value.isdigit():
         raise Flaw(what, header)
-    return value
-
-
-def _check_once(once: dict[bytes, bytes], name: bytes, value: bytes, header: bytes) -> None:
-    name = name.rstrip().lower()
-    name = _FULL.get(name, name)
-    _same(name.decode(), once.setdefault(name, value), value, header)
-    if b'"' in value:
-        _check_quotes(value, header)
 
 
 def _check_quotes(value: bytes, header: bytes) -> None:
-    if (b'"' in value or b"<" in value or b"\\" in value) and _BALANCED.fullmatch(value) is None:
+    if b'"' in value or b"\\" in value:
+        balanced = _BALANCED.fullmatch(value) is not None
+    else:
+        balanced = value.rfind(b"<") <= value.rfind(b">")
+    if not balanced:
         raise Flaw("quote", header)
 
 

@@ -125,7 +125,7 @@ def test_length(line: bytes) -> None:
         (b"Content-Length: 5\r\nContent-Length: 6", "conflicting content-length"),
         (b"Content-Length: 5\r\nX: y\r\nl: 4", "conflicting content-length"),
         (b"Content-Length: 0\r\nl: 00", "conflicting content-length"),
-        (b"Content-Length: 5\r\nContent-Length: -1", "content-length"),
+        (b"Content-Length: 5\r\nContent-Length: -1", "conflicting content-length"),
         (b"Content-Length: 5\r\nContent-Length : 6", "conflicting content-length"),
         (b"Content-Length: 5\nContent-Length: 6", "line end"),
     ],
