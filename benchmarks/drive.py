@@ -7,11 +7,13 @@ import math
 import resource
 import socket
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from benchmarks.runtimes import settle
 from benchmarks.spec import Figures, Order, Shape, loopback
@@ -237,6 +239,80 @@ async def watch(contender: Contender, order: Order) -> Figures:
     return {point: figures}
 
 
+async def sip(contender: Contender, order: Order) -> Figures:
+    """Count messages of many peers by processor time, raw and parsed; then hold ten times as many idle."""
+    point = order.points[0]
+    idle = min(10 * point, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 2 * point - 256)
+    raw = await _talk_sip(contender, order, True, point)
+    parsed = await _talk_sip(contender, order, False, point)
+    settle()
+    before = resident()
+    port = await contender.listen(True, lambda: None)
+    with _SipPeers(port, order.core) as peers:
+        peers.tell(f"open {idle}")
+        await _until(contender, lambda: contender.held() == idle)
+        settle()
+        grown = resident() - before
+    await _until(contender, lambda: not contender.held())
+    return {
+        point: {
+            "time": raw * US,
+            "rate": 1 / raw,
+            "parsed_time": parsed * US,
+            "parsed_rate": 1 / parsed,
+            "held": idle,
+            "bytes": grown / idle,
+        }
+    }
+
+
+async def _talk_sip(contender: Contender, order: Order, raw: bool, point: int) -> float:
+    """Give the processor's seconds per message."""
+    count = 0
+
+    def got() -> None:
+        nonlocal count
+        count += 1
+
+    port = await contender.listen(raw, got)
+    total = max(point, int(order.budget * (150_000 if raw else 75_000)))
+    with _SipPeers(port, order.core) as peers:
+        peers.tell(f"open {point}")
+        await _until(contender, lambda: contender.held() == point)
+        settle()
+        start = CPU()
+        peers.tell(f"send {total}")
+        await _until(contender, lambda: count == total)
+        took = CPU() - start
+    await _until(contender, lambda: not contender.held())
+    return took / total
+
+
+class _SipPeers:
+    def __init__(self, port: int, core: int | None) -> None:
+        argv = [sys.executable, "-m", "benchmarks.sip_peers", str(port), "-" if core is None else str(core)]
+        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+    def tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+
+async def _until(contender: Contender, reached: Callable[[], bool]) -> None:
+    end = time.perf_counter() + 30
+    while not reached():
+        await contender.runtime.sleep(0.005)
+        if time.perf_counter() > end:
+            raise RuntimeError("the peers did not do what they were told")
+
+
 def resident() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize()
@@ -252,4 +328,5 @@ DRIVERS: dict[str, Callable[[Contender, Order], Awaitable[Figures]]] = {
     "cold-tls": cold,
     "cold-resumed": cold,
     "watch": watch,
+    "sip": sip,
 }

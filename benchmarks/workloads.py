@@ -70,6 +70,12 @@ WORKLOADS = (
         floors=("idle transports:asyncio",), points=(10_000,), quick_points=(1_000,), unit="ms", rounds=2,
         extras=(("closed", "noticed", 1, 0), ("idle_cpu_percent", "CPU while idle, %", 1, 2)),
     ),
+    Workload(
+        "sip", "SIP over TCP", "OPTIONS of 300 bytes from 1,000 peers in turn, raw; time per message",
+        floors=("cut at empty lines:asyncio",), points=(1_000,), quick_points=(100,), rounds=2,
+        extras=(("rate", "messages/s", 1, 0), ("parsed_rate", "parsed, messages/s", 1, 0),
+                ("held", "then held", 1, 0), ("bytes", "KB per idle connection", 1024, 1)),
+    ),
 )  # fmt: skip
 
 
@@ -114,6 +120,8 @@ GOALS = (
          of=(*AIOHTTP, "httpcore2:asyncio", "anyio stream:asyncio", "anyio stream:trio"),
          text="clearly below every Python peer"),
     Goal("watch", KEEPALIVE, 100.0, text="closed within 100 ms"),
+    Goal("sip", KEEPALIVE, 20.0, text="50,000 messages a second"),
+    Goal("sip", KEEPALIVE, 4096, metric="bytes", text="at most 4 KB per idle connection"),
     Goal("watch", KEEPALIVE, 0.5, metric="idle_cpu_percent", text="no cost while nothing happens"),
 )  # fmt: skip
 

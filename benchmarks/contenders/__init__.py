@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks.contenders.base import Contender, Program
-from benchmarks.contenders.floors import DictDeque, FuturesFloor, IdleTransports
+from benchmarks.contenders.floors import DictDeque, FuturesFloor, IdleTransports, SipSplit
 from benchmarks.contenders.own import Keepalive
 from benchmarks.contenders.peers import Aiohttp, AsyncioConnectionPool, Httpcore2, Httpx2
 from benchmarks.contenders.programs import Go, Poe, Wrk
 from benchmarks.contenders.sockets import AnyioStream, AsyncioProtocol, Blocking, LoopSock
 
 CLASSES: tuple[type[Contender], ...] = (
-    DictDeque, FuturesFloor, IdleTransports, Blocking, LoopSock, AsyncioProtocol, AnyioStream,
+    DictDeque, FuturesFloor, IdleTransports, SipSplit, Blocking, LoopSock, AsyncioProtocol, AnyioStream,
     Keepalive,
     Aiohttp, Httpcore2, Httpx2, AsyncioConnectionPool,
     Go, Poe, Wrk,

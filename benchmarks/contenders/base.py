@@ -9,7 +9,7 @@ import ssl
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from benchmarks.runtimes import Runtime
     from benchmarks.spec import Order, Shape, Site
@@ -21,6 +21,7 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 #   contention          prepare([addr]), hold()
 #   exchange-*          exchange()
 #   cold-*              connect(talk)
+#   sip                 listen(raw, got) -> port, held()
 
 
 class Contender:
@@ -71,6 +72,14 @@ class Contender:
 
     async def connect(self, talk: bool) -> None:
         """Open a new connection, make one exchange if told to, and close it."""
+        raise NotImplementedError
+
+    async def listen(self, raw: bool, got: Callable[[], None]) -> int:
+        """Listen for SIP over TCP, calling back for each message, as bytes or parsed; gives the port."""
+        raise NotImplementedError
+
+    def held(self) -> int:
+        """Say how many connections the listeners hold."""
         raise NotImplementedError
 
     def client_context(self) -> ssl.SSLContext:

@@ -97,6 +97,51 @@ class FuturesFloor(Contender):
         pool.release(conn)
 
 
+class SipSplit(Contender):
+    """The floor of SIP: asyncio's transports, and bytes cut at each empty line. Nothing is checked."""
+
+    name = "cut at empty lines"
+    plays = ("sip",)
+    loops = ("asyncio", "uvloop")
+    remarks: ClassVar[dict[str, str]] = {"sip": "knows no Content-Length, no transactions, no expiry"}
+
+    async def start(self) -> None:
+        self.open: set[_Split] = set()
+        self.servers: list[asyncio.AbstractServer] = []
+
+    async def listen(self, raw: bool, got: Callable[[], None]) -> int:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: _Split(self.open, got), "127.0.0.1", 0, backlog=4096)
+        self.servers.append(server)
+        port: int = server.sockets[0].getsockname()[1]
+        return port
+
+    def held(self) -> int:
+        return len(self.open)
+
+    async def stop(self) -> None:
+        for server in self.servers:
+            server.close()
+
+
+class _Split(asyncio.Protocol):
+    def __init__(self, there: set[_Split], got: Callable[[], None]) -> None:
+        self.there = there
+        self.got = got
+        self.rest = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.there.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        *messages, self.rest = (self.rest + data).split(b"\r\n\r\n")
+        for _ in messages:
+            self.got()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.there.discard(self)
+
+
 class IdleTransports(Contender):
     """The floor of watching: asyncio's own transports, each reading, each closed by its loop."""
 

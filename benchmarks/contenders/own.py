@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.contenders.base import REQUEST, Contender, load
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 class Keepalive(Contender):
     name = "keepalive"
     plays = (
         "warm", "exchange-1", "exchange-64", "contention", "keys",
-        "cold-tcp", "cold-tls", "cold-resumed", "watch",
+        "cold-tcp", "cold-tls", "cold-resumed", "watch", "sip",
     )  # fmt: skip
     loops = ("asyncio", "uvloop", "trio")
     needs = ("keepalive",)
@@ -34,6 +34,18 @@ class Keepalive(Contender):
                 connectors=connectors,
             )
         )
+
+    async def listen(self, raw: bool, got: Callable[[], None]) -> int:
+        sip = load("keepalive.sip")
+        config = sip.SipConfig(raw=raw, min_expire=3600, max_expire=3600, max_pending=3600)
+        leg = sip.open_leg("tcp", "127.0.0.1", 0, config=config, backlog=4096)
+        self.leg: Any = await self.stack.enter_async_context(leg)
+        self.leg.attach(lambda packet, source: got())
+        port: int = self.leg.master.getsockname()[1]
+        return port
+
+    def held(self) -> int:
+        return len(self.leg.connections())
 
     async def stop(self) -> None:
         await self.stack.aclose()

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
-import weakref
 from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from anyio import BrokenResourceError
 
+from keepalive import _fork
 from keepalive._core._agenda import Agenda
 from keepalive._core._types import NEVER
 from keepalive._io._link import Link
@@ -92,6 +91,7 @@ class Engine:
         self.inbox = Inbox(config.max_inbox, self.postpone)
         self.outcomes = Outcomes(runtime)
         self.finish = self.outcomes.finish
+        self.resend: Callable[[Outgoing], None]  # set by the sender
         self.lost: Callable[[Source, str], object] | None = None
         self.ready: dict[Flow | Acceptor | Mailbox, None] = {}  # have more to read than their turn allowed
         self.tasks = 0
@@ -106,7 +106,7 @@ class Engine:
         self._budget = BUDGET
         self._resuming = False
         self._all_ended = anyio.Event()
-        _engines.add(self)
+        _fork.watch(self)
 
     # -- the poller and its turns ---------------------------------------------------------------------
 
@@ -315,11 +315,15 @@ class Engine:
             flow.attempt.cancel()
         if flow.link is not None:
             flow.link.writer = None
-        for out in [*(flow.taken or ()), *(flow.queue or ())]:
-            where = "connect" if phase is CONNECTING and reason == "timeout" else reason
-            self.finish(out, send_error(out.where, where, number, text))
+        outs = [*(flow.taken or ()), *(flow.queue or ())]
         flow.queue = flow.taken = flow.awaited = None
         flow.queued = 0
+        for out in outs:
+            if phase is CONNECTING and out.spare is not None and not out.finished and not self.closed:
+                self.resend(out)
+            else:
+                where = "connect" if phase is CONNECTING and reason == "timeout" else reason
+                self.finish(out, send_error(out.where, where, number, text))
         if self.lost is not None and had:
             lost, source = self.lost, flow.source
             self.outcomes.soon(lambda _: lost(source, reason), None)
@@ -413,7 +417,7 @@ class Engine:
             self.outcomes.tell_all()
             self._timer.cancel()
             self.poller.close()
-            _engines.discard(self)
+            _fork.forget(self)
         with anyio.CancelScope(shield=True):
             await self.runtime.aclose()
 
@@ -432,16 +436,3 @@ class Engine:
         """In a forked child: close the copies of all descriptors without a word to the peers."""
         self.closed = self.forked = True
         self.poller.abandon()
-
-
-_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for engine in list(_engines):
-        engine.abandon()
-    _engines.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ._engine import Deadline, Engine
     from ._framer import Framer
     from ._routes import Place
+    from ._source import Target
 
 READ: Final = 65536
 """Bytes read at a time."""
@@ -66,9 +67,10 @@ class Outgoing:
 
     :ivar sent: bytes of it that the kernel (or TLS) has taken
     :ivar finished: it has had its outcome
+    :ivar spare: where it may go if nobody is to be found where it goes first
     """
 
-    __slots__ = ("callback", "data", "error", "finished", "flow", "parked", "sent", "where")
+    __slots__ = ("callback", "data", "error", "finished", "flow", "parked", "sent", "spare", "where")
 
     def __init__(
         self, data: bytes, where: str, callback: Callable[[SendError | None], object] | None
@@ -78,6 +80,7 @@ class Outgoing:
         self.callback = callback
         self.parked: Parking | None = None
         self.flow: Flow | None = None
+        self.spare: Target | None = None
         self.sent = 0
         self.finished = False
         self.error: SendError | None = None
@@ -192,7 +195,7 @@ class Flow:
         engine, link, framer = self.engine, self.link, self.framer
         assert link is not None, "an open flow has a link"
         assert framer is not None, "an open flow has a framer"
-        count, fresh = 1, False
+        count = 1
         for _ in range(ROUNDS):
             if engine.inbox.full:
                 engine.inbox.stall(self)
@@ -214,9 +217,7 @@ class Flow:
             heads = framer.feed(data)
             for head in heads:
                 engine.received(self, head)
-            if heads:
-                count += len(heads)
-                fresh = True
+            count += len(heads)
             if framer.pings or framer.flaw is not None:
                 self._mind(framer)
             if not self.usable:
@@ -226,7 +227,7 @@ class Flow:
         else:
             engine.postpone(self)
         if framer.started or self.deadline is not None:
-            engine.limit_message(self, framer.started, fresh)
+            engine.limit_message(self, framer.started, count > 1)
         return count
 
     def _read_otherwise(self) -> None:

@@ -156,8 +156,9 @@ class SocketPool:
         """Send a message; return when all of it has been handed to the kernel.
 
         A response goes out on the connection that its request came in on; if that has gone, to where its top
-        Via says. A request takes a connection to the same address, port and verified name, the most recently
-        used one, or a new one. Over UDP everything goes to `dst`.
+        Via says, and to `dst` if nobody is to be found there. A request takes a connection to the same
+        address, port and verified name, the most recently used one, or a new one. Over UDP everything goes
+        to `dst`.
 
         Switches tasks if it must wait, and once in a while. When cancelled, a message of which nothing has
         gone out is withdrawn; else the rest of it goes out all the same, since the connection is others' too.
@@ -221,6 +222,8 @@ class SocketPool:
 
     def _target(self, dst: object) -> Target | None:
         given = None if dst is None else target_of("dst", dst, PORTS[self._proto])
+        if given is not None and given.flow is not None and given.flow.engine is not self._engine:
+            given.flow = None  # another pool's
         if self._dst is None:
             return given
         # The restriction replaces what was given; a connection of that peer is as good.

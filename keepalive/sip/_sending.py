@@ -15,7 +15,7 @@ from keepalive._io._tls import TLSLink
 from ._flow import CONNECTING, Flow, Outgoing
 from ._identity import matches
 from ._masters import Mailbox, place_of
-from ._source import Target
+from ._source import Target, canonical
 from ._via import parse_via, response_place
 from .errors import send_error
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from ._engine import Engine
     from ._head import Head
+    from ._via import Via
 
 PORTS: Final = {"udp": 5060, "tcp": 5060, "tls": 5061}
 SPARE: Final = 200
@@ -44,6 +45,7 @@ class Sender:
         check_names: bool,
     ) -> None:
         self._engine = engine
+        engine.resend = self._resend
         self._local = local  # what our own connections come from
         self._check_names = check_names
         tcp: Connector = TCPConnector()
@@ -62,16 +64,15 @@ class Sender:
         if proto == "udp":
             self._submit_datagram(out, head, target)
             return
-        is_response = head is not None and head.code > 0
         flow = None if target is None or target.flow is None or not target.flow.usable else target.flow
-        if flow is None and is_response:
-            assert head is not None, "a response has a head"
+        if flow is None and head is not None and head.code:
             place = None if target is None else (target.addr, target.port)
             flow = engine.routes.for_response(head.key, place)
-            if flow is None or not flow.usable:
-                flow = None
-                if target is None or (target.flow is not None and engine.only is None):
-                    target = self._by_via(head) or target
+            if flow is None and engine.only is None and (via := parse_via(head.via)) is not None:
+                # RFC 3261 18.2.2: what is left of the request's way, else what the peer said of itself.
+                flow = engine.routes.for_request((via.received or canonical(via.host), via.rport), None)
+                out.spare = target
+                target = self._by_via(via)
         if flow is not None:
             self._give(out, head, flow)
         elif target is not None:
@@ -87,13 +88,16 @@ class Sender:
         if flow is not None:
             self._give(out, head, flow)
 
-    def _by_via(self, head: Head) -> Target | None:
-        via = parse_via(head.via)
-        if via is None:
-            return None
+    def _by_via(self, via: Via) -> Target:
         proto = self._engine.proto
         host, port = response_place(via, stream=proto != "udp", default_port=PORTS[proto])
-        return Target(via.host, host, port)
+        return Target(canonical(via.host), canonical(host), port)
+
+    def _resend(self, out: Outgoing) -> None:
+        """Send a response to `dst` after all: where its Via says nobody is to be found."""
+        target, out.spare = out.spare, None
+        assert target is not None, "asked for by the caller"
+        self._give_to(target, out, None, self._engine.proto)
 
     def _give(self, out: Outgoing, head: Head | None, flow: Flow) -> None:
         engine = self._engine
@@ -113,8 +117,8 @@ class Sender:
 
     def _submit_datagram(self, out: Outgoing, head: Head | None, target: Target | None) -> None:
         engine = self._engine
-        if target is None and head is not None:
-            target = self._by_via(head)
+        if target is None and head is not None and (via := parse_via(head.via)) is not None:
+            target = self._by_via(via)
         if target is None:
             engine.finish(out, send_error("?", "route", errno.EDESTADDRREQ, "no dst, and no usable Via"))
             return

@@ -117,10 +117,10 @@ def _host(name: str, dst: object, host: object) -> str:
     if not bare or "\0" in bare or any(char.isspace() for char in bare) or len(bare) > 255:
         msg = f"{name} has no usable host: {dst!r}"
         raise ValueError(msg)
-    return _canonical(bare)
+    return canonical(bare)
 
 
-def _canonical(host: str) -> str:
+def canonical(host: str) -> str:
     """Bring a host into the form in which hosts are compared: the kernel's for addresses, else lower case."""
     if ":" not in host:
         return host.lower().rstrip(".")

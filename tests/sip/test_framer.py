@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+import keepalive.sip
 from keepalive.sip._framer import Framer
 from keepalive.sip._reply import bad_request
 from tests.sip.kit import request, response
@@ -16,6 +19,33 @@ if TYPE_CHECKING:
 MAX_HEADER, MAX_BODY = 16384, 65536
 FIRST = b"OPTIONS sip:bob@192.0.2.1 SIP/2.0\r\n"
 REST = b"Call-ID: a@b\r\nCSeq: 1 OPTIONS\r\n"
+
+
+PURE = ("_head", "_framer", "_reply", "_via", "_routes", "_expiry", "_identity")
+IMPURE = {
+    "time",
+    "random",
+    "asyncio",
+    "anyio",
+    "trio",
+    "logging",
+    "socket",
+    "select",
+    "ssl",
+    "threading",
+    "os",
+}
+
+
+def test_what_is_called_pure_is_pure() -> None:
+    folder = Path(keepalive.sip.__file__).parent
+    for name in PURE:
+        for node in ast.walk(ast.parse((folder / f"{name}.py").read_text())):
+            if isinstance(node, ast.Import):
+                assert not {alias.name.split(".")[0] for alias in node.names} & IMPURE, name
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                assert (node.module or "").split(".")[0] not in IMPURE, name
+            assert not isinstance(node, (ast.AsyncFunctionDef, ast.Await)), name
 
 
 def feed(

@@ -354,7 +354,31 @@ async def test_22_response_to_a_lost_connection_goes_by_its_via(how: str) -> Non
         await pool.send_to(response(packet), source)
         assert (await home.__anext__())[0] == response(packet)
         await pool.send_to(response(packet))
+        await pool.send_to(response(packet), (source.addr, source.port))
         assert pool.stats().opened == 1
+
+
+async def test_22_dst_is_the_last_resort() -> None:
+    with refused_port() as port:
+        async with leg() as pool, leg() as home:
+            outcomes: Outcomes = []
+            packets = [response(request(via=f"127.0.0.1:{port}")) for _ in range(3)]
+            for n, packet in enumerate(packets):
+                pool.send_soon(packet, ("127.0.0.1", port_of(home)), told(outcomes, n))
+            for packet in packets:
+                assert (await home.__anext__())[0] == packet
+            await until(lambda: outcomes == [(n, None) for n in range(3)])
+            with pytest.raises(SendError):
+                await pool.send_to(packets[0])
+
+
+async def test_22_rport_leads_back_on_a_living_connection() -> None:
+    async with leg() as pool, await dial(pool) as peer:
+        await peer.send(request())
+        _, source = await pool.__anext__()
+        packet = response(request(via=f"nowhere.invalid;received=127.0.0.1;rport={source.port}"))
+        await pool.send_to(packet)
+        assert await peer.receive() == packet
 
 
 async def test_23_expiry_goes_on_after_detach_and_attach() -> None:
