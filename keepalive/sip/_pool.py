@@ -100,16 +100,26 @@ class SocketPool:
         """Start. Does not switch tasks. What arrives waits until somebody takes it.
 
         :raises RuntimeError: it was entered before
+        :raises OSError: the socket has been closed
         """
         if self._engine is not None:
             msg = "a SocketPool can be entered only once"
             raise RuntimeError(msg)
+        local = place_of(self._sock.getsockname())
         parser = None if self._config.raw else Parser()
-        engine = self._engine = Engine(current_runtime(), self._proto, self._config, parser)
+        engine = Engine(current_runtime(), self._proto, self._config, parser)
+        try:
+            self._start(engine, local)
+        except BaseException:
+            await engine.close()
+            raise
+        self._engine = engine
+        return self
+
+    def _start(self, engine: Engine, local: tuple[str, int]) -> None:
         engine.server_context = self._server_context
         if self._dst is not None:
             engine.only = self._dst.addr, self._dst.port
-        local = place_of(self._sock.getsockname())
         self._sender = Sender(
             engine,
             None if local[0] in ("0.0.0.0", "::") else (local[0], 0),
@@ -121,7 +131,6 @@ class SocketPool:
             engine.master = Mailbox(engine, self._sock, connected=self._connected)
         else:
             engine.master = Acceptor(engine, self._sock)
-        return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -196,7 +205,8 @@ class SocketPool:
 
         :param callback: called exactly once, never from within this call: with None when all of the message
             has been handed to the kernel, with the error if it was not. Messages to one peer are called back
-            in the order in which they were sent. One that raises is logged
+            in the order in which they were sent, but for those that a limit refuses at once. One that raises
+            is logged
         :raises PoolClosed, TypeError, ValueError, RuntimeError: as for `send_to`; there is no callback then
         """
         _check_callable("callback", callback, none=True)

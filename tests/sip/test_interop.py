@@ -91,18 +91,21 @@ async def test_we_call_sipp(tmp_path: Path, transport: str) -> None:
             assert pool.stats().opened == (proto == "tcp")
 
 
-@pytest.mark.parametrize("mode", [(), ("--raw", "--parallel")], ids=["endpoint", "raw"])
-@pytest.mark.parametrize("proto", ["udp", "tcp"])
-async def test_net_sip_asks_us(tmp_path: Path, proto: str, mode: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("proto", "count", "mode"),
+    [("udp", 20, ()), ("tcp", 20, ()), ("tcp", 100, ("--raw", "--parallel"))],
+    ids=["udp", "tcp", "tcp-raw"],
+)
+async def test_net_sip_asks_us(tmp_path: Path, proto: str, count: int, mode: tuple[str, ...]) -> None:
     async with leg(proto, raw=False) as pool:
-        await net_sip_asks(pool, tmp_path, "--proto", proto, "--count", "50", *mode)
+        await net_sip_asks(pool, tmp_path, "--proto", proto, *mode, count=count)
 
 
-async def net_sip_asks(pool: SocketPool, folder: Path, *args: str, count: int = 50) -> None:
+async def net_sip_asks(pool: SocketPool, folder: Path, *args: str, count: int) -> None:
     callee = Callee(pool)
     host, port = pool.master.getsockname()[:2]
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    status, said = await run([*net_sip(), "uac", "--dst", where, *args], folder)
+    status, said = await run([*net_sip(), "uac", "--dst", where, "--count", str(count), *args], folder)
     assert status == 0, said
     assert callee.requests["OPTIONS"] == count
     assert callee.errors == []
@@ -123,7 +126,7 @@ async def test_net_sip_over_ipv6(tmp_path: Path, proto: str) -> None:
     if not has_ipv6():
         pytest.skip("needs IPv6 on loopback")
     async with leg(proto, "::1", raw=False) as pool:
-        await net_sip_asks(pool, tmp_path, "--proto", proto, "--count", "5", count=5)
+        await net_sip_asks(pool, tmp_path, "--proto", proto, count=5)
     with net_sip_uas(tmp_path, proto, "--addr", "::1") as port:
         async with leg(proto, "::1", raw=False) as pool:
             caller = Caller(pool, f"[::1]:{port}")
