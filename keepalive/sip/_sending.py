@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from keepalive._connectors import TCPConnector, TLSConnector
 from keepalive._core._types import Key, Phase
 from keepalive._dial import Dial, DialFailure, _target, is_literal
+from keepalive._io._sessions import Sessions
 from keepalive._io._tls import TLSLink
 
 from ._flow import CONNECTING, Flow, Outgoing
@@ -48,10 +49,15 @@ class Sender:
         engine.resend = self._resend
         self._local = local  # what our own connections come from
         self._check_names = check_names
+        self._sessions = Sessions()
         tcp: Connector = TCPConnector()
         self._connectors = {"tcp": tcp}
         if client_context is not None:
-            self._connectors["tls"] = TLSConnector(client_context, over=tcp, standard_compatible=False)
+            # Connections live long: little would be gained by resuming, and a peer whose trust has been
+            # withdrawn would be let in once more.
+            self._connectors["tls"] = TLSConnector(
+                client_context, over=tcp, standard_compatible=False, resume=False
+            )
 
     # -- the way --------------------------------------------------------------------------------------
 
@@ -197,7 +203,7 @@ class Sender:
         key = Key(proto, target.addr, target.port, proto, target.host, target.port)
         # The dial tells its phase to the pool's record of an attempt; here nobody asks for it.
         record = cast("Slot", SimpleNamespace(host=SimpleNamespace(key=key), phase=Phase.CONNECT))
-        dial = Dial(record, engine.poller, engine.names.resolve, lambda *_: None, self._local)
+        dial = Dial(record, engine.poller, engine.names.resolve, lambda *_: None, self._local, self._sessions)
         connector = self._connectors[proto]
 
         async def attempt() -> None:

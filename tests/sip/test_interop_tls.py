@@ -87,15 +87,18 @@ async def test_client_certificate_refused_after_the_handshake(files: Files) -> N
 
 
 async def test_wrong_authority_and_wrong_name(files: Files) -> None:
-    with net_sip_uas(files.folder, "tls", "--cert", str(files.pair), "--ca", str(files.ca)) as port:
+    peer = ["--cert", str(files.pair), "--ca", str(files.ca)]
+    with net_sip_uas(files.folder, "tls", *peer) as port:
         async with leg("tls", tls=files.tls(ca=files.strange_ca)) as pool:
             with pytest.raises(SendError, match="certificate verify failed") as caught:
                 await pool.send_to(request(), f"127.0.0.1:{port}")
             assert caught.value.reason == "tls"
+    # A peer of its own: Net::SIP may end when a handshake fails under it.
+    with net_sip_uas(files.folder, "tls", *peer) as port:
         async with leg("tls", tls=files.tls()) as pool:
+            await pool.send_to(request(), {"host": "localhost", "addr": "127.0.0.1", "port": port})
             with pytest.raises(SendError, match="hostname verification failed"):
                 await pool.send_to(request(), {"host": "other.test", "addr": "127.0.0.1", "port": port})
-            await pool.send_to(request(), {"host": "localhost", "addr": "127.0.0.1", "port": port})
 
 
 async def test_one_pool_calls_another(files: Files) -> None:
