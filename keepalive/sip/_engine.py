@@ -166,7 +166,10 @@ class Engine:
         self._armed = NEVER
         now = self.clock()
         for deadline in self._deadlines.pop_due(now):
-            deadline.act()
+            try:
+                deadline.act()
+            except Exception:
+                logger.exception("in %r", deadline.act)
         for flow in self.expiry.due(now):
             self.end(flow, "expired", errno.ETIMEDOUT, "the connection was quiet for too long")
         self.arm()
@@ -238,10 +241,15 @@ class Engine:
             self.counts["refused"] += 1
             sock.close()
             return
-        flow = Flow(self, self.proto, peer, name=None, inbound=True)
+        try:
+            link = Link(sock, self.poller)
+        except OSError as exc:  # the kernel's limit of what may be watched
+            logger.warning("cannot watch a connection: %s", exc.strerror)
+            self.counts["refused"] += 1
+            sock.close()
+            return
+        flow = link.slot = Flow(self, self.proto, peer, name=None, inbound=True)
         self.counts["accepted"] += 1
-        link = Link(sock, self.poller)
-        link.slot = flow
         self.add(flow)
         if self.server_context is None:
             flow.link = link

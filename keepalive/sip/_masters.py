@@ -36,14 +36,14 @@ class Acceptor:
 
     def __init__(self, engine: Engine, sock: socket.socket) -> None:
         self._engine = engine
-        self._said = False
+        self._said = self._pausing = False
         self.link = Listener(sock, engine.poller)
         self.link.slot = self
 
     def read(self) -> int:
         """Accept what waits, for a while."""
         engine = self._engine
-        for _ in range(ACCEPTS):
+        for _ in range(0 if self._pausing else ACCEPTS):
             try:
                 found = self.link.try_accept()
             except OSError as exc:
@@ -52,15 +52,21 @@ class Acceptor:
                 if not self._said:
                     self._said = True
                     logger.warning("cannot accept connections: %s; trying again", exc.strerror)
-                engine.later(SHORT_PAUSE, self.read)
+                self._pausing = True
+                engine.later(SHORT_PAUSE, self._retry)
                 return 1
             if found is None:
                 self._said = False
                 return 1
             sock, address = found
             engine.accepted(sock, place_of(address))
-        engine.postpone(self)
+        if not self._pausing:
+            engine.postpone(self)
         return ACCEPTS
+
+    def _retry(self) -> None:
+        self._pausing = False
+        self.read()
 
 
 class Mailbox:

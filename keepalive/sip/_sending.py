@@ -100,10 +100,14 @@ class Sender:
         return Target(canonical(via.host), canonical(host), port)
 
     def _resend(self, out: Outgoing) -> None:
-        """Send a response to `dst` after all: where its Via says nobody is to be found."""
+        """Send a message the other way: nobody was to be found where it went first."""
         target, out.spare = out.spare, None
         assert target is not None, "asked for by the caller"
-        self._give_to(target, out, None, self._engine.proto)
+        if self._engine.proto != "udp":
+            self._give_to(target, out, None, self._engine.proto)
+            return
+        out.data = out.data.replace(b"SIP/2.0/TCP", b"SIP/2.0/UDP", 1)
+        self._post_to(target, out)
 
     def _give(self, out: Outgoing, head: Head | None, flow: Flow) -> None:
         engine = self._engine
@@ -138,10 +142,14 @@ class Sender:
                 text = f"a request of {len(out.data)} bytes, more than {most} (see SipConfig.oversize)"
                 engine.finish(out, send_error(out.where, "size", errno.EMSGSIZE, text))
                 return
-            # RFC 3261 18.1.1: the top Via then says so.
+            # RFC 3261 18.1.1: the top Via then says so, and where nobody takes it, it goes by UDP after all.
             out.data = out.data.replace(b"SIP/2.0/UDP", b"SIP/2.0/TCP", 1)
+            out.spare = target
             self._give_to(target, out, head, "tcp")
             return
+        self._post_to(target, out)
+
+    def _post_to(self, target: Target, out: Outgoing) -> None:
         if is_literal(target.addr):
             self._post(out, target.addr, target.port)
         else:
@@ -227,7 +235,11 @@ class Sender:
 
         engine.add(flow)
         engine.limit_opening(flow)
-        flow.attempt = self._spawn(attempt, ended, f"keepalive sip attempt for {target}")
+        try:
+            flow.attempt = self._spawn(attempt, ended, f"keepalive sip attempt for {target}")
+        except BaseException:  # the loop is at its end
+            engine.end(flow, "connect", errno.ECANCELED, "the attempt could not be started")
+            raise
         return flow
 
     def _check_name(self, flow: Flow, dial: Dial, link: Link) -> None:

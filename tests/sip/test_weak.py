@@ -336,6 +336,9 @@ async def test_21_fall_back_to_tcp() -> None:
         _, source = await pool.__anext__()
         await pool.send_to(response(back), source)
         assert (await other.__anext__())[0] == response(back)
+        async with leg("udp") as only_udp:  # nobody takes it there by TCP
+            await pool.send_to(packet, ("127.0.0.1", port_of(only_udp)))
+            assert (await only_udp.__anext__())[0] == packet
         async with leg("udp", oversize="send") as careless:
             assert await send_of_size(careless, 3000, ("127.0.0.1", 9)) is None
 
