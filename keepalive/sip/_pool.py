@@ -15,6 +15,7 @@ from keepalive._runtime import current_runtime
 
 from ._config import SipConfig, SipTLS
 from ._contexts import client_context, server_context
+from ._dialling import Dialling
 from ._engine import Engine
 from ._flow import Outgoing
 from ._masters import Acceptor, Mailbox, place_of
@@ -120,12 +121,9 @@ class SocketPool:
         engine.server_context = self._server_context
         if self._dst is not None:
             engine.only = self._dst.addr, self._dst.port
-        self._sender = Sender(
-            engine,
-            None if local[0] in ("0.0.0.0", "::") else (local[0], 0),
-            self._client_context,
-            check_names=self._check_names,
-        )
+        came_from = None if local[0] in ("0.0.0.0", "::") else (local[0], 0)
+        dialling = Dialling(engine, came_from, self._client_context, check_names=self._check_names)
+        self._sender = Sender(engine, dialling)
         self._sock.setblocking(False)
         if self._proto == "udp":
             engine.master = Mailbox(engine, self._sock, connected=self._connected)

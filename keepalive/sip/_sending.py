@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import errno
-import ssl
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from keepalive._connectors import TCPConnector, TLSConnector
-from keepalive._core._types import Key, Phase
-from keepalive._dial import Dial, DialFailure, _target, is_literal
-from keepalive._io._sessions import Sessions
+from keepalive._core._types import Phase
+from keepalive._dial import DialFailure, _target, is_literal
 from keepalive._io._tls import TLSLink
 
 from ._flow import CONNECTING, Flow, Outgoing
-from ._identity import matches
 from ._masters import Mailbox, place_of
 from ._source import Target, canonical
 from ._via import parse_via, response_place
 from .errors import send_error
 
 if TYPE_CHECKING:
-    from keepalive._core._records import Slot
     from keepalive._io._link import Link
-    from keepalive.abc import Connector
 
+    from ._dialling import Dialling
     from ._engine import Engine
     from ._head import Head
     from ._via import Via
@@ -37,27 +31,10 @@ SPARE: Final = 200
 class Sender:
     """Sends the messages of one pool."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        local: tuple[str, int] | None,
-        client_context: ssl.SSLContext | None,
-        *,
-        check_names: bool,
-    ) -> None:
+    def __init__(self, engine: Engine, dialling: Dialling) -> None:
         self._engine = engine
         engine.resend = self._resend
-        self._local = local  # what our own connections come from
-        self._check_names = check_names
-        self._sessions = Sessions()
-        tcp: Connector = TCPConnector()
-        self._connectors = {"tcp": tcp}
-        if client_context is not None:
-            # Connections live long: little would be gained by resuming, and a peer whose trust has been
-            # withdrawn would be let in once more.
-            self._connectors["tls"] = TLSConnector(
-                client_context, over=tcp, standard_compatible=False, resume=False
-            )
+        self._dialling = dialling
 
     # -- the way --------------------------------------------------------------------------------------
 
@@ -208,16 +185,11 @@ class Sender:
             return None
         name = target.host if proto == "tls" else None
         flow = Flow(engine, proto, (target.addr, target.port), name=name, inbound=False)
-        key = Key(proto, target.addr, target.port, proto, target.host, target.port)
-        # The dial tells its phase to the pool's record of an attempt; here nobody asks for it.
-        record = cast("Slot", SimpleNamespace(host=SimpleNamespace(key=key), phase=Phase.CONNECT))
-        dial = Dial(record, engine.poller, engine.names.resolve, lambda *_: None, self._local, self._sessions)
-        connector = self._connectors[proto]
+        dial = self._dialling.dial(proto, target)
 
         async def attempt() -> None:
             try:
-                link = await connector.connect(dial)
-                self._check_name(flow, dial, link)
+                link = await self._dialling.connect(proto, dial)
                 if flow.state is CONNECTING:
                     dial.keep(link)
                     self._connected(flow, link)
@@ -241,13 +213,6 @@ class Sender:
             engine.end(flow, "connect", errno.ECANCELED, "the attempt could not be started")
             raise
         return flow
-
-    def _check_name(self, flow: Flow, dial: Dial, link: Link) -> None:
-        if flow.name is None or not self._check_names or not isinstance(link, TLSLink):
-            return
-        if not matches(link.engine.getpeercert(), flow.name):
-            dial.phase = Phase.TLS
-            raise ssl.SSLCertVerificationError(f"hostname verification failed: not {flow.name}'s certificate")
 
     def _connected(self, flow: Flow, link: Link) -> None:
         root = link.inner if isinstance(link, TLSLink) else link
