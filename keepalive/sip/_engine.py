@@ -104,7 +104,7 @@ class Engine:
         self._timer = runtime.timer(self._ring)
         self._armed = NEVER
         self._budget = BUDGET
-        self._resuming = False
+        self._resuming = self._looking = False
         self._all_ended = anyio.Event()
         _fork.watch(self)
 
@@ -114,10 +114,18 @@ class Engine:
         owner = root.slot
         if owner is None:
             return  # an attempt's
-        if self._budget > 0:
+        if self._budget > 0 and not self._looking:
             self._read(owner)
         else:
             self.postpone(owner)
+
+    def look(self) -> None:
+        """Learn which connections the kernel knows to be dead. Nothing is read and nobody called back."""
+        self._looking = True
+        try:
+            self.poller.harvest()
+        finally:
+            self._looking = False
 
     def _read(self, owner: Flow | Acceptor | Mailbox) -> None:
         try:
@@ -280,7 +288,7 @@ class Engine:
             flow.deadline = self.later(CONFIRM, flow.confirmed)
         flow.set_result()
         if flow.state is OPEN and link is not None and (link.readable or link.layered):
-            self._read(flow)
+            self._readable(link.inner if isinstance(link, TLSLink) else link)
 
     def reject(self, flow: Flow, flaw: Flaw) -> None:
         """End a connection on which messages cannot be told apart any more; say why, if to a request."""

@@ -152,8 +152,13 @@ class Flow:
 
     @property
     def usable(self) -> bool:
-        """Whether messages may be given to it."""
-        return self.state is OPEN or self.state is CONNECTING
+        """Whether messages may be given to it; not if the kernel knows that its peer has gone."""
+        return self.state is CONNECTING or (self.state is OPEN and not (self.link and self.link.hung))
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is over."""
+        return self.state is CLOSED or self.state is DRAINING
 
     @property
     def pending(self) -> bool:
@@ -220,7 +225,7 @@ class Flow:
             count += len(heads)
             if framer.pings or framer.flaw is not None:
                 self._mind(framer)
-            if not self.usable:
+            if self.ended:
                 return count
             if not link.readable and not link.layered:
                 break

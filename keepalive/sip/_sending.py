@@ -44,6 +44,8 @@ class Sender:
         :param target: None for a response that goes where its Via says
         """
         engine, proto = self._engine, self._engine.proto
+        if engine.flows:
+            engine.look()
         if proto == "udp":
             self._submit_datagram(out, head, target)
             return

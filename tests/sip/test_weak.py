@@ -87,6 +87,21 @@ async def test_3_senders_are_told_when_the_peer_goes(reset: bool) -> None:
         assert pool.stats().queued == 0
 
 
+async def test_3_connection_that_the_kernel_knows_to_be_dead_is_not_used() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with leg() as pool:
+            await pool.send_to(request(), listener.getsockname()[:2])
+            peer, _ = listener.accept()
+            peer.recv(65536)
+            peer.close()
+            packet = request()
+            await pool.send_to(packet, listener.getsockname()[:2])  # the loop has had no turn
+            peer, _ = listener.accept()
+            assert peer.recv(65536) == packet
+            peer.close()
+            assert pool.stats().opened == 2
+
+
 async def test_4_connect_timeout_is_exact() -> None:
     with full_backlog() as hole:
         async with leg(connect_timeout=0.2) as pool:
