@@ -16,13 +16,12 @@ import anyio
 from anyio import BrokenResourceError
 
 from keepalive import _fork
-from keepalive._core._agenda import Agenda
-from keepalive._core._types import NEVER
 from keepalive._io._link import Link
 from keepalive._io._poller import new_poller
 from keepalive._io._tls import TLSLink
 from keepalive._names import Names, SystemResolver
 
+from ._alarms import Alarms
 from ._expiry import Expiry
 from ._flow import CLOSED, CONNECTING, DRAINING, HANDSHAKE, OPEN, Flow, Outgoing
 from ._framer import Framer
@@ -38,9 +37,9 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
-    from keepalive._core._agenda import Entry
     from keepalive._runtime import Runtime
 
+    from ._alarms import Deadline
     from ._config import SipConfig
     from ._head import Flaw, Head
     from ._masters import Acceptor, Mailbox
@@ -56,20 +55,6 @@ DRAIN: Final = 1.0
 """Seconds a peer has for reading why its connection ends."""
 CONFIRM: Final = 0.5
 """Seconds a TLS 1.3 server has for refusing our certificate before a message counts as sent."""
-
-
-class Deadline:
-    """Something to be done at a time, unless it is withdrawn.
-
-    :ivar since: when what it limits has begun, if that may change
-    """
-
-    __slots__ = ("act", "entry", "since")
-
-    def __init__(self, act: Callable[[], object]) -> None:
-        self.act = act
-        self.since = 0.0
-        self.entry: Entry | None = None
 
 
 class Engine:
@@ -100,9 +85,7 @@ class Engine:
         self.flaws: Counter[str] = Counter()
         self.closed = self.forked = False
         self._parser = parser
-        self._deadlines: Agenda[Deadline] = Agenda()
-        self._timer = runtime.timer(self._ring)
-        self._armed = NEVER
+        self._alarms = Alarms(runtime, self.expiry.next, self._expire)
         self._budget = BUDGET
         self._resuming = self._looking = False
         self._all_ended = anyio.Event()
@@ -161,38 +144,18 @@ class Engine:
 
     # -- time -----------------------------------------------------------------------------------------
 
-    def arm(self) -> None:
-        """Move the timer if something is due before it rings."""
-        when = min(self.expiry.next(), self._deadlines.next())
-        if when < self._armed and not self.closed:
-            self._armed = when
-            self._timer.move(max(0.0, when - self.clock()))
-
-    def _ring(self) -> None:
-        if self.closed:
-            return
-        self._armed = NEVER
-        now = self.clock()
-        for deadline in self._deadlines.pop_due(now):
-            try:
-                deadline.act()
-            except Exception:
-                logger.exception("in %r", deadline.act)
+    def _expire(self, now: float) -> None:
         for flow in self.expiry.due(now):
             self.end(flow, "expired", errno.ETIMEDOUT, "the connection was quiet for too long")
-        self.arm()
 
     def later(self, seconds: float, act: Callable[[], object]) -> Deadline:
-        """Call back after so many seconds."""
-        deadline = Deadline(act)
-        self._deadlines.enter(deadline, self.clock() + seconds)
-        self.arm()
-        return deadline
+        """Do something after so many seconds."""
+        return self._alarms.later(seconds, act)
 
     def drop_deadline(self, flow: Flow) -> None:
         """Withdraw a connection's deadline."""
         if flow.deadline is not None:
-            self._deadlines.withdraw(flow.deadline)
+            self._alarms.withdraw(flow.deadline)
             flow.deadline = None
 
     def limit_message(self, flow: Flow, started: bool, fresh: bool) -> None:
@@ -212,14 +175,14 @@ class Engine:
     def _message_due(self, flow: Flow) -> None:
         deadline = flow.deadline
         if deadline is not None and deadline.since + self.config.message_timeout > self.clock():
-            self._deadlines.enter(deadline, deadline.since + self.config.message_timeout)
+            self._alarms.put_off(deadline, deadline.since + self.config.message_timeout)
         else:
             self.end(flow, "deadline", errno.ETIMEDOUT, "a message was not completed in time")
 
     def settled(self, flow: Flow) -> None:
         """Note that nothing is pending any more on a connection that was spared because of that."""
         self.expiry.settled(flow)
-        self.arm()
+        self._alarms.arm()
 
     # -- connections ----------------------------------------------------------------------------------
 
@@ -228,7 +191,7 @@ class Engine:
         self.flows[flow] = None
         self.routes.add(flow)
         self.expiry.add(flow)
-        self.arm()
+        self._alarms.arm()
 
     def full_for(self, address: str) -> bool:
         """Say whether a limit forbids one more connection to or from an address."""
@@ -431,7 +394,7 @@ class Engine:
                     await self._all_ended.wait()
         finally:
             self.outcomes.tell_all()
-            self._timer.cancel()
+            self._alarms.end()
             self.poller.close()
             _fork.forget(self)
         with anyio.CancelScope(shield=True):

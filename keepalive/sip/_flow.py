@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from keepalive._io._link import Link
     from keepalive._runtime import Cancellable, Parking
 
-    from ._engine import Deadline, Engine
+    from ._alarms import Deadline
+    from ._engine import Engine
     from ._framer import Framer
     from ._routes import Place
     from ._source import Target
