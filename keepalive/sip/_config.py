@@ -35,7 +35,7 @@ class SipConfig:
     :param mtu: of the path, for datagrams: a request may have 200 bytes less (RFC 3261 18.1.1)
     :param oversize: what to do with a request above that: "refuse" it with EMSGSIZE, send it over "tcp"
         as the RFC wants it, or "send" it as it is
-    :param resolver: turns host names into addresses; by default the system's
+    :param resolver: turns host names into addresses; by default a `DNSResolver`
     :raises TypeError, ValueError: an argument is wrong; the message names it
     """
 

@@ -19,7 +19,7 @@ from keepalive import _fork
 from keepalive._io._link import Link
 from keepalive._io._poller import new_poller
 from keepalive._io._tls import TLSLink
-from keepalive._names import Names, SystemResolver
+from keepalive._names import DNSResolver, Names
 
 from ._alarms import Alarms
 from ._expiry import Expiry
@@ -68,7 +68,7 @@ class Engine:
         self.server_context: ssl.SSLContext | None = None
         self.only: Place | None = None  # the peer that this pool is restricted to
         self.poller = new_poller(runtime, self._readable)
-        self.names = Names(config.resolver or SystemResolver(), runtime, self.task_ended)
+        self.names = Names(config.resolver or DNSResolver(), runtime, self.task_ended)
         self.flows: dict[Flow, None] = {}
         self.routes: Routes[Flow] = Routes(config.max_tid)
         self.expiry: Expiry[Flow] = Expiry(config.min_expire, config.max_expire, config.max_pending)
@@ -386,6 +386,7 @@ class Engine:
     async def close(self) -> None:
         """End everything and wait for the tasks that were told to end."""
         self.shutdown()
+        self.names.close()
         try:
             with anyio.CancelScope(shield=True):
                 while self.tasks or self.names.tasks:

@@ -12,6 +12,7 @@ import anyio
 import pytest
 import sipmessage
 
+from keepalive import StaticResolver
 from keepalive.sip import PoolClosed, SendError, SipConfig, SipTLS, SocketPool, open_leg
 from tests.shell.tools import turns
 from tests.sip.kit import answer, leg, port_of, request, response
@@ -257,10 +258,13 @@ async def test_destinations(proto: str, form: str) -> None:
 
 async def test_names_that_do_not_exist() -> None:
     for proto in ("udp", "tcp"):
-        async with leg(proto) as pool:
+        async with leg(proto, resolver=StaticResolver({"only6.test": "::1"})) as pool:
             with pytest.raises(SendError) as caught:
-                await pool.send_to(request(), "nowhere.invalid")
+                await pool.send_to(request(), "nowhere.test")
             assert caught.value.reason == "resolve"
+            with pytest.raises(SendError) as caught:
+                await pool.send_to(request(), "only6.test")
+            assert caught.value.error_num == errno.EAFNOSUPPORT
             assert pool.connections() == []
 
 
