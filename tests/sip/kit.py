@@ -9,9 +9,12 @@ import anyio
 import sipmessage
 
 from keepalive.sip import SipConfig, SocketPool, open_leg
+from tests.shell.tools import turns
 
 if TYPE_CHECKING:
-    from keepalive.sip import Source
+    from collections.abc import Callable
+
+    from keepalive.sip import SendError, Source
 
 _numbers = itertools.count(1)
 
@@ -166,3 +169,21 @@ class Caller:
         async with anyio.create_task_group() as group:
             for _ in range(at_a_time):
                 group.start_soon(some)
+
+
+Outcomes = list[tuple[int, str | None]]
+
+
+def told(outcomes: Outcomes, number: int) -> Callable[[SendError | None], None]:
+    return lambda error: outcomes.append((number, None if error is None else error.reason))
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop run until something is so."""
+    with anyio.fail_after(10):
+        while not condition():
+            await turns(1)
+
+
+async def dial(pool: SocketPool) -> anyio.abc.SocketStream:
+    return await anyio.connect_tcp("127.0.0.1", port_of(pool))

@@ -15,8 +15,7 @@ import sipmessage
 from keepalive import StaticResolver
 from keepalive.sip import PoolClosed, SendError, SipConfig, SipTLS, SocketPool, open_leg
 from tests.shell.tools import turns
-from tests.sip.kit import answer, leg, port_of, request, response
-from tests.sip.test_weak import Outcomes, dial, told, until
+from tests.sip.kit import Outcomes, answer, dial, leg, port_of, request, response, told, until
 from tests.support import Server, Silent, has_ipv6
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ import pytest
 
 from keepalive.sip import SendError, SendTimeout
 from tests.shell.virtual import jump, run
-from tests.sip.kit import leg, port_of, request, response
-from tests.sip.test_weak import dial, until
+from tests.sip.kit import dial, leg, port_of, request, response, until
 from tests.support import full_backlog
 
 BACKENDS = ["asyncio", "trio"]

@@ -10,8 +10,7 @@ import pytest
 
 from keepalive.sip import SendError, SipTLS
 from keepalive.sip._identity import identities, matches
-from tests.sip.kit import leg, port_of, request, response
-from tests.sip.test_weak import dial, until
+from tests.sip.kit import dial, leg, port_of, request, response, until
 from tests.support import Authority, Server, Silent
 
 if TYPE_CHECKING:

@@ -13,31 +13,13 @@ import pytest
 
 from keepalive.sip import SendError, SendTimeout, SipTLS, open_leg
 from tests.shell.tools import turns
-from tests.sip.kit import leg, port_of, request, response
+from tests.sip.kit import Outcomes, dial, leg, port_of, request, response, told, until
 from tests.support import Authority, Server, Silent, full_backlog, refused_port
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from keepalive.sip import SocketPool, Source
-
-Outcomes = list[tuple[int, str | None]]
-
-
-def told(outcomes: Outcomes, number: int) -> Callable[[SendError | None], None]:
-    return lambda error: outcomes.append((number, None if error is None else error.reason))
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Let the loop run until something is so."""
-    with anyio.fail_after(10):
-        while not condition():
-            await turns(1)
-
-
-async def dial(pool: SocketPool) -> anyio.abc.SocketStream:
-    return await anyio.connect_tcp("127.0.0.1", port_of(pool))
 
 
 async def test_1_every_message_has_an_outcome_of_its_own() -> None:
