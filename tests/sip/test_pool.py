@@ -322,8 +322,8 @@ async def test_datagrams_that_are_no_messages() -> None:
 
 
 async def test_order_is_kept_through_a_slow_reader() -> None:
-    packets = [request(body=bytes([n % 256]) * 20_000) for n in range(200)]
-    async with leg() as pool, leg(max_inbox=5) as other:
+    packets = [request(body=bytes([n]) * 65_000) for n in range(200)]
+    async with leg(max_queue=100_000_000) as pool, leg(max_inbox=5) as other:
         outcomes: Outcomes = []
         for n, packet in enumerate(packets):
             pool.send_soon(packet, ("127.0.0.1", port_of(other)), told(outcomes, n))
