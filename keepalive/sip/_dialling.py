@@ -11,10 +11,14 @@ from keepalive._core._types import Key, Phase
 from keepalive._dial import Dial
 from keepalive._io._sessions import Sessions
 from keepalive._io._tls import TLSLink
+from keepalive._route._address import family_of
+from keepalive._route._net import Net
 
 from ._identity import matches
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from keepalive._core._records import Slot
     from keepalive._io._link import Link
     from keepalive.abc import Connector
@@ -40,7 +44,8 @@ class Dialling:
         check_names: bool,
     ) -> None:
         self._engine = engine
-        self._local = local
+        bound = None if local is None else {int(family_of(local[0])): local}
+        self._net = Net(engine.poller, engine.clock, bound)
         self._check_names = check_names
         self._sessions = Sessions()
         tcp: Connector = TCPConnector()
@@ -58,7 +63,8 @@ class Dialling:
         # The dial tells its phase to the pool's record of an attempt; here nobody asks for it.
         record = cast("Slot", SimpleNamespace(host=SimpleNamespace(key=key), phase=Phase.CONNECT))
         engine = self._engine
-        return Dial(record, engine.poller, engine.names.resolve, lambda *_: None, self._local, self._sessions)
+        loans = _Loans(engine, target.addr)
+        return Dial(record, self._net, loans, engine.names.resolve, lambda *_: None, None, self._sessions)
 
     async def connect(self, proto: str, dial: Dial) -> Link:
         """Connect, with TLS if it is that, and check whose certificate it is.
@@ -72,3 +78,24 @@ class Dialling:
                 dial.phase = Phase.TLS
                 raise ssl.SSLCertVerificationError(f"hostname verification failed: not {name}'s certificate")
         return link
+
+
+class _Loans:
+    """The further sockets of one attempt, when a name has several addresses; they count as connections."""
+
+    __slots__ = ("_address", "_engine")
+
+    def __init__(self, engine: Engine, address: str) -> None:
+        self._engine = engine
+        self._address = address
+
+    def borrow(self, recall: Callable[[], None]) -> bool:
+        """Take one more, if there is room; see `Places`."""
+        if self._engine.full_for(self._address):
+            return False
+        self._engine.loans += 1
+        return True
+
+    def repay(self) -> None:
+        """Give one back."""
+        self._engine.loans -= 1

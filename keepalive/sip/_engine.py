@@ -80,6 +80,7 @@ class Engine:
         self.lost: Callable[[Source, str], object] | None = None
         self.ready: dict[Flow | Acceptor | Mailbox, None] = {}  # have more to read than their turn allowed
         self.tasks = 0
+        self.loans = 0  # further sockets of attempts
         self.counts: Counter[str] = Counter()
         self.closed_by: Counter[str] = Counter()
         self.flaws: Counter[str] = Counter()
@@ -196,7 +197,7 @@ class Engine:
     def full_for(self, address: str) -> bool:
         """Say whether a limit forbids one more connection to or from an address."""
         most, each = self.config.max_connections, self.config.max_per_peer
-        return (most is not None and len(self.flows) >= most) or (
+        return (most is not None and len(self.flows) + self.loans >= most) or (
             each is not None and self.routes.per_address.get(address, 0) >= each
         )
 

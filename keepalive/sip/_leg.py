@@ -6,11 +6,11 @@ import socket
 from typing import TYPE_CHECKING
 
 from keepalive import _settings as settings
-from keepalive._dial import _target, is_literal
+from keepalive._route._address import is_literal, target_of
 
 from ._pool import SocketPool
 from ._sending import PORTS
-from ._source import target_of
+from ._source import destination
 
 if TYPE_CHECKING:
     from ._config import SipConfig, SipTLS
@@ -54,12 +54,12 @@ def open_leg(
         if proto != "udp":
             # For a listener only: two UDP sockets with it would steal each other's datagrams.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(_target(addr, number))
+        sock.bind(target_of(addr, number))
         if proto != "udp":
             sock.listen(backlog)
         elif connected and dst is not None:
-            peer = target_of("dst", dst, PORTS[proto])
-            sock.connect(_target(peer.addr, peer.port))
+            peer = destination("dst", dst, PORTS[proto])
+            sock.connect(target_of(peer.addr, peer.port))
         return SocketPool(proto, sock, dst=dst, connected=connected, tls=tls, config=config)
     except BaseException:
         sock.close()

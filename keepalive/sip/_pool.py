@@ -21,7 +21,7 @@ from ._flow import Outgoing
 from ._masters import Acceptor, Mailbox, place_of
 from ._messages import Parser, load, outgoing
 from ._sending import PORTS, Sender
-from ._source import Source, Target, target_of
+from ._source import Source, Target, destination
 from ._stats import ConnectionInfo, SipStats
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ class SocketPool:
         return out
 
     def _target(self, dst: object) -> Target | None:
-        given = None if dst is None else target_of("dst", dst, PORTS[self._proto])
+        given = None if dst is None else destination("dst", dst, PORTS[self._proto])
         if given is not None and given.flow is not None and given.flow.engine is not self._engine:
             given.flow = None  # another pool's
         if self._dst is None:
@@ -348,7 +348,7 @@ class SocketPool:
 
 
 def _checked_dst(dst: object, proto: str) -> Target:
-    target = target_of("dst", dst, 0)
+    target = destination("dst", dst, 0)
     if not is_literal(target.addr):
         msg = f"dst must be an address, not {target.addr!r}"
         raise ValueError(msg)

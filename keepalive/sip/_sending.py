@@ -6,8 +6,9 @@ import errno
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from keepalive._core._types import Phase
-from keepalive._dial import DialFailure, _target, is_literal
+from keepalive._dial import DialFailure
 from keepalive._io._tls import TLSLink
+from keepalive._route._address import is_literal, target_of
 
 from ._flow import CONNECTING, Flow, Outgoing
 from ._masters import Mailbox, place_of
@@ -137,7 +138,7 @@ class Sender:
     def _post(self, out: Outgoing, addr: str, port: int) -> None:
         mailbox = cast("Mailbox", self._engine.master)
         try:
-            address = _target(addr, port)
+            address = target_of(addr, port)
         except OSError as exc:
             self._engine.finish(out, send_error(out.where, "send", exc.errno, exc.strerror))
             return

@@ -75,7 +75,7 @@ class Target:
         return f"[{self.addr}]:{self.port}" if ":" in self.addr else f"{self.addr}:{self.port}"
 
 
-def target_of(name: str, dst: object, default_port: int) -> Target:
+def destination(name: str, dst: object, default_port: int) -> Target:
     """Read a destination: a `Source`, "host:port", "[v6]:port", (host, port), or a record with these names.
 
     A record has ``addr`` or ``host`` or both, and maybe ``port``, as attributes or as items.

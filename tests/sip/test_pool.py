@@ -267,6 +267,19 @@ async def test_names_that_do_not_exist() -> None:
             assert pool.connections() == []
 
 
+async def test_all_addresses_of_a_name_are_tried() -> None:
+    names = StaticResolver({"two.test": ("127.0.0.3", "127.0.0.1")})
+    async with leg(resolver=names) as pool, leg() as other:
+        packet = request()
+        await pool.send_to(packet, f"two.test:{port_of(other)}")
+        assert (await other.__anext__())[0] == packet
+        await pool.send_to(packet, f"Two.test.:{port_of(other)}")
+        await pool.send_to(packet, f"127.0.0.1:{port_of(other)}")
+        assert pool.stats().opened == 1
+        assert pool._engine is not None
+        assert pool._engine.loans == 0
+
+
 async def test_ipv6() -> None:
     if not has_ipv6():
         pytest.skip("needs IPv6 on loopback")
