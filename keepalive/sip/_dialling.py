@@ -64,7 +64,7 @@ class Dialling:
         record = cast("Slot", SimpleNamespace(host=SimpleNamespace(key=key), phase=Phase.CONNECT))
         engine = self._engine
         loans = _Loans(engine, target.addr)
-        return Dial(record, self._net, loans, engine.names.resolve, lambda *_: None, None, self._sessions)
+        return Dial(record, self._net, loans, engine.names, lambda *_: None, None, self._sessions)
 
     async def connect(self, proto: str, dial: Dial) -> Link:
         """Connect, with TLS if it is that, and check whose certificate it is.
