@@ -1,0 +1,417 @@
+"""The I/O of a client: sockets, names, connectors, the loop's timer. It decides nothing; see `_desk`."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import weakref
+from collections import deque
+from functools import lru_cache
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio import BrokenResourceError, EndOfStream
+
+from keepalive._core._records import HostState, Slot
+from keepalive._core._types import Key, Phase
+from keepalive._dial import Dial, DialFailure, _bind, _target, is_literal
+from keepalive._io._link import Link
+from keepalive._io._poller import new_poller
+from keepalive._names import LOOPBACK, Names
+
+from ._desk import Desk
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from keepalive._dial import BindAddress
+    from keepalive._runtime import Cancellable, Runtime
+    from keepalive.abc import Connector, Resolver
+
+    from ._peer import Peer
+    from ._types import Callbacks, Limits
+
+logger = logging.getLogger("keepalive")
+
+_KIND = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
+_UNDER_WAY = (0, errno.EINPROGRESS)
+# Below this no system takes the local port of an outgoing connection by itself.
+_FIRST_EPHEMERAL = 1024
+
+literal = lru_cache(4096)(is_literal)
+
+
+class _Bell:
+    """Stands in `Link.writer`, where the poller looks for a parked task, and calls back instead."""
+
+    __slots__ = ("_link", "_peer", "_shell")
+
+    def __init__(self, shell: Shell, peer: Peer, link: Link) -> None:
+        self._shell = shell
+        self._peer = peer
+        self._link = link
+
+    def done(self) -> bool:
+        """Say whether it was woken."""
+        return self._link.closed
+
+    def set_result(self, result: None, /) -> None:
+        """There is room to send."""
+        self._link.writer = None
+        self._shell.desk.writable(self._peer)
+
+    def __await__(self) -> Any:
+        raise NotImplementedError  # no task parks here
+
+
+class _Knock(_Bell):
+    """The same for an attempt."""
+
+    __slots__ = ("_address",)
+
+    def __init__(self, shell: Shell, peer: Peer, link: Link, address: str) -> None:
+        super().__init__(shell, peer, link)
+        self._address = address
+
+    def set_result(self, result: None, /) -> None:
+        """The attempt has an outcome."""
+        self._link.writer = None
+        self._shell._answered(self._peer, self._link, self._address)
+
+
+class _Question:
+    """A look-up of one name, and the peers that wait for it."""
+
+    __slots__ = ("answer", "peers", "task")
+
+    def __init__(self) -> None:
+        self.peers: dict[Peer, None] = {}
+        self.answer: tuple[str, ...] | DialFailure | None = None
+        self.task: Cancellable | None = None
+
+
+class Shell:
+    """All that lives between a client's entry and its end."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        resolver: Resolver,
+        connectors: Mapping[str, Connector],
+        callbacks: Callbacks,
+        limits: Limits,
+    ) -> None:
+        self.clock = runtime.clock
+        self.park = runtime.park
+        self.thread = runtime.thread
+        self.running = runtime.running
+        self.desk = Desk(callbacks, limits, self, runtime.clock)
+        self.poller = new_poller(runtime, self._unread)
+        self.forked = False
+        self._runtime = runtime
+        self._names = Names(resolver, runtime, self._task_ended)
+        self._connectors = connectors
+        self._timer = runtime.timer(self._ring)
+        # What an attempt is doing: its socket, its question for a name, or its connector's task.
+        self._opening: dict[Peer, Link | _Question | Cancellable] = {}
+        self._others: dict[Peer, tuple[deque[str], DialFailure | None]] = {}  # addresses to try yet
+        self._questions: dict[str, _Question] = {}
+        self._tasks = 0
+        self._all_ended = anyio.Event()
+        _shells.add(self)
+
+    def check_here(self) -> None:
+        """Refuse calls from another event loop or thread."""
+        if (get_ident() != self.thread or not self.running()) and not self.forked:
+            msg = "a MultiClient and its peers belong to the event loop it was entered in"
+            raise RuntimeError(msg)
+
+    # -- what the desk wants ------------------------------------------------------------------------
+
+    def open(self, peer: Peer) -> None:
+        """Start an attempt; see `Hands`."""
+        connector = self._connectors.get(peer.scheme)
+        if connector is not None:
+            self._ask_connector(peer, connector)
+        elif literal(peer.addr):
+            self._knock(peer, peer.addr, in_command=True)
+        else:
+            name = peer.addr.lower().rstrip(".")
+            if name == "localhost" or name.endswith(".localhost"):
+                self._try_all(peer, LOOPBACK, in_command=True)
+            else:
+                self._ask_name(peer, name)
+
+    def shut(self, peer: Peer) -> None:
+        """End an attempt or a connection; see `Hands`."""
+        link: Any = peer._link
+        if link is None:
+            self._others.pop(peer, None)
+            link = self._opening.pop(peer, None)
+            if isinstance(link, _Question):
+                link.peers.pop(peer, None)
+                if not link.peers and link.task is not None:
+                    link.task.cancel()
+                return
+            if link is not None and not isinstance(link, Link):
+                link.cancel()
+                return
+        if link is not None:
+            try:
+                link.close()
+            except Exception:
+                logger.exception("closing %r", peer)
+
+    def want_room(self, peer: Peer) -> None:
+        """Watch for room to send; see `Hands`."""
+        link: Any = peer._link
+        if link.writer is None:
+            link.writer = _Bell(self, peer, link)
+
+    def soon(self) -> None:
+        """Have `Desk.catch_up` called; see `Hands`."""
+        if not self.forked:
+            self._runtime.call_soon_threadsafe(self._catch_up)
+
+    def wake_at(self, when: float) -> None:
+        """Set the timer; see `Hands`."""
+        self._timer.move(max(0.0, when - self.clock()))
+
+    def report(self, name: str, peer: Peer, exc: Exception) -> None:
+        """Log what a callback, or a filter, raised."""
+        logger.error("%s of %r raised", name, peer, exc_info=exc)
+
+    # -- what the loop tells ------------------------------------------------------------------------
+
+    def _catch_up(self) -> None:
+        if not self.forked:
+            self.desk.catch_up()
+
+    def _ring(self) -> None:
+        if not self.forked:
+            self.poller.harvest()  # what has come in time counts, however late this timer is
+            self.desk.tick(self.clock())
+
+    def _unread(self, link: Link) -> None:
+        peer: Any = link.slot
+        if peer is not None and peer._link is not None:
+            self.desk.readable(peer)
+
+    # -- attempts -----------------------------------------------------------------------------------
+
+    def _knock(self, peer: Peer, address: str, *, in_command: bool = False) -> None:
+        """Start connecting to one address."""
+        try:
+            sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, _KIND)
+        except OSError as exc:
+            self._refused(peer, DialFailure("socket", exc.errno, os.strerror(exc.errno or 0)), in_command)
+            return
+        try:
+            if not _KIND & ~socket.SOCK_STREAM:
+                sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if peer.bind_address is not None:
+                _bind_local(sock, peer.bind_address)
+            number = sock.connect_ex(_target(address, peer.port))
+            if number not in _UNDER_WAY:
+                raise OSError(number, os.strerror(number))
+            link = Link(sock, self.poller)
+        except (OSError, DialFailure) as exc:
+            sock.close()
+            failure = exc if isinstance(exc, DialFailure) else _of_connect(exc)
+            self._refused(peer, failure, in_command)
+            return
+        link.slot = peer  # type: ignore[assignment]  # this client's record of it
+        link.writer = _Knock(self, peer, link, address)
+        self._opening[peer] = link
+
+    def _answered(self, peer: Peer, link: Link, address: str) -> None:
+        """Find out what has become of an attempt."""
+        if self._opening.get(peer) is not link:
+            return
+        number = link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if link.hung else 0
+        if not number and peer.port >= _FIRST_EPHEMERAL and link.sock.getsockname()[:2] == (address, peer.port):
+            number = errno.ECONNREFUSED  # TCP's simultaneous open with itself: nobody listens there
+        del self._opening[peer]
+        if number:
+            link.close()
+            self._refused(peer, _of_connect(OSError(number, os.strerror(number))))
+            return
+        if self._others:
+            self._others.pop(peer, None)
+        peer.address = address
+        self.desk.connected(peer, link)
+
+    def _try_all(self, peer: Peer, addresses: tuple[str, ...], *, in_command: bool = False) -> None:
+        """Connect to the first of several addresses, and remember the others."""
+        bound = peer.bind_address
+        if bound is not None and bound[0]:
+            addresses = tuple(found for found in addresses if (":" in found) == (":" in bound[0]))
+            if not addresses:
+                text = f"bind_address {bound[0]} is of the other family"
+                self._refused(peer, DialFailure(Phase.BIND, errno.EAFNOSUPPORT, text), in_command)
+                return
+        if len(addresses) > 1:
+            self._others[peer] = deque(addresses[1:]), None
+        self._knock(peer, addresses[0], in_command=in_command)
+
+    def _refused(self, peer: Peer, failure: DialFailure, in_command: bool = False) -> None:
+        """Try the next address; when there is none, the first failure is told."""
+        others = self._others.pop(peer, None)
+        if others is not None:
+            addresses, first = others
+            failure = first or failure
+            if addresses:
+                address = addresses.popleft()
+                self._others[peer] = addresses, failure
+                self._knock(peer, address, in_command=in_command)
+                return
+        tell = self.desk.fail_later if in_command else self.desk.failed
+        tell(peer, failure.phase, failure.number or 0, failure.text)
+
+    # -- names --------------------------------------------------------------------------------------
+
+    def _ask_name(self, peer: Peer, name: str) -> None:
+        question = self._questions.get(name)
+        if question is None:
+            question = self._questions[name] = _Question()
+            self._ask(name, question)
+        question.peers[peer] = None
+        self._opening[peer] = question
+
+    def _ask(self, name: str, question: _Question) -> None:
+        async def ask() -> None:
+            try:
+                question.answer = await self._names.resolve(name)
+            except DialFailure as exc:
+                question.answer = exc
+
+        def done() -> None:
+            if self._questions.get(name) is question:
+                del self._questions[name]
+            self._task_gone()
+            answer = question.answer or DialFailure(Phase.RESOLVE, None, "the look-up was cancelled")
+            for peer in list(question.peers):
+                if self._opening.pop(peer, None) is not question:
+                    continue
+                if isinstance(answer, tuple):
+                    self._try_all(peer, answer)
+                else:
+                    self.desk.failed(peer, answer.phase, answer.number or 0, answer.text)
+
+        self._tasks += 1
+        question.task = self._runtime.spawn(ask, done, f"keepalive look-up of {name}")
+
+    # -- connectors ---------------------------------------------------------------------------------
+
+    def _ask_connector(self, peer: Peer, connector: Connector) -> None:
+        """Have a connector open the connection, in a task."""
+        key = Key(peer.scheme, peer.addr, peer.port, peer.scheme, peer.addr, peer.port)
+        slot = Slot(peer.id, HostState(key))
+        bound = peer.bind_address
+        dial = Dial(slot, self.poller, self._names.resolve, lambda *_: None, bound if bound and bound[0] else None)
+
+        async def attempt() -> None:
+            try:
+                link = await connector.connect(dial)
+                if not isinstance(link, Link):
+                    msg = f"the connector returned {link!r}, which is not a Link"
+                    raise TypeError(msg)
+                dial.keep(link)
+            except Exception as exc:
+                self._dial_failed(peer, dial, exc)
+            else:
+                self._dialled(peer, link)
+            finally:
+                dial.close()
+
+        def done() -> None:
+            self._task_gone()
+            if self._opening.pop(peer, None) is not None:  # ended from outside
+                self.desk.failed(peer, dial.phase, errno.ECANCELED, os.strerror(errno.ECANCELED))
+
+        self._tasks += 1
+        task = self._runtime.spawn(attempt, done, f"keepalive attempt {peer.id}")
+        self._opening[peer] = task
+
+    def _dial_failed(self, peer: Peer, dial: Dial, exc: Exception) -> None:
+        failure = dial.failure(exc)
+        if not isinstance(exc, (OSError, DialFailure, BrokenResourceError, EndOfStream)):
+            logger.error("the connector for %r raised", peer, exc_info=exc)
+        dial.close()
+        if self._opening.pop(peer, None) is not None:
+            self.desk.failed(peer, failure.phase, failure.number or 0, failure.text)
+
+    def _dialled(self, peer: Peer, link: Link) -> None:
+        if self._opening.pop(peer, None) is None:
+            link.close()  # given up in the last moment
+            return
+        link.slot = peer  # type: ignore[assignment]  # this client's record of it
+        self.desk.connected(peer, link)
+        self.desk.readable(peer)  # what came with the handshake raises no event any more
+
+    def _task_gone(self) -> None:
+        self._tasks -= 1
+        self._task_ended()
+
+    def _task_ended(self) -> None:
+        if not self._tasks and not self._names.tasks:
+            self._all_ended.set()
+
+    # -- the end ------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """End everything, and wait for the tasks that were told to end."""
+        try:
+            self.desk.die()
+            self.desk.catch_up()
+            with anyio.CancelScope(shield=True):
+                while self._tasks or self._names.tasks:
+                    if self._all_ended.is_set():
+                        self._all_ended = anyio.Event()  # else another closer waits for the same one
+                    await self._all_ended.wait()
+        finally:
+            for link in list(self.poller.links.values()):
+                link.close()
+            self._timer.cancel()
+            self.poller.close()
+            _shells.discard(self)
+        with anyio.CancelScope(shield=True):
+            await self._runtime.aclose()
+
+    def abandon(self) -> None:
+        """Empty this copy after a fork: the parent's connections, queue and event loop stay untouched."""
+        self.forked = True
+        self.poller.abandon()
+        self.desk.abandon()
+
+
+def _bind_local(sock: socket.socket, bound: BindAddress) -> None:
+    host, port = bound
+    v6 = sock.family == socket.AF_INET6
+    if not host:
+        host = "::" if v6 else "0.0.0.0"
+    elif (":" in host) != v6:
+        raise DialFailure(Phase.BIND, errno.EAFNOSUPPORT, f"bind_address {host} is of the other family")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _bind(sock, (host, port))
+
+
+def _of_connect(exc: OSError) -> DialFailure:
+    return DialFailure(Phase.CONNECT, exc.errno, exc.strerror or str(exc))
+
+
+_shells: weakref.WeakSet[Shell] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for shell in list(_shells):
+        shell.abandon()
+    _shells.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
