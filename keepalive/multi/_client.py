@@ -48,8 +48,8 @@ class MultiClient:
 
     :param on_initialize: ``(peer)``, within `connect`: its result is not known yet
     :param on_success: ``(peer)``: it is connected
-    :param on_failure: ``(peer, operation, errno, text)``: it could not be connected; `operation` is "resolve",
-        "socket", "bind", "connect", "tls" or what a connector says; `errno` is 0 where there is none
+    :param on_failure: ``(peer, operation, errno, text)``: it could not be connected; `operation` is
+        "resolve", "socket", "bind", "connect", "tls" or what a connector says; `errno` is 0 if there is none
     :param on_input: ``(peer, unit)``
     :param on_error: ``(peer, operation, errno, text)``: "read" with 0 and "" is the end of the stream,
         "read" and "write" with an errno a broken connection, "decode" a unit that the filter refuses, and
@@ -114,9 +114,7 @@ class MultiClient:
             max_connecting=settings.count("max_connecting", max_connecting, least=1),
             max_output=settings.count("max_output", max_output, least=1),
         )
-        if not callable(filter):
-            msg = f"filter must make a filter when it is called, not {filter!r}"
-            raise TypeError(msg)
+        _callable("filter", filter, none=False)
         self._filter = filter
         self._events: EventQueue | None = None
         most = settings.count("max_events", max_events, least=1)
@@ -125,7 +123,11 @@ class MultiClient:
             self._callbacks = self._events.callbacks()
         settings.instance("resolver", resolver, Resolver)
         self._resolver = SystemResolver() if resolver is None else resolver
-        self._connectors = {"https": TLSConnector(), "unix": UnixConnector(), **settings.connectors(connectors)}
+        self._connectors: dict[str, Connector] = {
+            "https": TLSConnector(),
+            "unix": UnixConnector(),
+            **settings.connectors(connectors),
+        }
         self._scheme = self._checked_scheme(scheme)
         self._bind_address = settings.bind_address(bind_address)
         self._shell: Shell | None = None
@@ -235,8 +237,7 @@ class MultiClient:
         scheme = self._scheme if scheme is None else self._checked_scheme(scheme)
         if type(port) is not int or not 0 < port < 65536:
             settings.port_number("port", port, least=0 if scheme == "unix" else 1)
-        if scheme != TCP or not isinstance(addr, str) or not literal(addr):
-            settings._host("addr", addr, scheme)
+        _check_addr(addr, scheme)
         limits = self._limits
         timeouts = (
             limits.connect_timeout if connect_timeout is None
@@ -247,9 +248,7 @@ class MultiClient:
         bound = self._bind_address
         if bind_address is not None or bind_port is not None:
             bound = _local(bind_address, bind_port, bound)
-        if heap is not None and not isinstance(heap, Mapping):
-            msg = f"heap must be a mapping, not {heap!r}"
-            raise TypeError(msg)
+        filled = None if heap is None else _copied(heap)
         codec = self._filter()
         if type(codec) is not LineFilter:
             checked_filter("what filter makes", codec)
@@ -257,8 +256,7 @@ class MultiClient:
         peer = Peer(desk, desk.last_id, addr, port, codec, timeouts)
         peer.scheme = scheme
         peer.bind_address = bound
-        if heap is not None:
-            peer._heap = dict(heap)
+        peer._heap = filled
         desk.enter(peer)
         return peer
 
@@ -304,9 +302,9 @@ class MultiClient:
             raise TypeError(msg)
         return self._running().desk.peers.get(id)
 
-    def _checked_scheme(self, scheme: object) -> str:
+    def _checked_scheme(self, scheme: str) -> str:
         if scheme == TCP or scheme in self._connectors:
-            return scheme  # type: ignore[return-value]  # it equals one
+            return scheme
         settings.text("scheme", scheme)
         msg = f"scheme must be 'tcp' or a key of connectors, not {scheme!r}"
         raise ValueError(msg)
@@ -356,10 +354,22 @@ class MultiClient:
         return await events.take(self._running().park)
 
 
-def _callable(name: str, value: object) -> None:
-    if value is not None and not callable(value):
+def _callable(name: str, value: object, *, none: bool = True) -> None:
+    if not callable(value) and not (none and value is None):
         msg = f"{name} must be callable, not {value!r}"
         raise TypeError(msg)
+
+
+def _check_addr(addr: object, scheme: str) -> None:
+    if scheme != TCP or not isinstance(addr, str) or not literal(addr):
+        settings._host("addr", addr, scheme)
+
+
+def _copied(heap: object) -> dict[Any, Any]:
+    if not isinstance(heap, Mapping):
+        msg = f"heap must be a mapping, not {heap!r}"
+        raise TypeError(msg)
+    return dict(heap)
 
 
 def _local(address: object, port: object, default: BindAddress | None) -> BindAddress:
@@ -372,5 +382,3 @@ def _local(address: object, port: object, default: BindAddress | None) -> BindAd
     if port is not None:
         bound = bound[0], settings.port_number("bind_port", port, least=0)
     return bound
-
-

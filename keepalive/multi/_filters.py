@@ -68,6 +68,16 @@ def limit(name: str, value: object, most: int | None = None) -> int:
     return value
 
 
+def _separator(newline: object) -> bytes:
+    if not isinstance(newline, bytes):
+        msg = f"newline must be bytes, not {newline!r}"
+        raise TypeError(msg)
+    if not newline:
+        msg = "newline must not be empty"
+        raise ValueError(msg)
+    return newline
+
+
 class LineFilter:
     r"""Lines, without their ends. Units are bytes.
 
@@ -78,13 +88,7 @@ class LineFilter:
     __slots__ = ("_max_size", "_newline")
 
     def __init__(self, newline: bytes = b"\n", *, max_size: int = LONGEST_LINE) -> None:
-        if not isinstance(newline, bytes):
-            msg = f"newline must be bytes, not {newline!r}"
-            raise TypeError(msg)
-        if not newline:
-            msg = "newline must not be empty"
-            raise ValueError(msg)
-        self._newline = newline
+        self._newline = _separator(newline)
         self._max_size = limit("max_size", max_size)
 
     def decode(self, buffer: bytearray) -> bytes | None:

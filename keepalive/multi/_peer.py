@@ -237,4 +237,3 @@ class Peer:
             await checkpoint()
         if self._state is CLOSED and self.reason is not EndReason.SHUTDOWN:
             raise ClosedResourceError
-

@@ -59,7 +59,7 @@ class _Bell:
         return self._link.closed
 
     def set_result(self, result: None, /) -> None:
-        """There is room to send."""
+        """Send: there is room."""
         self._link.writer = None
         self._shell.desk.writable(self._peer)
 
@@ -77,7 +77,7 @@ class _Knock(_Bell):
         self._address = address
 
     def set_result(self, result: None, /) -> None:
-        """The attempt has an outcome."""
+        """Look at the outcome of the attempt."""
         self._link.writer = None
         self._shell._answered(self._peer, self._link, self._address)
 
@@ -133,6 +133,13 @@ class Shell:
 
     def open(self, peer: Peer) -> None:
         """Start an attempt; see `Hands`."""
+        try:
+            self._open(peer)
+        except Exception as exc:  # the loop is at its end, for example
+            logger.exception("opening %r", peer)
+            self.desk.fail_later(peer, Phase.CONNECT, 0, str(exc))
+
+    def _open(self, peer: Peer) -> None:
         connector = self._connectors.get(peer.scheme)
         if connector is not None:
             self._ask_connector(peer, connector)
@@ -233,7 +240,11 @@ class Shell:
         if self._opening.get(peer) is not link:
             return
         number = link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if link.hung else 0
-        if not number and peer.port >= _FIRST_EPHEMERAL and link.sock.getsockname()[:2] == (address, peer.port):
+        if (
+            not number
+            and peer.port >= _FIRST_EPHEMERAL
+            and link.sock.getsockname()[:2] == (address, peer.port)
+        ):
             number = errno.ECONNREFUSED  # TCP's simultaneous open with itself: nobody listens there
         del self._opening[peer]
         if number:
@@ -302,8 +313,12 @@ class Shell:
                 else:
                     self.desk.failed(peer, answer.phase, answer.number or 0, answer.text)
 
+        try:
+            question.task = self._runtime.spawn(ask, done, f"keepalive look-up of {name}")
+        except BaseException:
+            del self._questions[name]
+            raise
         self._tasks += 1
-        question.task = self._runtime.spawn(ask, done, f"keepalive look-up of {name}")
 
     # -- connectors ---------------------------------------------------------------------------------
 
@@ -312,14 +327,14 @@ class Shell:
         key = Key(peer.scheme, peer.addr, peer.port, peer.scheme, peer.addr, peer.port)
         slot = Slot(peer.id, HostState(key))
         bound = peer.bind_address
-        dial = Dial(slot, self.poller, self._names.resolve, lambda *_: None, bound if bound and bound[0] else None)
+        dial = Dial(
+            slot, self.poller, self._names.resolve, lambda *_: None, bound if bound and bound[0] else None
+        )
 
         async def attempt() -> None:
             try:
                 link = await connector.connect(dial)
-                if not isinstance(link, Link):
-                    msg = f"the connector returned {link!r}, which is not a Link"
-                    raise TypeError(msg)
+                _check_link(link)
                 dial.keep(link)
             except Exception as exc:
                 self._dial_failed(peer, dial, exc)
@@ -333,9 +348,8 @@ class Shell:
             if self._opening.pop(peer, None) is not None:  # ended from outside
                 self.desk.failed(peer, dial.phase, errno.ECANCELED, os.strerror(errno.ECANCELED))
 
+        self._opening[peer] = self._runtime.spawn(attempt, done, f"keepalive attempt {peer.id}")
         self._tasks += 1
-        task = self._runtime.spawn(attempt, done, f"keepalive attempt {peer.id}")
-        self._opening[peer] = task
 
     def _dial_failed(self, peer: Peer, dial: Dial, exc: Exception) -> None:
         failure = dial.failure(exc)
@@ -398,6 +412,12 @@ def _bind_local(sock: socket.socket, bound: BindAddress) -> None:
         raise DialFailure(Phase.BIND, errno.EAFNOSUPPORT, f"bind_address {host} is of the other family")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     _bind(sock, (host, port))
+
+
+def _check_link(link: object) -> None:
+    if not isinstance(link, Link):
+        msg = f"the connector returned {link!r}, which is not a Link"
+        raise TypeError(msg)
 
 
 def _of_connect(exc: OSError) -> DialFailure:
