@@ -7,12 +7,14 @@ import importlib
 import inspect
 import subprocess
 import sys
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 import keepalive
+from keepalive import multi
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +49,8 @@ ALLOWED: dict[str, set[str]] = {
     "_manager": BASE | {"_io", "_runtime"} | OPENING | SHELL,
     "__init__": BASE | {"_io", "_runtime"} | OPENING | SHELL | {"_manager"},
     "sip": BASE | {"_io", "_runtime"} | OPENING,
-    "_cli": {"__init__", "sip"},  # a stranger to the package, like any other user
+    "multi": BASE | {"_io", "_runtime"} | OPENING,
+    "_cli": {"__init__", "multi", "sip"},  # a stranger to the package, like any other user
     "__main__": {"_cli"},
 }
 SEALED: dict[str, set[str]] = {
@@ -189,6 +192,16 @@ def test_which_address_is_tried_when_is_pure() -> None:
         assert not seen & IMPURE, name
 
 
+def test_what_decides_for_many_peers_is_pure() -> None:
+    pure = {"_desk", "_filters", "_later", "_lives", "_timers", "_traffic", "_types"}
+    for found in ALL:
+        if found.part == "multi" and found.file.stem in pure and not found.for_types:
+            assert found.module.split(".")[0] not in IMPURE - {"anyio"}, found  # whose errors links raise
+    for name in pure:
+        for node in ast.walk(ast.parse((ROOT / "multi" / f"{name}.py").read_text())):
+            assert not isinstance(node, (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)), name
+
+
 def test_third_parties_are_where_they_belong() -> None:
     for found in ALL:
         top = found.module.split(".")[0]
@@ -227,12 +240,14 @@ def test_all_that_is_public_is_exported() -> None:
     visible = {name for name in vars(keepalive) if not name.startswith("_")}
     modules = {name for name in visible if inspect.ismodule(getattr(keepalive, name))}
     assert visible - modules == public
-    assert modules <= {"abc", "errors", "sip"}
+    assert modules <= {"abc", "errors", "multi", "sip"}
 
 
-@pytest.mark.parametrize("name", keepalive.__all__)
+@pytest.mark.parametrize("name", [*keepalive.__all__, *(f"multi.{name}" for name in multi.__all__)])
 def test_all_that_is_public_is_documented(name: str) -> None:
-    thing = getattr(keepalive, name)
+    thing = attrgetter(name)(keepalive)
+    if name == "multi.Event":
+        return  # the union of the event classes
     assert inspect.isclass(thing)
     assert (thing.__doc__ or "").strip()
     assert not (thing.__doc__ or "").startswith(f"{name}(")  # what a dataclass writes by itself

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 class Desk(Traffic):
     """The peers of one client."""
 
-    # -- commands -------------------------------------------------------------------------------------
+    # -- commands -----------------------------------------------------------------------------------
 
     def enter(self, peer: Peer) -> None:
         """Take a new peer in, and start its attempt when its turn comes."""
@@ -152,7 +152,7 @@ class Desk(Traffic):
         self._held.clear()
         self._start_next()
 
-    # -- what the hands tell --------------------------------------------------------------------------
+    # -- what the hands tell ------------------------------------------------------------------------
 
     def connected(self, peer: Peer, link: Wire) -> None:
         """Note that an attempt has succeeded."""

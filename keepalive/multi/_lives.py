@@ -40,7 +40,7 @@ class Lives:
         self._held: dict[Peer, None] = {}  # have input, which nobody can take
         self.empty: Any = None  # an event, set when the last peer has gone
 
-    # -- attempts -------------------------------------------------------------------------------------
+    # -- attempts -----------------------------------------------------------------------------------
 
     def _start(self, peer: Peer) -> None:
         if peer._state is INITIALISING:
@@ -56,7 +56,7 @@ class Lives:
         while queue and self.connecting < self.limits.max_connecting and not self.stalled:
             self._start(queue.popitem(last=False)[0])
 
-    # -- the end of a peer ----------------------------------------------------------------------------
+    # -- the end of a peer --------------------------------------------------------------------------
 
     def _close(self, peer: Peer, reason: EndReason) -> None:
         peer._state = CLOSED
@@ -102,7 +102,7 @@ class Lives:
         if self.on.on_disconnected is not None:
             self._call("on_disconnected", peer)
 
-    # -- callbacks ------------------------------------------------------------------------------------
+    # -- callbacks ----------------------------------------------------------------------------------
 
     def _call(self, name: str, peer: Peer, *args: Any) -> None:
         callback = getattr(self.on, name)

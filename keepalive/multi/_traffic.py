@@ -23,7 +23,7 @@ FAIR_READS = 4
 class Traffic(Lives):
     """The middle part of the desk; see `_desk`."""
 
-    # -- input ----------------------------------------------------------------------------------------
+    # -- input --------------------------------------------------------------------------------------
 
     def readable(self, peer: Peer) -> None:
         """Read what is there, a few times at most; later the rest."""
@@ -116,7 +116,7 @@ class Traffic(Lives):
         elif peer._outbox is None:  # else it has closed its direction only, and may still read
             self._finish(peer, EndReason.SHUTDOWN)
 
-    # -- output ---------------------------------------------------------------------------------------
+    # -- output -------------------------------------------------------------------------------------
 
     def _wait_for_room(self, peer: Peer) -> None:
         peer._stuck = self.clock()
