@@ -81,6 +81,8 @@ class Desk(Traffic):
         try:
             sent = link.try_send(data)
         except BrokenResourceError as exc:
+            peer._outbox = bytearray(data)  # it has not gone out, and never will
+            peer._stuck = self.clock()
             self.do_later(self._write_failed, peer, exc)
             return True
         if sent == len(data) and not (link.layered and link.unsent):
@@ -162,12 +164,11 @@ class Desk(Traffic):
         if peer._state is CONNECTING:
             peer._state = CONNECTED
             peer._timeout = peer._input_timeout
-            peer._since = self.clock()
+            peer._since = peer._stuck = self.clock()
             self._timers.arm(peer)
             if self.on.on_success is not None:
                 self._call("on_success", peer)
         if peer._outbox is not None:
-            peer._stuck = self.clock()
             self.writable(peer)
         if self._queue:
             self._start_next()

@@ -121,6 +121,11 @@ class Lives:
         was_open = peer._state is not CLOSED
         if was_open:
             self._close(peer, EndReason.ERROR)
+        if name == "on_initialize":  # within a command: nothing is told before that has ended
+            if was_open:
+                self.do_later(self._call, "on_error", peer, name, 0, text_of(exc))
+                self.do_later(self._disconnected, peer)
+            return
         self._call("on_error", peer, name, 0, text_of(exc))
         if was_open:
             self._disconnected(peer)

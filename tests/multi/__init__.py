@@ -1,0 +1,1 @@
+"""`keepalive.multi`: the decisions against a model, then everything over real sockets."""

@@ -1,0 +1,361 @@
+"""A world for the desk: wires, time and users, and an outside opinion of what may be told to whom."""
+
+from __future__ import annotations
+
+import errno
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+from anyio import BrokenResourceError
+
+from keepalive.multi import BlockFilter, LineFilter, OutputFull, Peer, PeerState
+from keepalive.multi._desk import Desk
+from keepalive.multi._types import Callbacks, EndReason, Limits
+
+
+class Oops(Exception):
+    """What a user's callback raises."""
+
+
+class BrokenPromise(BaseException):
+    """The desk did what it must not; no `except Exception` of its own may catch this."""
+
+
+class FakeWire:
+    """One connection. The other side puts bytes in, and takes as many as there is room for."""
+
+    layered = False
+    unsent = False
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.readable = self.eof = self.eof_sent = False
+        self.ended = self.reset = False
+        self.coming = bytearray()
+        self.room = 0
+        self.watched = False
+
+    def try_receive(self, max_bytes: int, /) -> bytes | None:
+        assert not self.record.shut
+        if self.reset:
+            raise BrokenResourceError from ConnectionResetError(errno.ECONNRESET, "reset")
+        data = bytes(self.coming[: min(max_bytes, 7)])
+        del self.coming[: len(data)]
+        self.readable = bool(self.coming) or self.ended
+        if data:
+            self.record.came += data
+            return data
+        if self.ended:
+            self.eof = True
+            return b""
+        return None
+
+    def try_send(self, data: bytes | memoryview, /) -> int:
+        assert not self.record.shut
+        assert not self.eof_sent
+        if self.reset:
+            raise BrokenResourceError from BrokenPipeError(errno.EPIPE, "broken pipe")
+        taken = bytes(data[: self.room])
+        self.room -= len(taken)
+        self.record.arrived += taken
+        if taken:
+            self.record.stuck = self.record.world.now
+        return len(taken)
+
+    def send_eof(self) -> None:
+        assert not self.eof_sent
+        self.eof_sent = True
+
+
+@dataclass(eq=False)
+class Record:
+    """What the world knows of one peer."""
+
+    world: World
+    peer: Peer
+    told: list[str] = field(default_factory=list)
+    wire: FakeWire | None = None
+    opening: bool = False
+    shut: bool = False
+    asked_shutdown: bool = False
+    raised: bool = False
+    kind: str = "line"
+    came: bytearray = field(default_factory=bytearray)
+    accepted: bytearray = field(default_factory=bytearray)
+    arrived: bytearray = field(default_factory=bytearray)
+    since: float = 0.0
+    stuck: float = 0.0
+    timeout: float = 0.0
+    input_timeout: float = 0.0
+    failing: tuple[str, int, str] | None = None
+
+    def unit(self) -> tuple[bytes, int] | None:
+        """Say, in the world's own words, what the next unit is, and how many bytes it takes."""
+        if self.kind == "block":
+            return (bytes(self.came[:4]), 4) if len(self.came) >= 4 else None
+        line, end, _ = bytes(self.came).partition(b"\n")
+        return (line.removesuffix(b"\r"), len(line) + 1) if end else None
+
+    def deadline(self) -> float:
+        """Say when its patience ends."""
+        limits, state = self.world.limits, self.peer.state
+        if state is PeerState.FLUSHING:
+            return self.since + limits.shutdown_timeout
+        if state not in (PeerState.CONNECTING, PeerState.CONNECTED):
+            return float("inf")
+        end = self.since + self.timeout if self.timeout else float("inf")
+        broken = self.wire is not None and self.wire.reset  # which will be told, however long it takes
+        if state is PeerState.CONNECTED and len(self.arrived) < len(self.accepted) and not broken:
+            end = min(end, self.stuck + limits.write_timeout)
+        return end
+
+
+class World:
+    """Hands, clock and users of one desk."""
+
+    def __init__(self, seed: int, limits: Limits, desk: type[Desk] = Desk) -> None:
+        self.rng = random.Random(seed)
+        self.now = 0.0
+        self.limits = limits
+        self.records: dict[int, Record] = {}
+        self.live: list[Record] = []
+        self.asked = False
+        self.alarm: float | None = None
+        self.inside = 0  # how deep in user code
+        self.in_command = 0
+        self.wild = True  # whether callbacks do something of their own
+        self.order: list[int] = []  # of attempts
+        self.arrival: list[int] = []
+        self.errors = 0
+        names = Callbacks.__slots__
+        self.desk = desk(
+            Callbacks(**{name: self._callback(name) for name in names}), limits, self, lambda: self.now
+        )
+
+    # -- hands --------------------------------------------------------------------------------------
+
+    def park(self) -> Any:
+        raise NotImplementedError
+
+    def check_here(self) -> None:
+        pass
+
+    def open(self, peer: Peer) -> None:
+        record = self.records[peer.id]
+        assert not record.opening
+        assert record.wire is None
+        record.opening = True
+        self.order.append(peer.id)
+        if peer.state is PeerState.CONNECTING:
+            record.since = self.now
+        assert sum(r.opening for r in self.live) <= self.limits.max_connecting
+        if self.rng.random() < 0.1:
+            record.failing = ("bind", errno.EADDRINUSE, "in use")
+            self.desk.fail_later(peer, *record.failing)
+
+    def shut(self, peer: Peer) -> None:
+        record = self.records[peer.id]
+        assert not record.shut
+        record.shut = True
+        record.opening = False
+
+    def want_room(self, peer: Peer) -> None:
+        wire = self.records[peer.id].wire
+        assert wire is not None
+        wire.watched = True
+
+    def soon(self) -> None:
+        self.asked = True
+
+    def wake_at(self, when: float) -> None:
+        self.alarm = when
+
+    def report(self, name: str, peer: Peer, exc: Exception) -> None:
+        if not isinstance(exc, Oops):
+            raise BrokenPromise from exc
+        self.errors += 1
+
+    # -- what users are told ------------------------------------------------------------------------
+
+    def _callback(self, name: str) -> Any:
+        def callback(peer: Peer, *args: Any) -> None:
+            try:
+                self.told(name, self.records[peer.id], args)
+                if name == "on_initialize":
+                    self.arrival.append(peer.id)
+            except Oops:
+                raise
+            except Exception as exc:
+                raise BrokenPromise from exc
+
+        return callback
+
+    def told(self, name: str, record: Record, args: tuple[Any, ...]) -> None:
+        told, peer = record.told, record.peer
+        first = name == "on_initialize"
+        assert first == (not told)
+        assert first or not self.inside, "called in the middle of user code"
+        assert told[-1:] != ["on_disconnected"], "something after the end"
+        over = name in ("on_failure", "on_error", "on_timeout", "on_disconnected")
+        assert record.shut == over
+        assert (peer.state is PeerState.CLOSED) == over
+        connected = "on_success" in told
+        quiet = record.asked_shutdown and not record.raised
+        getattr(self, f"_told_{name[3:]}", lambda *_: None)(record, args, connected, quiet)
+        told.append(name)
+        self._user_code(name, record)
+
+    def _told_success(self, record: Record, args: Any, connected: bool, quiet: bool) -> None:
+        assert not connected
+        assert not quiet
+        record.since, record.timeout = self.now, record.input_timeout
+        assert record.peer.timeout == record.input_timeout
+
+    def _told_failure(self, record: Record, args: Any, connected: bool, quiet: bool) -> None:
+        assert not connected
+        assert not quiet
+        assert args == record.failing
+
+    def _told_input(self, record: Record, args: Any, connected: bool, quiet: bool) -> None:
+        assert connected
+        assert not record.asked_shutdown
+        assert not self.desk.stalled
+        expected = record.unit()
+        assert expected is not None
+        assert args == (expected[0],)
+        del record.came[: expected[1]]
+        record.since = self.now
+
+    def _told_flushed(self, record: Record, args: Any, connected: bool, quiet: bool) -> None:
+        assert connected
+        assert not record.asked_shutdown
+        assert record.arrived == record.accepted
+
+    def _told_error(self, record: Record, args: Any, connected: bool, quiet: bool) -> None:
+        assert not quiet
+        operation, number, text = args
+        if operation.startswith("on_"):
+            assert record.raised
+            assert (number, text) == (0, "oops")
+            return
+        wire = record.wire
+        assert connected
+        assert wire is not None
+        if (operation, number, text) == ("read", 0, ""):
+            assert wire.eof
+        else:
+            assert wire.reset
+            assert (operation, number) in (("read", errno.ECONNRESET), ("write", errno.EPIPE))
+
+    def _told_timeout(self, record: Record, args: Any, connected: bool, quiet: bool) -> None:
+        assert not quiet
+        assert args == ()
+        reason = record.peer.reason
+        if reason is EndReason.WRITE_TIMEOUT:
+            assert self.now >= record.stuck + self.limits.write_timeout
+            assert record.arrived != record.accepted
+        else:
+            assert record.timeout
+            assert self.now >= record.since + record.timeout
+            assert (reason is EndReason.INPUT_TIMEOUT) == connected
+
+    def _told_disconnected(self, record: Record, args: Any, connected: bool, quiet: bool) -> None:
+        self.live.remove(record)
+        assert record.accepted.startswith(record.arrived)
+        wire = record.wire
+        if record.peer.reason is EndReason.SHUTDOWN and wire is not None and not wire.reset:
+            assert record.arrived == record.accepted
+            assert wire.eof_sent or wire.eof
+
+    def _user_code(self, name: str, record: Record) -> None:
+        if not self.wild or self.inside > 2:
+            return
+        self.inside += 1
+        try:
+            while self.rng.random() < 0.25:
+                self.command()
+            if self.rng.random() < 0.03:
+                if name not in ("on_error", "on_disconnected"):
+                    record.raised = True
+                raise Oops("oops")
+        finally:
+            self.inside -= 1
+
+    # -- commands -----------------------------------------------------------------------------------
+
+    def command(self) -> None:
+        """Do what a user may do, to any peer: dead ones, too."""
+        rng = self.rng
+        record = rng.choice(self.live) if self.live and rng.random() < 0.9 else None
+        if record is None and self.records and rng.random() < 0.5:
+            record = self.records[rng.randint(max(1, self.desk.last_id - 30), self.desk.last_id)]
+        if record is None or (len(self.live) < 12 and rng.random() < 0.3):
+            self.connect()
+            return
+        do = rng.choices((self.send, self.shutdown, self.close, self.patience, self.exchange), (8, 1, 1, 1, 3))
+        do[0](record)
+
+    def connect(self) -> None:
+        desk = self.desk
+        desk.last_id += 1
+        timeouts = (float(self.rng.choice((0, 5, 20))), float(self.rng.choice((0, 5, 50))))
+        peer = Peer(desk, desk.last_id, "host", 1, LineFilter(), timeouts)
+        record = Record(self, peer, timeout=timeouts[0], input_timeout=timeouts[1])
+        self.records[peer.id] = record
+        self.live.append(record)
+        desk.enter(peer)
+
+    def send(self, record: Record) -> None:
+        peer = record.peer
+        state = peer.state
+        units = [bytes(self.rng.choices(b"abc", k=4)) for _ in range(self.rng.randint(1, 3))]
+        end = b"" if isinstance(peer.output_filter, BlockFilter) else b"\n"
+        data = b"".join(unit + end for unit in units)
+        waiting = len(record.accepted) - len(record.arrived)
+        if waiting == 0:
+            record.stuck = self.now
+        try:
+            taken = peer.send(*units)
+        except OutputFull:
+            assert waiting + len(data) > self.limits.max_output
+            return
+        assert taken == (state not in (PeerState.FLUSHING, PeerState.CLOSED))
+        if taken:
+            assert waiting + len(data) <= self.limits.max_output
+            record.accepted += data
+            wire = record.wire
+            if wire is None or not wire.reset:
+                assert len(record.accepted) - len(record.arrived) == peer.waiting
+
+    def shutdown(self, record: Record) -> None:
+        peer = record.peer
+        before = peer.state
+        first = before not in (PeerState.FLUSHING, PeerState.CLOSED)
+        if first:
+            record.asked_shutdown = True
+            record.since = self.now
+        assert peer.shutdown() == first
+        if first and not record.wire and not record.accepted:
+            assert peer.reason is EndReason.SHUTDOWN
+
+    def close(self, record: Record) -> None:
+        was_open = record.peer.state is not PeerState.CLOSED
+        assert record.peer.close() == was_open
+        assert record.shut
+
+    def patience(self, record: Record) -> None:
+        seconds = float(self.rng.choice((0, 1, 10)))
+        record.peer.timeout = seconds
+        if record.peer.state in (PeerState.CONNECTING, PeerState.CONNECTED):
+            record.since = self.now
+        record.timeout = seconds
+
+    def exchange(self, record: Record) -> None:
+        """Exchange the filters, at any moment."""
+        record.kind = self.rng.choice(("line", "block"))
+        codec = BlockFilter(4) if record.kind == "block" else LineFilter()
+        if self.rng.random() < 0.5:
+            record.peer.filter = codec
+        else:
+            record.peer.input_filter = codec
