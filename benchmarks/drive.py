@@ -15,6 +15,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from benchmarks.contenders.fan import Fan
 from benchmarks.runtimes import settle
 from benchmarks.spec import Figures, Order, Shape, loopback
 
@@ -34,6 +35,8 @@ CPU = time.process_time
 
 def shape_for(order: Order) -> Shape:
     site, name = order.site, order.workload
+    if name == "fan-out":
+        return Shape("127.0.0.1", site.echo_port)
     if name in ("keys", "watch"):
         return Shape(loopback(0), site.hold_port, total=max(order.points) + 64)
     ports = {"cold-tls": site.tls_port, "cold-resumed": site.ticket_port}
@@ -313,6 +316,33 @@ async def _until(contender: Contender, reached: Callable[[], bool]) -> None:
             raise RuntimeError("the peers did not do what they were told")
 
 
+async def fan_out(contender: Contender, order: Order) -> Figures:
+    assert isinstance(contender, Fan)
+    room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 64
+    await contender.open_all(200)  # whatever is imported and made once
+    await contender.close_all()
+    settle()
+    before = resident()
+    figures: Figures = {}
+    for point in order.points:
+        if point > room:
+            break
+        settle()
+        cpu, start = CPU(), time.perf_counter()
+        await contender.open_all(point)
+        took = time.perf_counter() - start
+        cpu = CPU() - cpu
+        # What the points before had is used again, so the growth since the beginning is this one's.
+        grown = resident() - before
+        figures[point] = {"time": took / point * US, "cpu": cpu / point * US, "bytes": grown / point}
+        if contender.name.startswith("keepalive"):
+            cpu = CPU()
+            await contender.runtime.sleep(0.5)
+            figures[point]["idle_cpu_percent"] = (CPU() - cpu) / 0.5 * 100
+        await contender.close_all()
+    return figures
+
+
 def resident() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize()
@@ -329,4 +359,5 @@ DRIVERS: dict[str, Callable[[Contender, Order], Awaitable[Figures]]] = {
     "cold-resumed": cold,
     "watch": watch,
     "sip": sip,
+    "fan-out": fan_out,
 }

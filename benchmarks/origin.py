@@ -10,7 +10,9 @@ import asyncio
 import json
 import os
 import resource
+import socket
 import ssl
+import struct
 import sys
 import time
 from typing import ClassVar, cast
@@ -51,6 +53,20 @@ class Visitor(asyncio.Protocol):
         self.here.pop(self, None)
         if self.asked_at is not None and exc is not None:
             self.seen.append(time.perf_counter() - self.asked_at)
+
+
+class Echo(asyncio.Protocol):
+    """Sends back what comes. It resets at the end, so that no port is left waiting for the next round."""
+
+    transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
 
 
 class Control(asyncio.Protocol):
@@ -100,6 +116,7 @@ async def serve(files: list[str]) -> None:
     ports = {
         "port": await listen(Visitor, "127.0.0.1"),
         "hold_port": await listen(Visitor, "0.0.0.0"),
+        "echo_port": await listen(Echo, "127.0.0.1"),
         "control_port": await listen(Control, "127.0.0.1"),
     }
     if files:

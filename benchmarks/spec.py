@@ -19,6 +19,7 @@ class Site:
     control_port: int
     tls_port: int
     ticket_port: int
+    echo_port: int
     ca_file: str
     server: str
     reply_size: int

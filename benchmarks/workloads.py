@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MULTI = ("keepalive multi:asyncio", "keepalive multi:uvloop", "keepalive multi:trio")
 KEEPALIVE = ("keepalive:asyncio", "keepalive:uvloop", "keepalive:trio")
 AIOHTTP = ("aiohttp:asyncio", "aiohttp:uvloop")
 
@@ -76,6 +77,11 @@ WORKLOADS = (
         extras=(("rate", "messages/s", 1, 0), ("parsed_rate", "parsed, messages/s", 1, 0),
                 ("held", "then held", 1, 0), ("bytes", "KB per idle connection", 1024, 1)),
     ),
+    Workload(
+        "fan-out", "Fan-out", "N connections at once to one echo server, a line each way, all stay open",
+        floors=("plain epoll",), points=(1_000, 5_000, 10_000), quick_points=(1_000,), axis="N", rounds=3,
+        log=True, extras=(("bytes", "KB per connection", 1024, 2), ("cpu", "µs of processor", 1, 1)),
+    ),
 )  # fmt: skip
 
 
@@ -122,6 +128,12 @@ GOALS = (
     Goal("watch", KEEPALIVE, 100.0, text="closed within 100 ms"),
     Goal("sip", KEEPALIVE, 20.0, text="50,000 messages a second"),
     Goal("sip", KEEPALIVE, 4096, metric="bytes", text="at most 4 KB per idle connection"),
+    Goal("fan-out", MULTI, 1.5, of=("plain epoll",)),
+    Goal("fan-out", MULTI, 1.0, of=("Go net",), text="ahead of Go"),
+    Goal("fan-out", MULTI, 2048, metric="bytes", text="at most 2 KB per connection above the kernel's"),
+    Goal("fan-out", MULTI, 0.5, metric="idle_cpu_percent", text="timers that run cost nothing"),
+    Goal("fan-out", ("keepalive multi:asyncio",), 1.0, of=("plain epoll",), growth=True),
+    Goal("fan-out", ("keepalive multi:trio",), 1.0, of=("plain epoll",), growth=True),
     Goal("watch", KEEPALIVE, 0.5, metric="idle_cpu_percent", text="no cost while nothing happens"),
 )  # fmt: skip
 

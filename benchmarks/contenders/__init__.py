@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks.contenders.base import Contender, Program
+from benchmarks.contenders.fan import FANS
 from benchmarks.contenders.floors import DictDeque, FuturesFloor, IdleTransports, SipSplit
 from benchmarks.contenders.own import Keepalive
 from benchmarks.contenders.peers import Aiohttp, AsyncioConnectionPool, Httpcore2, Httpx2
@@ -16,6 +17,7 @@ CLASSES: tuple[type[Contender], ...] = (
     Keepalive,
     Aiohttp, Httpcore2, Httpx2, AsyncioConnectionPool,
     Go, Poe, Wrk,
+    *FANS,
 )  # fmt: skip
 
 

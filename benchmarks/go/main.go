@@ -2,6 +2,7 @@
 package main
 
 import (
+	"bufio"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -13,6 +14,7 @@ import (
 	"runtime"
 	"sort"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -156,6 +158,65 @@ func cold(workload, addr, caFile string, budget time.Duration) float64 {
 	}, budget)
 }
 
+func resident() float64 {
+	text, err := os.ReadFile("/proc/self/statm")
+	check(err)
+	var size, pages float64
+	fmt.Sscan(string(text), &size, &pages)
+	return pages * float64(os.Getpagesize())
+}
+
+// fan opens n connections, 512 at a time; each one sends a line, reads it back, and waits for more.
+func fan(addr string, n int) []net.Conn {
+	line := []byte("hello, world\n")
+	conns := make([]net.Conn, n)
+	window := make(chan struct{}, 512)
+	var all sync.WaitGroup
+	all.Add(n)
+	for i := 0; i < n; i++ {
+		window <- struct{}{}
+		go func(i int) {
+			conn, err := net.Dial("tcp", addr)
+			check(err)
+			conns[i] = conn
+			_, err = conn.Write(line)
+			check(err)
+			reader := bufio.NewReader(conn)
+			_, err = reader.ReadString('\n')
+			check(err)
+			<-window
+			all.Done()
+			reader.ReadString('\n')
+		}(i)
+	}
+	all.Wait()
+	return conns
+}
+
+func fanOut(addr, points string) map[string]map[string]float64 {
+	closeAll := func(conns []net.Conn) {
+		for _, conn := range conns {
+			conn.Close()
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	closeAll(fan(addr, 200))
+	runtime.GC()
+	before := resident()
+	figures := map[string]map[string]float64{}
+	for _, point := range strings.Split(points, ",") {
+		n, err := strconv.Atoi(point)
+		check(err)
+		runtime.GC()
+		start := time.Now()
+		conns := fan(addr, n)
+		took := time.Since(start).Seconds() / float64(n) * 1e6
+		figures[point] = map[string]float64{"time": took, "bytes": (resident() - before) / float64(n)}
+		closeAll(conns)
+	}
+	return figures
+}
+
 func main() {
 	workload, addr := os.Args[1], os.Args[2]
 	seconds, err := strconv.ParseFloat(os.Args[3], 64)
@@ -166,6 +227,9 @@ func main() {
 	url := "http://" + addr + "/"
 	var metrics map[string]float64
 	switch workload {
+	case "fan-out":
+		check(json.NewEncoder(os.Stdout).Encode(fanOut(addr, os.Args[4])))
+		return
 	case "exchange-1":
 		cost := steady(func(n int) {
 			for i := 0; i < n; i++ {
