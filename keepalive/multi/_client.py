@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ("MultiClient",)
 
 TCP = "tcp"
+_LINES = LineFilter()  # it remembers nothing, so that all peers can share one
 
 
 class MultiClient:
@@ -249,9 +250,7 @@ class MultiClient:
         if bind_address is not None or bind_port is not None:
             bound = _local(bind_address, bind_port, bound)
         filled = None if heap is None else _copied(heap)
-        codec = self._filter()
-        if type(codec) is not LineFilter:
-            checked_filter("what filter makes", codec)
+        codec = _LINES if self._filter is LineFilter else checked_filter("what filter makes", self._filter())
         desk.last_id += 1
         peer = Peer(desk, desk.last_id, addr, port, codec, timeouts)
         peer.scheme = scheme

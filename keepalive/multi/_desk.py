@@ -163,11 +163,15 @@ class Desk(Traffic):
         peer._link = link
         if peer._state is CONNECTING:
             peer._state = CONNECTED
-            peer._timeout = peer._input_timeout
-            peer._since = peer._stuck = self.clock()
-            self._timers.arm(peer)
-            if self.on.on_success is not None:
-                self._call("on_success", peer)
+            peer._timeout = seconds = peer._input_timeout
+            peer._since = peer._stuck = now = self.clock()
+            if seconds and ((entry := peer.entry) is None or now + seconds < entry[0]):
+                self._timers.look_by(peer, now + seconds)
+            if (told := self.on.on_success) is not None:
+                try:
+                    told(peer)
+                except Exception as exc:
+                    self._misbehaved("on_success", peer, exc)
         if peer._outbox is not None:
             self.writable(peer)
         if self._queue:

@@ -37,6 +37,8 @@ class Filter(Protocol):
     def decode(self, buffer: bytearray) -> Any:
         """Remove one unit from the front of the buffer and return it; None if it is not whole yet.
 
+        Called again and again while the buffer is not empty, so it must not keep whole units to itself.
+
         :raises UnitError: what is there is no unit, or one over the limit; it ends the peer
         """
 
@@ -113,7 +115,7 @@ class LineFilter:
 
     def encode(self, unit: bytes) -> bytes:
         """Add the end to a line."""
-        line = octets(unit)
+        line = unit if type(unit) is bytes else octets(unit)
         if len(line) > self._max_size:
             raise self._too_long(len(line))
         if self._newline in line:

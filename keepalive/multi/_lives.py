@@ -45,8 +45,9 @@ class Lives:
     def _start(self, peer: Peer) -> None:
         if peer._state is INITIALISING:
             peer._state = CONNECTING
-            peer._since = self.clock()
-            self._timers.arm(peer)
+            peer._since = now = self.clock()
+            if peer._timeout:
+                self._timers.look_by(peer, now + peer._timeout)
         peer._attempt = True
         self.connecting += 1
         self.hands.open(peer)

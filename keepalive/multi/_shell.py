@@ -73,7 +73,9 @@ class _Knock(_Bell):
     __slots__ = ("_address",)
 
     def __init__(self, shell: Shell, peer: Peer, link: Link, address: str) -> None:
-        super().__init__(shell, peer, link)
+        self._shell = shell
+        self._peer = peer
+        self._link = link
         self._address = address
 
     def set_result(self, result: None, /) -> None:
@@ -222,7 +224,9 @@ class Shell:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if peer.bind_address is not None:
                 _bind_local(sock, peer.bind_address)
-            number = sock.connect_ex(_target(address, peer.port))
+            number = sock.connect_ex(
+                (address, peer.port) if ":" not in address else _target(address, peer.port)
+            )
             if number not in _UNDER_WAY:
                 raise OSError(number, os.strerror(number))
             link = Link(sock, self.poller)

@@ -48,7 +48,10 @@ class Timers:
 
     def arm(self, peer: Peer) -> None:
         """See to it that a peer is looked at when its patience ends, or before."""
-        end = self.end_of(peer)
+        self.look_by(peer, self.end_of(peer))
+
+    def look_by(self, peer: Peer, end: float) -> None:
+        """See to it that a peer is looked at at this time, or before."""
         entry = peer.entry
         if end < (NEVER if entry is None else entry[0]):
             self._agenda.enter(peer, end)

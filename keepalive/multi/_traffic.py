@@ -77,7 +77,7 @@ class Traffic(Lives):
         peer_since = self.clock()
         on_input = self.on.on_input
         self._busy = peer
-        while peer._state is CONNECTED:
+        while inbox and peer._state is CONNECTED:
             if self.stalled:
                 self._held[peer] = None
                 break

@@ -231,7 +231,7 @@ async def test_13_a_heap_of_any_mapping_also_of_an_earlier_peer() -> None:
 
 async def test_14_no_key_of_the_heap_is_reserved() -> None:
     log = Log()
-    keys = {key: "mine" for key in ("-ID", "-ADDR", "-TIMEOUT", "id", "addr", "state", "_link", None)}
+    keys = dict.fromkeys(("-ID", "-ADDR", "-TIMEOUT", "id", "addr", "state", "_link", None), "mine")
     with Server() as server:
         async with log.client() as client:
             peer = client.connect(server.host, server.port, heap=keys)

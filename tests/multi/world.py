@@ -293,7 +293,9 @@ class World:
         if record is None or (len(self.live) < 12 and rng.random() < 0.3):
             self.connect()
             return
-        do = rng.choices((self.send, self.shutdown, self.close, self.patience, self.exchange), (8, 1, 1, 1, 3))
+        do = rng.choices(
+            (self.send, self.shutdown, self.close, self.patience, self.exchange), (8, 1, 1, 1, 3)
+        )
         do[0](record)
 
     def connect(self) -> None:
