@@ -198,7 +198,7 @@ class Multi(Fan):
 
 class GoFan(Go):
     name = "Go net"
-    plays: ClassVar[tuple[str, ...]] = ("fan-out",)
+    plays: ClassVar[Any] = ("fan-out",)
     remarks: ClassVar = {"fan-out": "net.Dial, 512 at a time; a goroutine and a buffer for each connection"}
 
     @classmethod

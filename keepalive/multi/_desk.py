@@ -90,7 +90,9 @@ class Desk(Traffic):
                 self._tell_later(peer)
             return True
         peer._outbox = bytearray(memoryview(data)[sent:])
-        self._wait_for_room(peer)
+        peer._stuck = self.clock()
+        self._timers.arm(peer)
+        self.do_later(self.writable, peer)  # TLS takes a part at a time, also when there is room for all
         return True
 
     def shutdown(self, peer: Peer) -> bool:

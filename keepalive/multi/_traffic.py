@@ -118,11 +118,6 @@ class Traffic(Lives):
 
     # -- output -------------------------------------------------------------------------------------
 
-    def _wait_for_room(self, peer: Peer) -> None:
-        peer._stuck = self.clock()
-        self._timers.arm(peer)
-        self.hands.want_room(peer)
-
     def writable(self, peer: Peer) -> None:
         """Send what waits."""
         link, outbox = peer._link, peer._outbox
@@ -185,6 +180,8 @@ class Traffic(Lives):
 
     def _write_failed(self, peer: Peer, exc: Exception) -> None:
         """End a peer that takes nothing more; what it said before that is not lost."""
+        if peer._link is not None:
+            peer._link.readable = True  # the event that says so may be still to come
         try:
             while (link := peer._link) is not None and (data := link.try_receive(READ)):
                 if peer._state is CONNECTED:

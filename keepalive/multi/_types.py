@@ -137,8 +137,9 @@ class Wire(Protocol):
 class Hands(Protocol):
     """What the desk has done for it: sockets, time, the log. None of it calls the desk back at once."""
 
-    park: Callable[[], Parking]
-    """Returns a place for a task to wait at."""
+    @property
+    def park(self) -> Callable[[], Parking]:
+        """Return a maker of places for a task to wait at."""
 
     def check_here(self) -> None:
         """Refuse a command from another event loop or thread."""

@@ -33,7 +33,8 @@ class Log:
 
     def client(self, **options: Any) -> MultiClient:
         """Make a client that tells everything to this log."""
-        return MultiClient(**{name: self._callback(name) for name in NAMES}, **options)
+        callbacks: dict[str, Any] = {name: self._callback(name) for name in NAMES}
+        return MultiClient(**callbacks, **options)
 
     def _callback(self, name: str) -> Callable[..., None]:
         own = self._own.get(name)

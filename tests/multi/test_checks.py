@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -96,6 +97,9 @@ async def test_04_a_line_and_the_end() -> None:
 
 
 async def test_05_input_timeout() -> None:
+    def more(than: int) -> bool:
+        return len(log.inputs(busy)) > than
+
     log = Log()
     with Server() as server, Server(Silent()) as silent:
         async with log.client(input_timeout=0.3) as client:
@@ -111,7 +115,7 @@ async def test_05_input_timeout() -> None:
             while anyio.current_time() < start + 1:
                 before = len(log.inputs(busy))
                 with anyio.fail_after(0.25):
-                    await log.until(lambda n=before: len(log.inputs(busy)) > n)
+                    await log.until(partial(more, before))
                 await anyio.sleep(0.05)  # the traffic is part of what is tested
                 busy.send(b"?")
             assert log.words(late) == "initialize success timeout disconnected"

@@ -210,7 +210,7 @@ def test_12_what_is_offered_is_there() -> None:
     """The ancestor's `_child` raised, and routes of events were documented but missing."""
     for name in ("on_child", "inline_states", "alias"):
         with pytest.raises(TypeError, match=name):
-            MultiClient(**{name: None})
+            MultiClient(**dict[str, Any]({name: None}))
 
 
 async def test_13_a_heap_of_any_mapping_also_of_an_earlier_peer() -> None:
