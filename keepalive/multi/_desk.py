@@ -151,9 +151,8 @@ class Desk(Traffic):
     def resume(self) -> None:
         """Go on reading."""
         self.stalled = False
-        for peer in self._held:
-            self.do_later(self._go_on, peer)
-        self._held.clear()
+        if self._held:
+            self.do_later(self._go_on)
         self._start_next()
 
     # -- what the hands tell ------------------------------------------------------------------------

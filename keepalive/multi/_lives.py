@@ -37,7 +37,7 @@ class Lives:
         self._hot: set[Peer] = set()  # will be read from in the next turn
         self._busy: Peer | None = None  # whose units are being delivered
         self.stalled = False  # nobody can take further input
-        self._held: dict[Peer, None] = {}  # have input, which nobody can take
+        self._held: OrderedDict[Peer, None] = OrderedDict()  # have input, which nobody can take
         self.empty: Any = None  # an event, set when the last peer has gone
 
     # -- attempts -----------------------------------------------------------------------------------

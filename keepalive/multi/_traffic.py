@@ -29,6 +29,10 @@ class Traffic(Lives):
         """Read what is there, a few times at most; later the rest."""
         if self._hot and peer in self._hot:
             return  # its next turn is set
+        if self._emptied and peer in self._emptied:  # an answer is told after what it answers has gone
+            del self._emptied[peer]
+            if peer._state is CONNECTED and peer._outbox is None:
+                self._call("on_flushed", peer)
         for _ in range(FAIR_READS):
             link = peer._link
             if link is None:
@@ -98,11 +102,16 @@ class Traffic(Lives):
         if not inbox and peer._inbox is inbox:
             peer._inbox = None
 
-    def _go_on(self, peer: Peer) -> None:
-        self._deliver(peer)
-        link = peer._link
-        if link is not None and (link.readable or link.layered):
-            self.readable(peer)
+    def _go_on(self) -> None:
+        """Serve those that were held up, in turn: who fills the queue again stands at the end."""
+        for _ in range(len(self._held)):
+            if self.stalled or not self._held:
+                return
+            peer = self._held.popitem(last=False)[0]
+            self._deliver(peer)
+            link = peer._link
+            if link is not None and (link.readable or link.layered):
+                self.readable(peer)
 
     def _refuse(self, peer: Peer, exc: Exception) -> None:
         number = exc.number if isinstance(exc, UnitError) else 0

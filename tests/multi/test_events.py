@@ -1,0 +1,119 @@
+"""The same as a stream of events."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from keepalive.multi import (
+    Disconnected,
+    Error,
+    Event,
+    Failure,
+    Flushed,
+    Initialize,
+    Input,
+    MultiClient,
+    Peer,
+    Success,
+    Timeout,
+)
+from tests.support import Behaviour, Greeting, Lines, Server, Silent, refused_port
+from tests.support import Peer as Visitor
+
+
+async def test_all_events_by_match() -> None:
+    seen: dict[int, list[str]] = {}
+    with Server(Lines()) as server, Server(Silent()) as silent, refused_port() as port:
+        async with MultiClient(input_timeout=0.2) as client:
+            talker = client.connect(server.host, server.port)
+            client.connect("127.0.0.1", port)
+            client.connect(silent.host, silent.port)
+            async for event in client:
+                seen.setdefault(event.peer.id, []).append(type(event).__name__)
+                match event:
+                    case Initialize(peer) | Flushed(peer):
+                        assert peer.id
+                    case Success(Peer(id=1) as peer):
+                        peer.send(b"quit")
+                    case Input(peer, unit):
+                        assert (peer, unit) == (talker, b"bye")
+                    case Failure(_, operation, number, text):
+                        assert (operation, number, text) == ("connect", 111, "Connection refused")
+                    case Error(_, "read", 0, ""):
+                        pass
+                    case Timeout(peer):
+                        assert peer.id == 3
+                    case Disconnected() if len(client) == 0:
+                        client.die()
+    assert seen == {
+        1: ["Initialize", "Success", "Flushed", "Input", "Error", "Disconnected"],
+        2: ["Initialize", "Failure", "Disconnected"],
+        3: ["Initialize", "Success", "Timeout", "Disconnected"],
+    }
+
+
+async def test_a_flood_waits_for_whoever_takes_the_events() -> None:
+    """Back-pressure: the queue is bounded, and the server feels it."""
+
+    class Flood(Behaviour):
+        def opened(self, peer: Visitor) -> None:
+            peer.send(b"%050d\n" % 7 * 400_000)
+
+    with Server(Flood()) as server:
+        async with MultiClient(max_events=100) as client:
+            peers = [client.connect(server.host, server.port) for _ in range(2)]
+            events = client._events
+            assert events is not None
+            await anyio.sleep(0.3)
+            assert 100 <= len(events._events) <= 110
+            assert sum(peer.waiting for peer in peers) == 0
+            took = dict.fromkeys((peer.id for peer in peers), 0)
+            async for event in client:
+                assert len(events._events) <= 110
+                if isinstance(event, Input):
+                    assert event.unit == b"%050d" % 7
+                    took[event.peer.id] += 1
+                    if sum(took.values()) == 60_000:
+                        break
+            assert min(took.values()) > 5000, "one of them was starved"
+            more = client.connect(server.host, server.port)
+            assert more.state.value == "initialising" or client.connecting <= 1
+
+
+async def test_cancelled_takers_lose_nothing() -> None:
+    with Server(Greeting(b"one\ntwo\n")) as server:
+        async with MultiClient() as client:
+            with anyio.move_on_after(0.02):
+                await anext(client)
+            client.connect(server.host, server.port)
+            found: list[Event] = []
+
+            async def take() -> None:
+                found.append(await anext(client))
+
+            async with anyio.create_task_group() as group:
+                for _ in range(3):
+                    group.start_soon(take)
+            found.append(await anext(client))
+    assert [type(event) for event in found] == [Initialize, Success, Input, Input]
+
+
+async def test_the_end_of_the_client_ends_the_stream() -> None:
+    with Server() as server:
+        async with MultiClient() as client:
+            client.connect(server.host, server.port)
+            client.die()
+            assert [type(event) async for event in client] == [Initialize, Disconnected]
+            with pytest.raises(StopAsyncIteration):
+                await anext(client)
+        assert client.connecting == 0
+
+
+async def test_a_client_is_for_callbacks_or_for_events() -> None:
+    async with MultiClient(on_input=print) as client:
+        with pytest.raises(RuntimeError, match="cannot be iterated"):
+            async for _ in client:
+                raise AssertionError
+    with pytest.raises(RuntimeError, match="not been entered"):
+        aiter(MultiClient())
