@@ -41,6 +41,12 @@ async def test_client_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(lines[:-1]) == {f"QUESTION {n}" for n in range(100)}
 
 
+async def test_many_connections(capsys: pytest.CaptureFixture[str]) -> None:
+    with Server(Lines(), backlog=1024) as server:
+        await example("multi")["main"](server.port)
+    assert capsys.readouterr().out == "1000 answers\n"
+
+
 def gateway(line: bytes) -> bytes:
     return b"OK" if line == b"TUNNEL far.test:7" else b"NO" if line.startswith(b"TUNNEL") else line
 

@@ -13,6 +13,8 @@ import click
 from keepalive._cli.demo import Demo
 from keepalive._cli.get import Get, Plan
 from keepalive._cli.loops import backend_option, run
+from keepalive._cli.ports import BadRange, parse_span
+from keepalive._cli.probe import Errand, Probe
 from keepalive._cli.sip import Ping, SipPing, parse_target
 from keepalive._cli.target import BadURL, Target, parse
 
@@ -183,6 +185,71 @@ def sip_ping(
     code = run(backend, job.run)
     job.print_sum()
     sys.exit(code or (0 if len(job.times) == count else 1))
+
+
+@cli.command()
+@click.argument("targets", metavar="HOST[:PORTS]...", nargs=-1, required=True)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Ports to try at a time.",
+)
+@click.option(
+    "--timeout",
+    type=Finite(min=0, min_open=True),
+    default=3.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For connecting to one port.",
+)
+@click.option(
+    "--wait",
+    type=Finite(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For the first line of an open one.",
+)
+@click.option(
+    "--send", default="", metavar="TEXT", help=r"What to say to an open port; \r, \n, \t, \xHH as in Python."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@backend_option
+def probe(
+    targets: tuple[str, ...],
+    concurrency: int,
+    timeout: float,
+    wait: float,
+    send: str,
+    as_json: bool,
+    backend: str,
+) -> None:
+    """See which ports of hosts answer, how fast, and with what first line.
+
+    PORTS is like 22,80,8000-8080, by default 1-1024; an IPv6 address with ports is written [::1]:22. The
+    exit code is 1 if no port was open. Probe only hosts that are yours, or whose owners agree.
+    """
+    try:
+        spans = [parse_span(target) for target in targets]
+    except BadRange as exc:
+        raise UsageProblem(str(exc)) from exc
+    try:
+        said = send.encode().decode("unicode_escape").encode("latin-1")
+    except UnicodeError as exc:
+        raise UsageProblem(f"--send {send!r}: {exc}") from exc
+    job = Probe(Errand(spans, concurrency, timeout, wait, said))
+    code = run(backend, job.run)
+    for line in job.error_lines():
+        click.echo(f"Error: {line}", err=True)
+    if code:
+        click.echo(f"Interrupted after {job.done} of {job.wanted} ports.", err=True)
+    if as_json:
+        click.echo(job.as_json())
+    else:
+        job.print_table()
+    sys.exit(code or (0 if job.found else 1))
 
 
 def _parse_all(urls: tuple[str, ...]) -> list[Target]:

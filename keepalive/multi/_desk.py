@@ -77,23 +77,27 @@ class Desk(Traffic):
         link = peer._link
         if link is None:
             peer._outbox = bytearray(data)
-            return True
+        else:
+            self._transmit(peer, link, data)
+        return True
+
+    def _transmit(self, peer: Peer, link: Wire, data: bytes) -> None:
+        """Send what can be sent at once, and queue the rest."""
         try:
             sent = link.try_send(data)
         except BrokenResourceError as exc:
             peer._outbox = bytearray(data)  # it has not gone out, and never will
             peer._stuck = self.clock()
             self.do_later(self._write_failed, peer, exc)
-            return True
+            return
         if sent == len(data) and not (link.layered and link.unsent):
             if self.on.on_flushed is not None:
                 self._tell_later(peer)
-            return True
+            return
         peer._outbox = bytearray(memoryview(data)[sent:])
         peer._stuck = self.clock()
         self._timers.arm(peer)
         self.do_later(self.writable, peer)  # TLS takes a part at a time, also when there is room for all
-        return True
 
     def shutdown(self, peer: Peer) -> bool:
         """End a peer when all that was given to `send` has gone."""
