@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from threading import get_ident
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -132,7 +133,7 @@ class MultiClient:
         self._scheme = self._checked_scheme(scheme)
         self._bind_address = settings.bind_address(bind_address)
         self._shell: Shell | None = None
-        self._ended = False
+        self._ended = False  # no new peers
 
     # -- its life -----------------------------------------------------------------------------------
 
@@ -230,10 +231,9 @@ class MultiClient:
         :raises ClientClosed: after `die`, or the end of the block
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
-        shell = self._running()
-        if self._ended or shell.forked:
-            msg = "the MultiClient has died"
-            raise ClientClosed(msg)
+        shell = self._shell
+        if shell is None or self._ended or get_ident() != shell.thread or not shell.running():
+            shell = self._open_shell()
         desk = shell.desk
         scheme = self._scheme if scheme is None else self._checked_scheme(scheme)
         if type(port) is not int or not 0 < port < 65536:
@@ -258,6 +258,13 @@ class MultiClient:
         peer._heap = filled
         desk.enter(peer)
         return peer
+
+    def _open_shell(self) -> Shell:
+        shell = self._running()
+        if self._ended or shell.forked:
+            msg = "the MultiClient has died"
+            raise ClientClosed(msg)
+        return shell
 
     def send(self, id: int, *units: Any) -> bool:
         """Send units to a peer; see `Peer.send`. An unknown id is ignored.

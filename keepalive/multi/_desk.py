@@ -83,6 +83,8 @@ class Desk(Traffic):
 
     def _transmit(self, peer: Peer, link: Wire, data: bytes) -> None:
         """Send what can be sent at once, and queue the rest."""
+        if peer._sends < 2:
+            self._note_send(peer, len(data))
         try:
             sent = link.try_send(data)
         except BrokenResourceError as exc:

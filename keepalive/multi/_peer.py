@@ -58,6 +58,7 @@ class Peer:
         "_link",
         "_outbox",
         "_output",
+        "_sends",
         "_since",
         "_state",
         "_stuck",
@@ -93,6 +94,7 @@ class Peer:
         self._inbox: bytearray | None = None  # has come, but is no unit yet
         self._outbox: bytearray | None = None  # waits to be sent
         self._drainers: list[Any] | None = None  # parked tasks
+        self._sends = 0  # 0, 1, or 2 for more or much
         self._since = 0.0  # when the timer of its phase was started
         self._stuck = 0.0  # when bytes of the outbox were last taken
 

@@ -180,6 +180,15 @@ class Shell:
         if link.writer is None:
             link.writer = _Bell(self, peer, link)
 
+    def hurry(self, peer: Peer) -> None:
+        """Send small pieces at once; see `Hands`."""
+        link: Any = peer._link
+        if link.sock.family != socket.AF_UNIX:
+            try:
+                link.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError:
+                pass  # it is broken, as the next attempt to send or receive will tell
+
     def soon(self) -> None:
         """Have `Desk.catch_up` called; see `Hands`."""
         if not self.forked:
@@ -221,7 +230,6 @@ class Shell:
         try:
             if not _KIND & ~socket.SOCK_STREAM:
                 sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if peer.bind_address is not None:
                 _bind_local(sock, peer.bind_address)
             number = sock.connect_ex(
@@ -403,6 +411,7 @@ class Shell:
     def abandon(self) -> None:
         """Empty this copy after a fork: the parent's connections, queue and event loop stay untouched."""
         self.forked = True
+        self.thread = 0  # no thread is at home here
         self.poller.abandon()
         self.desk.abandon()
 

@@ -153,6 +153,9 @@ class Hands(Protocol):
     def want_room(self, peer: Peer) -> None:
         """Call `Desk.writable` when there is room to send."""
 
+    def hurry(self, peer: Peer) -> None:
+        """Have small pieces sent at once from now on (TCP_NODELAY)."""
+
     def soon(self) -> None:
         """Call `Desk.catch_up` in the next turn of the loop."""
 

@@ -35,6 +35,7 @@ class FakeWire:
         self.coming = bytearray()
         self.room = 0
         self.watched = False
+        self.hurried = False
 
     def try_receive(self, max_bytes: int, /) -> bytes | None:
         assert not self.record.shut
@@ -164,6 +165,12 @@ class World:
         wire = self.records[peer.id].wire
         assert wire is not None
         wire.watched = True
+
+    def hurry(self, peer: Peer) -> None:
+        wire = self.records[peer.id].wire
+        assert wire is not None
+        assert not wire.hurried
+        wire.hurried = True
 
     def soon(self) -> None:
         self.asked = True
