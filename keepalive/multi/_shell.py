@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import socket
-import weakref
 from collections import deque
 from functools import lru_cache
 from threading import get_ident
@@ -15,17 +14,19 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio import BrokenResourceError, EndOfStream
 
+from keepalive import _fork
 from keepalive._core._records import HostState, Slot
 from keepalive._core._types import Key, Phase
 from keepalive._dial import Dial, DialFailure, _bind, _target, is_literal
 from keepalive._io._link import Link
 from keepalive._io._poller import new_poller
+from keepalive._io._sessions import Sessions
 from keepalive._names import LOOPBACK, Names
 
 from ._desk import Desk
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from keepalive._dial import BindAddress
     from keepalive._runtime import Cancellable, Runtime
@@ -70,16 +71,22 @@ class _Bell:
 class _Knock(_Bell):
     """The same for an attempt."""
 
-    __slots__ = ("_address",)
+    __slots__ = ("_address", "_harvest")
 
     def __init__(self, shell: Shell, peer: Peer, link: Link, address: str) -> None:
         self._shell = shell
         self._peer = peer
         self._link = link
         self._address = address
+        self._harvest = shell.harvests
 
     def set_result(self, result: None, /) -> None:
         """Look at the outcome of the attempt."""
+        if self._harvest == self._shell.harvests:
+            # This event was taken from the kernel before the attempt began: it is the former owner's of
+            # the same descriptor.
+            self._link.hung = False
+            return
         self._link.writer = None
         self._shell._answered(self._peer, self._link, self._address)
 
@@ -112,10 +119,13 @@ class Shell:
         self.running = runtime.running
         self.desk = Desk(callbacks, limits, self, runtime.clock)
         self.poller = new_poller(runtime, self._unread)
+        self.harvests = 0
+        self.poller.poll = self._counted(self.poller.poll)
         self.forked = False
         self._runtime = runtime
         self._names = Names(resolver, runtime, self._task_ended)
         self._connectors = connectors
+        self._sessions = Sessions()
         self._timer = runtime.timer(self._ring)
         # What an attempt is doing: its socket, its question for a name, or its connector's task.
         self._opening: dict[Peer, Link | _Question | Cancellable] = {}
@@ -123,7 +133,14 @@ class Shell:
         self._questions: dict[str, _Question] = {}
         self._tasks = 0
         self._all_ended = anyio.Event()
-        _shells.add(self)
+        _fork.watch(self)
+
+    def _counted(self, poll: Callable[[], list[Any]]) -> Callable[[], list[Any]]:
+        def counted() -> list[Any]:
+            self.harvests += 1
+            return poll()
+
+        return counted
 
     def check_here(self) -> None:
         """Refuse calls from another event loop or thread."""
@@ -340,7 +357,12 @@ class Shell:
         slot = Slot(peer.id, HostState(key))
         bound = peer.bind_address
         dial = Dial(
-            slot, self.poller, self._names.resolve, lambda *_: None, bound if bound and bound[0] else None
+            slot,
+            self.poller,
+            self._names.resolve,
+            lambda *_: None,
+            bound if bound and bound[0] else None,
+            self._sessions,
         )
 
         async def attempt() -> None:
@@ -404,7 +426,8 @@ class Shell:
                 link.close()
             self._timer.cancel()
             self.poller.close()
-            _shells.discard(self)
+            self._sessions.forget()
+            _fork.forget(self)
         with anyio.CancelScope(shield=True):
             await self._runtime.aclose()
 
@@ -435,16 +458,3 @@ def _check_link(link: object) -> None:
 
 def _of_connect(exc: OSError) -> DialFailure:
     return DialFailure(Phase.CONNECT, exc.errno, exc.strerror or str(exc))
-
-
-_shells: weakref.WeakSet[Shell] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for shell in list(_shells):
-        shell.abandon()
-    _shells.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -130,6 +130,28 @@ async def test_a_flood_leaves_room_for_others() -> None:
             noisy.close()
 
 
+async def test_a_stale_event_is_nobody_elses_success() -> None:
+    """A descriptor may be closed and given out again while an event of its former owner waits its turn."""
+    made: list[Peer] = []
+
+    def swap(peer: Peer, unit: bytes) -> None:
+        for other in list(client.peers.values()):
+            if other is not peer and other not in made:
+                other.close()
+                made.append(client.connect(nowhere.host, nowhere.port))
+
+    log = Log(on_input=swap)
+    with Server() as server, full_backlog() as nowhere:
+        async with log.client() as client:
+            peers = [client.connect(server.host, server.port) for _ in range(5)]
+            await log.connected(*peers)
+            await server.until(lambda s: s.accepted == 5)
+            server.push(b"now\n")  # so that all events are taken at once
+            await log.until(lambda: len(made) == 4)
+            await anyio.sleep(0.05)  # nothing may follow
+            assert [peer.state.value for peer in made] == ["connecting"] * 4
+
+
 async def test_bad_units_end_their_own_peer_only() -> None:
     class Picky:
         def decode(self, buffer: bytearray) -> bytes:
