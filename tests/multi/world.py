@@ -55,6 +55,8 @@ class FakeWire:
     def try_send(self, data: bytes | memoryview, /) -> int:
         assert not self.record.shut
         assert not self.eof_sent
+        if self.record.world.rng.random() < 0.02:
+            self.reset = self.ended = self.readable = True
         if self.reset:
             raise BrokenResourceError from BrokenPipeError(errno.EPIPE, "broken pipe")
         taken = bytes(data[: self.room])
@@ -280,6 +282,8 @@ class World:
             return
         self.inside += 1
         try:
+            if name == "on_input" and self.rng.random() < 0.05:
+                self.desk.stall()  # as a full queue of events does
             while self.rng.random() < 0.25:
                 self.command()
             if self.rng.random() < 0.03:

@@ -1,0 +1,36 @@
+"""The walk is worth what it catches: each planted bug must be found, and soon."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .mutants import mutant, planted
+from .walk import CONFIGS, walk
+from .world import BrokenPromise
+
+if TYPE_CHECKING:
+    from tests.core.mutants import Bug
+
+SEEDS = range(1, 9)
+STEPS = 2000
+
+
+@pytest.mark.parametrize("bug", planted(), ids=lambda bug: bug.name)
+def test_planted_bug_is_caught(bug: Bug) -> None:
+    desk = mutant(bug)
+    for seed in SEEDS:
+        for name in CONFIGS:
+            try:
+                walk(name, seed, STEPS, desk)
+            except (Exception, BrokenPromise):
+                return
+    pytest.fail("not caught")
+
+
+def test_copy_without_a_bug_passes() -> None:
+    """What catches the bugs is the bugs, not the way they are planted."""
+    desk = mutant(None)
+    for name in CONFIGS:
+        walk(name, 1, STEPS, desk)
