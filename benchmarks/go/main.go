@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -166,6 +167,13 @@ func resident() float64 {
 	return pages * float64(os.Getpagesize())
 }
 
+func processor() float64 {
+	var used syscall.Rusage
+	check(syscall.Getrusage(syscall.RUSAGE_SELF, &used))
+	seconds := func(t syscall.Timeval) float64 { return float64(t.Sec) + float64(t.Usec)/1e6 }
+	return seconds(used.Utime) + seconds(used.Stime)
+}
+
 // fan opens n connections, 512 at a time; each one sends a line, reads it back, and waits for more.
 func fan(addr string, n int) []net.Conn {
 	line := []byte("hello, world\n")
@@ -208,10 +216,11 @@ func fanOut(addr, points string) map[string]map[string]float64 {
 		n, err := strconv.Atoi(point)
 		check(err)
 		runtime.GC()
-		start := time.Now()
+		cpu, start := processor(), time.Now()
 		conns := fan(addr, n)
 		took := time.Since(start).Seconds() / float64(n) * 1e6
-		figures[point] = map[string]float64{"time": took, "bytes": (resident() - before) / float64(n)}
+		cpu = (processor() - cpu) / float64(n) * 1e6
+		figures[point] = map[string]float64{"time": took, "cpu": cpu, "bytes": (resident() - before) / float64(n)}
 		closeAll(conns)
 	}
 	return figures

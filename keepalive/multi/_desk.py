@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import BrokenResourceError
 
-from ._traffic import Traffic
+from ._traffic import SEGMENT, Traffic
 from ._types import CLOSED, CONNECTED, CONNECTING, FLUSHING, EndReason, OutputFull
 
 if TYPE_CHECKING:
@@ -83,7 +83,9 @@ class Desk(Traffic):
 
     def _transmit(self, peer: Peer, link: Wire, data: bytes) -> None:
         """Send what can be sent at once, and queue the rest."""
-        if peer._sends < 2:
+        if not peer._sends and len(data) <= SEGMENT:
+            peer._sends = 1  # see `_note_send`
+        elif peer._sends < 2:
             self._note_send(peer, len(data))
         try:
             sent = link.try_send(data)

@@ -125,6 +125,7 @@ class Shell:
         self._runtime = runtime
         self._names = Names(resolver, runtime, self._task_ended)
         self._connectors = connectors
+        self._direct = None if "tcp" in connectors else "tcp"  # what needs no connector
         self._sessions = Sessions()
         self._timer = runtime.timer(self._ring)
         # What an attempt is doing: its socket, its question for a name, or its connector's task.
@@ -153,23 +154,24 @@ class Shell:
     def open(self, peer: Peer) -> None:
         """Start an attempt; see `Hands`."""
         try:
-            self._open(peer)
+            if peer.scheme == self._direct and literal(peer.addr):
+                self._knock(peer, peer.addr, in_command=True)
+            else:
+                self._open_otherwise(peer)
         except Exception as exc:  # the loop is at its end, for example
             logger.exception("opening %r", peer)
             self.desk.fail_later(peer, Phase.CONNECT, 0, str(exc))
 
-    def _open(self, peer: Peer) -> None:
+    def _open_otherwise(self, peer: Peer) -> None:
         connector = self._connectors.get(peer.scheme)
         if connector is not None:
             self._ask_connector(peer, connector)
-        elif literal(peer.addr):
-            self._knock(peer, peer.addr, in_command=True)
+            return
+        name = peer.addr.lower().rstrip(".")
+        if name == "localhost" or name.endswith(".localhost"):
+            self._try_all(peer, LOOPBACK, in_command=True)
         else:
-            name = peer.addr.lower().rstrip(".")
-            if name == "localhost" or name.endswith(".localhost"):
-                self._try_all(peer, LOOPBACK, in_command=True)
-            else:
-                self._ask_name(peer, name)
+            self._ask_name(peer, name)
 
     def shut(self, peer: Peer) -> None:
         """End an attempt or a connection; see `Hands`."""
