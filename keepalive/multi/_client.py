@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping
 from threading import get_ident
 from types import MappingProxyType
@@ -12,7 +13,7 @@ from anyio.lowlevel import checkpoint
 
 from keepalive import _settings as settings
 from keepalive._connectors import TLSConnector, UnixConnector
-from keepalive._names import SystemResolver
+from keepalive._names import DNSResolver
 from keepalive._runtime import current_runtime
 from keepalive.abc import Resolver
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from keepalive._dial import BindAddress
+    from keepalive._route._net import BindAddresses
     from keepalive.abc import Connector
 
     from ._events import Event
@@ -68,7 +69,7 @@ class MultiClient:
     :param max_connecting: attempts under way at once, > 0, or None; further ones wait
     :param max_output: bytes that may wait to be sent, per peer, > 0, or None
     :param max_events: events that may wait to be taken, > 0, or None; when so many do, nothing is read
-    :param resolver: turns host names into addresses; by default the system's
+    :param resolver: turns host names into addresses; by default a `DNSResolver`
     :param connectors: what opens connections of other schemes; "https" is TLS and "unix" a Unix socket
         unless this says otherwise. They need a task per attempt; "tcp" needs none
     :param scheme: of peers whose `connect` does not say otherwise
@@ -124,7 +125,7 @@ class MultiClient:
             self._events = EventQueue(most)
             self._callbacks = self._events.callbacks()
         settings.instance("resolver", resolver, Resolver)
-        self._resolver = SystemResolver() if resolver is None else resolver
+        self._resolver = DNSResolver() if resolver is None else resolver
         self._connectors: dict[str, Connector] = {
             "https": TLSConnector(),
             "unix": UnixConnector(),
@@ -378,13 +379,12 @@ def _copied(heap: object) -> dict[Any, Any]:
     return dict(heap)
 
 
-def _local(address: object, port: object, default: BindAddress | None) -> BindAddress:
-    """Put a local address and port together; an empty address stands for any of the fitting family."""
-    bound = default or ("", 0)
-    if address is not None:
-        found = settings.bind_address(address)
-        assert found is not None, "None was dealt with"
-        bound = found
+def _local(address: object, port: object, default: BindAddresses | None) -> BindAddresses:
+    """Put local addresses and a port together; without an address, any of the fitting family will do."""
+    bound = settings.bind_address(address) or default
     if port is not None:
-        bound = bound[0], settings.port_number("bind_port", port, least=0)
+        number = settings.port_number("bind_port", port, least=0)
+        anywhere = {int(socket.AF_INET): ("0.0.0.0", 0), int(socket.AF_INET6): ("::", 0)}
+        bound = {family: (host, number) for family, (host, _) in (bound or anywhere).items()}
+    assert bound is not None, "one of them was given"
     return bound

@@ -41,7 +41,7 @@ class Peer:
     :ivar addr: where to connect, as it was given
     :ivar port: the port, as it was given
     :ivar scheme: what opens it: "tcp", or a key of the client's connectors
-    :ivar bind_address: its local (address, port), or None
+    :ivar bind_address: its local (address, port) by family, or None
     :ivar address: the address it is connected to, once it is; None for one that a connector opened
     :ivar reason: why it is closed, once it is
     :ivar entry: the client's own: its next timer
@@ -80,7 +80,7 @@ class Peer:
         self.addr = addr
         self.port = port
         self.scheme = "tcp"
-        self.bind_address: tuple[str, int] | None = None
+        self.bind_address: dict[int, tuple[str, int]] | None = None
         self.address: str | None = None
         self.reason: EndReason | None = None
         self.entry: Entry | None = None

@@ -17,18 +17,22 @@ from anyio import BrokenResourceError, EndOfStream
 from keepalive import _fork
 from keepalive._core._records import HostState, Slot
 from keepalive._core._types import Key, Phase
-from keepalive._dial import Dial, DialFailure, _bind, _target, is_literal
+from keepalive._dial import Dial
 from keepalive._io._link import Link
 from keepalive._io._poller import new_poller
 from keepalive._io._sessions import Sessions
-from keepalive._names import LOOPBACK, Names
+from keepalive._names import Names
+from keepalive._names._shared import LOOPBACK
+from keepalive._route._address import family_of, is_literal, target_of
+from keepalive._route._failure import DialFailure
+from keepalive._route._net import Net
 
+from ._bells import Bell, Knock, Question, Roomy, bind_local, other_family
 from ._desk import Desk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from keepalive._dial import BindAddress
     from keepalive._runtime import Cancellable, Runtime
     from keepalive.abc import Connector, Resolver
 
@@ -43,63 +47,6 @@ _UNDER_WAY = (0, errno.EINPROGRESS)
 _FIRST_EPHEMERAL = 1024
 
 literal = lru_cache(4096)(is_literal)
-
-
-class _Bell:
-    """Stands in `Link.writer`, where the poller looks for a parked task, and calls back instead."""
-
-    __slots__ = ("_link", "_peer", "_shell")
-
-    def __init__(self, shell: Shell, peer: Peer, link: Link) -> None:
-        self._shell = shell
-        self._peer = peer
-        self._link = link
-
-    def done(self) -> bool:
-        """Say whether it was woken."""
-        return self._link.closed
-
-    def set_result(self, result: None, /) -> None:
-        """Send: there is room."""
-        self._link.writer = None
-        self._shell.desk.writable(self._peer)
-
-    def __await__(self) -> Any:
-        raise NotImplementedError  # no task parks here
-
-
-class _Knock(_Bell):
-    """The same for an attempt."""
-
-    __slots__ = ("_address", "_harvest")
-
-    def __init__(self, shell: Shell, peer: Peer, link: Link, address: str) -> None:
-        self._shell = shell
-        self._peer = peer
-        self._link = link
-        self._address = address
-        self._harvest = shell.harvests
-
-    def set_result(self, result: None, /) -> None:
-        """Look at the outcome of the attempt."""
-        if self._harvest == self._shell.harvests:
-            # This event was taken from the kernel before the attempt began: it is the former owner's of
-            # the same descriptor.
-            self._link.hung = False
-            return
-        self._link.writer = None
-        self._shell._answered(self._peer, self._link, self._address)
-
-
-class _Question:
-    """A look-up of one name, and the peers that wait for it."""
-
-    __slots__ = ("answer", "peers", "task")
-
-    def __init__(self) -> None:
-        self.peers: dict[Peer, None] = {}
-        self.answer: tuple[str, ...] | DialFailure | None = None
-        self.task: Cancellable | None = None
 
 
 class Shell:
@@ -129,9 +76,9 @@ class Shell:
         self._sessions = Sessions()
         self._timer = runtime.timer(self._ring)
         # What an attempt is doing: its socket, its question for a name, or its connector's task.
-        self._opening: dict[Peer, Link | _Question | Cancellable] = {}
+        self._opening: dict[Peer, Link | Question | Cancellable] = {}
         self._others: dict[Peer, tuple[deque[str], DialFailure | None]] = {}  # addresses to try yet
-        self._questions: dict[str, _Question] = {}
+        self._questions: dict[str, Question] = {}
         self._tasks = 0
         self._all_ended = anyio.Event()
         _fork.watch(self)
@@ -167,11 +114,11 @@ class Shell:
         if connector is not None:
             self._ask_connector(peer, connector)
             return
-        name = peer.addr.lower().rstrip(".")
-        if name == "localhost" or name.endswith(".localhost"):
-            self._try_all(peer, LOOPBACK, in_command=True)
+        bare = peer.addr.lower().removesuffix(".")
+        if bare == "localhost" or bare.endswith(".localhost"):
+            self._try_all(peer, LOOPBACK, in_command=True)  # RFC 6761 6.3
         else:
-            self._ask_name(peer, name)
+            self._ask_name(peer, peer.addr.lower())
 
     def shut(self, peer: Peer) -> None:
         """End an attempt or a connection; see `Hands`."""
@@ -179,7 +126,7 @@ class Shell:
         if link is None:
             self._others.pop(peer, None)
             link = self._opening.pop(peer, None)
-            if isinstance(link, _Question):
+            if isinstance(link, Question):
                 link.peers.pop(peer, None)
                 if not link.peers and link.task is not None:
                     link.task.cancel()
@@ -197,7 +144,7 @@ class Shell:
         """Watch for room to send; see `Hands`."""
         link: Any = peer._link
         if link.writer is None:
-            link.writer = _Bell(self, peer, link)
+            link.writer = Bell(self, peer, link)
 
     def hurry(self, peer: Peer) -> None:
         """Send small pieces at once; see `Hands`."""
@@ -250,9 +197,9 @@ class Shell:
             if not _KIND & ~socket.SOCK_STREAM:
                 sock.setblocking(False)
             if peer.bind_address is not None:
-                _bind_local(sock, peer.bind_address)
+                bind_local(sock, peer.bind_address)
             number = sock.connect_ex(
-                (address, peer.port) if ":" not in address else _target(address, peer.port)
+                (address, peer.port) if ":" not in address else target_of(address, peer.port)
             )
             if number not in _UNDER_WAY:
                 raise OSError(number, os.strerror(number))
@@ -263,10 +210,10 @@ class Shell:
             self._refused(peer, failure, in_command)
             return
         link.slot = peer  # type: ignore[assignment]  # this client's record of it
-        link.writer = _Knock(self, peer, link, address)
+        link.writer = Knock(self, peer, link, address)
         self._opening[peer] = link
 
-    def _answered(self, peer: Peer, link: Link, address: str) -> None:
+    def answered(self, peer: Peer, link: Link, address: str) -> None:
         """Find out what has become of an attempt."""
         if self._opening.get(peer) is not link:
             return
@@ -290,11 +237,10 @@ class Shell:
     def _try_all(self, peer: Peer, addresses: tuple[str, ...], *, in_command: bool = False) -> None:
         """Connect to the first of several addresses, and remember the others."""
         bound = peer.bind_address
-        if bound is not None and bound[0]:
-            addresses = tuple(found for found in addresses if (":" in found) == (":" in bound[0]))
+        if bound is not None:
+            addresses = tuple(found for found in addresses if family_of(found) in bound)
             if not addresses:
-                text = f"bind_address {bound[0]} is of the other family"
-                self._refused(peer, DialFailure(Phase.BIND, errno.EAFNOSUPPORT, text), in_command)
+                self._refused(peer, other_family(bound), in_command)
                 return
         if len(addresses) > 1:
             self._others[peer] = deque(addresses[1:]), None
@@ -319,12 +265,12 @@ class Shell:
     def _ask_name(self, peer: Peer, name: str) -> None:
         question = self._questions.get(name)
         if question is None:
-            question = self._questions[name] = _Question()
+            question = self._questions[name] = Question()
             self._ask(name, question)
         question.peers[peer] = None
         self._opening[peer] = question
 
-    def _ask(self, name: str, question: _Question) -> None:
+    def _ask(self, name: str, question: Question) -> None:
         async def ask() -> None:
             try:
                 question.answer = await self._names.resolve(name)
@@ -357,15 +303,8 @@ class Shell:
         """Have a connector open the connection, in a task."""
         key = Key(peer.scheme, peer.addr, peer.port, peer.scheme, peer.addr, peer.port)
         slot = Slot(peer.id, HostState(key))
-        bound = peer.bind_address
-        dial = Dial(
-            slot,
-            self.poller,
-            self._names.resolve,
-            lambda *_: None,
-            bound if bound and bound[0] else None,
-            self._sessions,
-        )
+        net = Net(self.poller, self.clock, peer.bind_address)
+        dial = Dial(slot, net, Roomy(), self._names.resolve, lambda *_: None, None, self._sessions)
 
         async def attempt() -> None:
             try:
@@ -418,6 +357,7 @@ class Shell:
         try:
             self.desk.die()
             self.desk.catch_up()
+            self._names.close()
             with anyio.CancelScope(shield=True):
                 while self._tasks or self._names.tasks:
                     if self._all_ended.is_set():
@@ -439,17 +379,6 @@ class Shell:
         self.thread = 0  # no thread is at home here
         self.poller.abandon()
         self.desk.abandon()
-
-
-def _bind_local(sock: socket.socket, bound: BindAddress) -> None:
-    host, port = bound
-    v6 = sock.family == socket.AF_INET6
-    if not host:
-        host = "::" if v6 else "0.0.0.0"
-    elif (":" in host) != v6:
-        raise DialFailure(Phase.BIND, errno.EAFNOSUPPORT, f"bind_address {host} is of the other family")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    _bind(sock, (host, port))
 
 
 def _check_link(link: object) -> None:
