@@ -33,14 +33,16 @@ if TYPE_CHECKING:
 class Poller:
     """The sockets of one manager and what the kernel says of them. See `new_poller`."""
 
-    def __init__(self, runtime: Runtime, unread: Callable[[Link], None]) -> None:
+    def __init__(self, runtime: Runtime, unread: Callable[[Link], None], rounds: int = 1) -> None:
         """Start watching; `unread` is called for each link with something to read and nobody reading."""
         self.links: dict[int, Link] = {}
         self.loose: set[socket.socket] = set()  # of attempts, not links yet; a forked child closes them too
         self.closed = False
         self._unread = unread
         self.park = runtime.park
-        self._watch: Cancellable = runtime.watch(self.fileno(), self.harvest)
+        self._rounds = rounds
+        ready = self.harvest if rounds == 1 else self._harvest_on
+        self._watch: Cancellable = runtime.watch(self.fileno(), ready)
 
     def fileno(self) -> int:
         """Return the descriptor of the kernel's queue."""
@@ -67,6 +69,14 @@ class Poller:
     def harvest(self) -> None:
         """Take all events that the kernel has. Never blocks."""
         if events := self.poll():
+            self.sort(events)
+
+    def _harvest_on(self) -> None:
+        """Do the same, a few times over: what has come meanwhile is cheaper now than in a turn of its own."""
+        for _ in range(self._rounds):
+            events = self.poll()
+            if not events:
+                return
             self.sort(events)
 
     def _close_queue(self) -> None:
@@ -110,10 +120,10 @@ if sys.platform == "linux":
     _BATCH = 85  # events of one call: the kernel's records for them fit into 1 KB, which malloc has at hand
 
     class _EpollPoller(Poller):
-        def __init__(self, runtime: Runtime, unread: Callable[[Link], None]) -> None:
+        def __init__(self, runtime: Runtime, unread: Callable[[Link], None], rounds: int = 1) -> None:
             self._epoll = select.epoll()
             self.poll = partial(self._epoll.poll, 0, _BATCH)
-            super().__init__(runtime, unread)
+            super().__init__(runtime, unread, rounds)
 
         def fileno(self) -> int:
             return self._epoll.fileno()
@@ -158,10 +168,10 @@ elif hasattr(select, "kqueue"):
     _BATCH = 256
 
     class _KqueuePoller(Poller):
-        def __init__(self, runtime: Runtime, unread: Callable[[Link], None]) -> None:
+        def __init__(self, runtime: Runtime, unread: Callable[[Link], None], rounds: int = 1) -> None:
             self._kqueue = select.kqueue()
             self.poll = partial(self._kqueue.control, None, _BATCH, 0)
-            super().__init__(runtime, unread)
+            super().__init__(runtime, unread, rounds)
 
         def fileno(self) -> int:
             return self._kqueue.fileno()
@@ -209,9 +219,9 @@ else:
     _SystemPoller = None
 
 
-def new_poller(runtime: Runtime, unread: Callable[[Link], None]) -> Poller:
-    """Return the poller of this system."""
+def new_poller(runtime: Runtime, unread: Callable[[Link], None], rounds: int = 1) -> Poller:
+    """Return the poller of this system; it looks for events up to `rounds` times in one turn of the loop."""
     if _SystemPoller is None:
         msg = "keepalive needs epoll or kqueue (Linux, macOS, BSD); this system has neither"
         raise NotImplementedError(msg)
-    return _SystemPoller(runtime, unread)
+    return _SystemPoller(runtime, unread, rounds)

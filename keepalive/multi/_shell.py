@@ -43,6 +43,8 @@ logger = logging.getLogger("keepalive")
 
 _KIND = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
 _UNDER_WAY = (0, errno.EINPROGRESS)
+ROUNDS = 16
+"""So often the kernel is asked for events in one turn of the loop, as long as there are some."""
 # Below this no system takes the local port of an outgoing connection by itself.
 _FIRST_EPHEMERAL = 1024
 
@@ -65,7 +67,7 @@ class Shell:
         self.thread = runtime.thread
         self.running = runtime.running
         self.desk = Desk(callbacks, limits, self, runtime.clock)
-        self.poller = new_poller(runtime, self._unread)
+        self.poller = new_poller(runtime, self._unread, ROUNDS)
         self.harvests = 0
         self.poller.poll = self._counted(self.poller.poll)
         self.forked = False
