@@ -306,7 +306,7 @@ class Shell:
         key = Key(peer.scheme, peer.addr, peer.port, peer.scheme, peer.addr, peer.port)
         slot = Slot(peer.id, HostState(key))
         net = Net(self.poller, self.clock, peer.bind_address)
-        dial = Dial(slot, net, Roomy(), self._names.resolve, lambda *_: None, None, self._sessions)
+        dial = Dial(slot, net, Roomy(), self._names, lambda *_: None, None, self._sessions)
 
         async def attempt() -> None:
             try:
