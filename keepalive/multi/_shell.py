@@ -211,7 +211,7 @@ class Shell:
             failure = exc if isinstance(exc, DialFailure) else _of_connect(exc)
             self._refused(peer, failure, in_command)
             return
-        link.slot = peer  # type: ignore[assignment]  # this client's record of it
+        link.slot = peer
         link.writer = Knock(self, peer, link, address)
         self._opening[peer] = link
 
@@ -340,7 +340,7 @@ class Shell:
         if self._opening.pop(peer, None) is None:
             link.close()  # given up in the last moment
             return
-        link.slot = peer  # type: ignore[assignment]  # this client's record of it
+        link.slot = peer
         self.desk.connected(peer, link)
         self.desk.readable(peer)  # what came with the handshake raises no event any more
 
