@@ -16,7 +16,8 @@ from keepalive._cli.loops import backend_option, run
 from keepalive._cli.ports import BadRange, parse_span
 from keepalive._cli.probe import Errand, Probe
 from keepalive._cli.sip import Ping, SipPing, parse_target
-from keepalive._cli.target import BadURL, Target, parse
+from keepalive._cli.target import Target, parse
+from keepalive.http import InvalidURL
 
 
 class Finite(click.FloatRange):
@@ -255,5 +256,5 @@ def probe(
 def _parse_all(urls: tuple[str, ...]) -> list[Target]:
     try:
         return [parse(url) for url in urls]
-    except BadURL as exc:
+    except InvalidURL as exc:
         raise UsageProblem(str(exc)) from exc

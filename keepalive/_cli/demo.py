@@ -13,14 +13,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from keepalive import ConnectionManager, Reuse
-from keepalive._cli.http1 import exchange
+from keepalive import ConnectionManager, Key, KeyStats, Reuse, http
 from keepalive._cli.origin import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from keepalive import KeyStats, Stats
+    from keepalive import Stats
 
     Progressed = Callable[[int, Stats], None]
 
@@ -82,12 +81,11 @@ class Pass:
         )
 
     async def _work(self, manager: ConnectionManager) -> None:
+        client = http.Client(manager)
         for port in self._jobs:
-            queued = manager.stats().queued
-            request = manager.allocate("http", _HOST, port)
-            self._waited += manager.stats().queued > queued
-            async with await request as conn:
-                await exchange(conn, f"GET / HTTP/1.1\r\nHost: {_HOST}:{port}\r\n\r\n".encode())
+            self._waited += _is_full(manager.stats(), port)
+            async with client.request("GET", f"http://{_HOST}:{port}/") as response:
+                await response.read()
             self._progress(port, manager.stats())
 
 
@@ -165,6 +163,14 @@ _ROWS: tuple[tuple[str, Callable[[Result], str]], ...] = (
     (f"peak in all, the origins say (limit {IN_ALL})", lambda result: str(result.peak)),
     ("time", lambda result: f"{result.seconds:.2f} s"),
 )
+
+
+def _is_full(stats: Stats, port: int) -> bool:
+    """Say whether a request would find neither an idle connection nor room for a new one."""
+    here = stats.keys.get(Key("http", _HOST, port, "http", _HOST, port), KeyStats())
+    if here.idle:
+        return False
+    return here.open >= PER_HOST or (stats.open >= IN_ALL and not stats.idle)
 
 
 def _note(stats: KeyStats) -> str:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import anyio
 
-from keepalive import AllocateError, AllocateTimeout
-from keepalive._cli.http1 import Answer, NoAnswer, ProtocolError, exchange
+from keepalive import AllocateError, AllocateTimeout, http
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from keepalive import Connection, ConnectionManager
+    from keepalive import ConnectionManager
     from keepalive._cli.target import Target
+
+_HEADERS = {"User-Agent": f"keepalive/{version('keepalive-manager')}", "Accept": "*/*"}
 
 # A host that fails so often in a row is left alone, so that -n 1000 does not wait 1000 timeouts.
 GIVE_UP_AFTER = 5
@@ -53,7 +55,7 @@ class Fetcher:
     def __init__(
         self, manager: ConnectionManager, targets: Sequence[Target], times: int, timeout: float, tally: Tally
     ) -> None:
-        self._manager = manager
+        self._client = http.Client(manager, headers=_HEADERS, timeout=timeout)
         self._timeout = timeout
         self._tally = tally
         self._failures: Counter[str] = Counter()  # in a row, by URL
@@ -77,62 +79,32 @@ class Fetcher:
         tally = self._tally
         started = time.perf_counter()
         try:
-            answer = await self._get(target)
+            status = await self._get(target)
         except FetchError as exc:
             self._failures[target.url] += 1
             tally.errors[f"{target.url}: {exc}"] += 1
             return
         self._failures[target.url] = 0
         tally.latencies.append(time.perf_counter() - started)
-        tally.statuses[answer.status] += 1
-        tally.size += answer.size
+        tally.statuses[status] += 1
 
-    async def _get(self, target: Target) -> Answer:
-        deadline = anyio.current_time() + self._timeout
+    async def _get(self, target: Target) -> int:
+        tally, size = self._tally, 0
         try:
-            answer = await self._attempt(target, deadline, fresh=False)
-            if answer is None:
-                self._tally.retried += 1
-                answer = await self._attempt(target, deadline, fresh=True)
-        except ProtocolError as exc:
-            raise FetchError(str(exc)) from exc
-        assert answer is not None, "a fresh connection is never stale"
-        return answer
-
-    async def _attempt(self, target: Target, deadline: float, *, fresh: bool) -> Answer | None:
-        """Ask once; ``None`` if the connection was used before and turned out to be stale.
-
-        The server closed it while the request was under way to it. A GET may be sent again (RFC 9110,
-        9.2.2), but only once, and not on another connection of that age.
-        """
-        conn = await self._connect(target, deadline, fresh=fresh)
-        async with conn:
-            used = conn.from_cache is not None
-            try:
-                with anyio.fail_after(deadline - anyio.current_time()):
-                    answer = await exchange(conn, target.request)
-            except TimeoutError as exc:
-                raise FetchError(f"timed out after {self._timeout:g} s (no full answer)") from exc
-            except NoAnswer:
-                if not used:
-                    raise
-                conn.discard()
-                return None
-            if answer.reusable:
-                conn.release(keep_for=answer.keep_for)
-            else:
-                conn.discard()
-        self._tally.saved_tcp += used
-        self._tally.saved_tls += used and target.scheme == "https"
-        return answer
-
-    async def _connect(self, target: Target, deadline: float, *, fresh: bool) -> Connection:
-        left = deadline - anyio.current_time()
-        try:
-            return await self._manager.allocate(
-                target.scheme, target.host, target.port, timeout=left, fresh=fresh
-            )
+            async with self._client.request("GET", target.url) as response:
+                async for piece in response:
+                    size += len(piece)
         except AllocateTimeout as exc:
             raise FetchError(f"timed out after {self._timeout:g} s ({exc.function})") from exc
         except AllocateError as exc:
             raise FetchError(f"{exc.function}: {exc.error_str}") from exc
+        except http.HTTPTimeout as exc:
+            raise FetchError(f"timed out after {self._timeout:g} s (no full answer)") from exc
+        except http.HTTPError as exc:
+            raise FetchError(str(exc)) from exc
+        tally.size += size
+        tally.retried += response.retried
+        used = response.from_cache is not None
+        tally.saved_tcp += used
+        tally.saved_tls += used and target.scheme == "https"
+        return response.status
