@@ -74,14 +74,16 @@ class Chunks:
             self.clean = False  # something follows the end
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields.append((name, value.rstrip(b" \t")))
+        if not self.done:  # llhttp reads on, into what follows
+            self._fields.append((name, value.rstrip(b" \t")))
 
     def on_chunk_header(self) -> None:
         self._quiet = 0
 
     def on_body(self, body: bytes) -> None:
         self._quiet = 0
-        self._pieces.append(body)
+        if not self.done:
+            self._pieces.append(body)
 
     def on_message_complete(self) -> None:
         self.done = True
