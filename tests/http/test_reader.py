@@ -77,7 +77,10 @@ def test_good_answers_however_they_are_cut(
 
 
 def test_what_else_a_reader_tells() -> None:
-    reader = read(OK + b"Set-Cookie: a\r\nset-cookie: \xe4 \t\r\nX:\r\nKeep-Alive: timeout=7\r\nContent-Length: 9\r\n\r\n")
+    reader = read(
+        OK
+        + b"Set-Cookie: a\r\nset-cookie: \xe4 \t\r\nX:\r\nKeep-Alive: timeout=7\r\nContent-Length: 9\r\n\r\n"
+    )
     assert reader.head is not None
     assert (reader.state, reader.left, reader.head.keep_for) == (LENGTH, 9, 7.0)
     assert reader.head.headers.get_all("Set-Cookie") == ["a", "\xe4"]
@@ -210,7 +213,9 @@ def test_endless_heads(piece: bytes) -> None:
         read(OK + b"X: y\r\n" * (MAX_FIELDS + 1) + b"\r\n")
 
 
-@pytest.mark.parametrize(("first", "piece"), [(b"3;x=", b"y" * 50), (b"0\r\nX: ", b"y" * 50), (b"0\r\n", b"X: y\r\n")])
+@pytest.mark.parametrize(
+    ("first", "piece"), [(b"3;x=", b"y" * 50), (b"0\r\nX: ", b"y" * 50), (b"0\r\n", b"X: y\r\n")]
+)
 def test_endless_trailers_and_extensions(first: bytes, piece: bytes) -> None:
     reader, fed = Reader(b"GET"), 0
     with pytest.raises(BadAnswer, match="longer than|trailers"):
@@ -253,7 +258,19 @@ def test_mutations_mean_what_h11_says_or_nothing() -> None:
     """Whatever is accepted here is accepted by h11 too, and means the same to both."""
     rng = random.Random(5)
     seeds = [raw for raw, method, *_ in GOOD if method == b"GET"]
-    spice = [b"\r", b"\n", b"\r\n", b" ", b"\x00", b":", b"0", b"Content-Length: 1\r\n", b"\t", b"HTTP/1.1 ", b";"]
+    spice = [
+        b"\r",
+        b"\n",
+        b"\r\n",
+        b" ",
+        b"\x00",
+        b":",
+        b"0",
+        b"Content-Length: 1\r\n",
+        b"\t",
+        b"HTTP/1.1 ",
+        b";",
+    ]
     accepted = 0
     for _ in range(20_000):
         raw = bytearray(rng.choice(seeds))

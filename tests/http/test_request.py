@@ -27,7 +27,9 @@ def test_what_is_sent() -> None:
     chunked = (b"Transfer-Encoding", b"chunked")
     assert whole("PUT", memoryview(b"abc"), chunked).endswith(b"chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
     assert whole("PUT", b"", chunked).endswith(b"chunked\r\n\r\n0\r\n\r\n")
-    assert whole("M-SEARCH", None, (b"X", b""), (b"Y", b"\xe4 \t;")).endswith(b"\r\nX: \r\nY: \xe4 \t;\r\n\r\n")
+    assert whole("M-SEARCH", None, (b"X", b""), (b"Y", b"\xe4 \t;")).endswith(
+        b"\r\nX: \r\nY: \xe4 \t;\r\n\r\n"
+    )
 
 
 def test_what_a_message_says() -> None:

@@ -1,0 +1,118 @@
+"""An origin that reads requests as h11 does, and answers what a test says: also what no server may."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import h11
+
+from tests.support import Behaviour
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tests.support import Peer, Server
+
+
+class Asked(NamedTuple):
+    """A request, as h11 understood it."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+
+def url(server: Server, path: str = "/", scheme: str = "http") -> str:
+    return f"{scheme}://{server.host}:{server.port}{path}"
+
+
+def ok(body: bytes = b"hello", *lines: str, status: str = "200 OK", version: str = "1.1") -> bytes:
+    head = [f"HTTP/{version} {status}", f"Content-Length: {len(body)}", *lines, "", ""]
+    return "\r\n".join(head).encode("latin-1") + body
+
+
+class Script(Behaviour):
+    """Answer by path; a byte string is sent as it is, a function does what it likes with the peer.
+
+    :param early: paths whose answer is given at the head of the request, before its content.
+    """
+
+    def __init__(
+        self,
+        routes: Mapping[str, bytes | Callable[[Peer, Asked], None]] | None = None,
+        *,
+        early: bool = False,
+    ) -> None:
+        self.routes = {"/": ok(), **(routes or {})}
+        self.early = early
+        self.asked: list[Asked] = []
+        self.errors: list[str] = []
+        self._open: dict[Peer, tuple[h11.Connection, Any, list[bytes]]] = {}
+
+    def received(self, peer: Peer, data: bytes) -> None:
+        conn, request, body = self._open.get(peer) or (h11.Connection(h11.SERVER), None, [])
+        conn.receive_data(data)
+        try:
+            while not peer.closed:
+                event = conn.next_event()
+                if isinstance(event, h11.Request):
+                    request, body = event, []
+                    if self.early:
+                        self._answer(peer, request, b"")
+                elif isinstance(event, h11.Data):
+                    body.append(bytes(event.data))
+                elif isinstance(event, h11.EndOfMessage):
+                    if not self.early:
+                        self._answer(peer, request, b"".join(body))
+                    conn = h11.Connection(h11.SERVER)  # what h11 keeps of a cycle is of no interest here
+                    break
+                else:
+                    break
+        except h11.RemoteProtocolError as exc:
+            self.errors.append(str(exc))
+            peer.close()
+        self._open[peer] = (conn, request, body)
+
+    def _answer(self, peer: Peer, request: Any, body: bytes) -> None:
+        headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
+        asked = Asked(request.method.decode(), request.target.decode(), headers, body)
+        self.asked.append(asked)
+        answer = self.routes.get(asked.target.partition("?")[0], ok(b"no such page", status="404 Not Found"))
+        if isinstance(answer, bytes):
+            peer.send(answer)
+        else:
+            answer(peer, asked)
+
+
+def then_close(raw: bytes) -> Callable[[Peer, Asked], None]:
+    def answer(peer: Peer, asked: Asked) -> None:
+        peer.send(raw)
+        peer.close()
+
+    return answer
+
+
+def then_reset(raw: bytes) -> Callable[[Peer, Asked], None]:
+    def answer(peer: Peer, asked: Asked) -> None:
+        peer.send(raw)
+        peer.reset()
+
+    return answer
+
+
+def silent(peer: Peer, asked: Asked) -> None:
+    """Say nothing."""
+
+
+def once(first: Callable[[Peer, Asked], None], after: bytes) -> Callable[[Peer, Asked], None]:
+    """Do something else at the first request of each connection's second turn."""
+
+    def answer(peer: Peer, asked: Asked) -> None:
+        peer.turns += 1
+        if peer.turns > 1:
+            first(peer, asked)
+        else:
+            peer.send(after)
+
+    return answer

@@ -1,0 +1,510 @@
+"""Whole exchanges over real sockets: what is sent, what comes back, and what becomes of the connection."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from anyio import ClosedResourceError
+from anyio.abc import SocketAttribute
+
+from keepalive import AllocateTimeout, ConnectionManager, TLSConnector, http
+from keepalive.http import (
+    BadAnswer,
+    Client,
+    InvalidRequest,
+    NoAnswer,
+    ReadError,
+    ReadTimeout,
+    Timeout,
+    WriteTimeout,
+)
+from tests.http.kit import Asked, Script, ok, once, silent, then_close, then_reset, url
+from tests.support import Server, Silent, full_backlog
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from ssl import SSLContext
+
+    from tests.support import Authority, Peer
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+async def get(mgr: ConnectionManager, server: Server, path: str = "/", **options: Any) -> bytes:
+    async with http.request(mgr, "GET", url(server, path), **options) as response:
+        return await response.read()
+
+
+# -- requests ----------------------------------------------------------------------------------------
+
+
+async def pieces(*of: bytes) -> AsyncIterator[bytes]:
+    for piece in of:
+        yield piece
+
+
+@pytest.mark.parametrize("size", [0, 1, 65536, 65537, 3_000_000])
+async def test_content_arrives_whole(size: int) -> None:
+    script, content = (
+        Script({"/echo": lambda peer, asked: peer.send(ok(asked.body))}),
+        bytes(range(256)) * (size // 256 + 1),
+    )
+    content = content[:size]
+    with Server(script) as server:
+        async with ConnectionManager(max_per_host=1) as mgr:
+            for given, headers in (
+                (content, {}),
+                (bytearray(content), {"Transfer-Encoding": "chunked"}),
+                ([content[: size // 2], b"", content[size // 2 :]], {}),
+                (pieces(content[:1], content[1:]), {}),
+                (pieces(content), {"Content-Length": str(size)}),
+                (content, {"Expect": "100-continue"} if size else {}),
+            ):
+                if headers.get("Expect"):
+                    script.routes["/echo"] = lambda peer, asked: peer.send(ok(asked.body))
+                request = http.request(mgr, "POST", url(server, "/echo"), content=given, headers=headers)
+                async with request as response:
+                    assert (response.status, await response.read() == content) == (200, True), headers
+            assert mgr.stats().opened == 1
+    assert all(asked.body == content for asked in script.asked)
+    assert script.errors == []
+
+
+async def test_headers_and_host_as_given() -> None:
+    script = Script()
+    with Server(script) as server:
+        async with ConnectionManager() as mgr:
+            client = Client(mgr, headers={"User-Agent": "mine", "X": "1"})
+            async with client.request(
+                "GET", url(server, "/?q=1"), headers=[("x", "2"), (b"Host", b"other.test")]
+            ) as r:
+                assert (r.status, r.reason, r.http_version) == (200, b"OK", "1.1")
+                assert r.headers.get("content-length") == "5"
+            async with client.request("HEAD", url(server)) as r:
+                assert r.status == 200
+    assert script.asked[0].headers == {"user-agent": "mine", "x": "2", "host": "other.test"}
+    assert script.asked[1].headers["host"] == f"127.0.0.1:{server.port}"
+
+
+@pytest.mark.parametrize(("length", "why"), [("3", "longer"), ("9", "shorter")])
+async def test_content_of_another_length_than_announced(length: str, why: str) -> None:
+    with Server(Script()) as server:
+        async with ConnectionManager() as mgr:
+            request = http.request(
+                mgr, "PUT", url(server), content=pieces(b"ab", b"cd"), headers={"Content-Length": length}
+            )
+            with pytest.raises(InvalidRequest, match=why):
+                await request
+            assert mgr.stats().open == 0
+
+
+async def test_content_that_fails_or_is_no_bytes() -> None:
+    async def failing() -> AsyncIterator[bytes]:
+        yield b"some"
+        raise ZeroDivisionError
+
+    with Server(Script()) as server:
+        async with ConnectionManager() as mgr:
+            with pytest.raises(ZeroDivisionError):
+                await http.request(mgr, "PUT", url(server), content=failing())
+            with pytest.raises(TypeError, match="yield bytes"):
+                await http.request(mgr, "PUT", url(server), content=["text"])  # type: ignore[list-item]
+            assert mgr.stats().open == 0
+
+
+# -- 100-continue ------------------------------------------------------------------------------------
+
+
+class Doorman(Script):
+    """Answers at the head: go on, or not."""
+
+    def __init__(self, word: bytes) -> None:
+        super().__init__()
+        self.word = word
+        self.body = bytearray()
+
+    def received(self, peer: Peer, data: bytes) -> None:
+        if not peer.turns:
+            peer.turns = 1
+            assert data.endswith(b"\r\n\r\n"), "the content must wait"
+            peer.send(self.word)
+        else:
+            self.body += data
+            if self.body.endswith(b"end"):
+                peer.send(ok(b"thanks"))
+
+
+async def test_continue_is_waited_for() -> None:
+    door = Doorman(b"HTTP/1.1 100 Continue\r\n\r\n")
+    with Server(door) as server:
+        async with ConnectionManager() as mgr:
+            request = http.request(
+                mgr, "POST", url(server), content=b"the end", headers={"Expect": "100-continue"}
+            )
+            async with request as response:
+                assert await response.read() == b"thanks"
+                assert response.interim == ((100, ()),)
+            assert mgr.stats().idle == 1
+    assert bytes(door.body) == b"the end"
+
+
+async def test_refused_content_is_not_sent() -> None:
+    door = Doorman(ok(b"too big", status="413 Too Large"))
+    with Server(door) as server:
+        async with ConnectionManager() as mgr:
+            request = http.request(
+                mgr, "POST", url(server), content=b"the end", headers={"Expect": "100-continue"}
+            )
+            async with request as response:
+                assert (response.status, await response.read()) == (413, b"too big")
+            assert mgr.stats().open == 0  # the server may still wait for the content
+    assert not door.body
+
+
+# -- an answer before the request is out -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "answer", [ok(b"no", status="403 No"), ok(b"no", "Connection: close", status="200 OK")]
+)
+async def test_early_refusal_ends_the_upload(answer: bytes) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(65536)
+
+    def refuse(peer: Peer, asked: Asked) -> None:
+        peer.send(answer)
+        peer.pause()
+
+    with Server(Script({"/": refuse}, early=True)) as server:
+        async with ConnectionManager() as mgr:
+            async with http.request(mgr, "POST", url(server), content=endless()) as response:
+                assert await response.read() == b"no"
+            assert mgr.stats().open == 0
+
+
+async def test_early_answer_may_let_the_upload_go_on() -> None:
+    script = Script({"/": ok(b"fine")}, early=True)
+    with Server(script) as server:
+        async with ConnectionManager() as mgr:
+            async with http.request(mgr, "POST", url(server), content=bytes(1_000_000)) as response:
+                assert await response.read() == b"fine"
+            assert mgr.stats().idle == 1
+            assert await get(mgr, server) == b"fine"
+
+
+# -- the connection after the exchange ---------------------------------------------------------------
+
+KEPT = {
+    "/": ok(),
+    "/chunked": CHUNKED + b"5\r\nhello\r\n0\r\n\r\n",
+    "/204": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "/304": b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
+    "/hint": b"HTTP/1.1 103 Early Hints\r\n\r\n" + ok(),
+    "/http10": ok(b"hello", "Connection: keep-alive", version="1.0"),
+}
+CLOSED = {
+    "/close": ok(b"hello", "Connection: close"),
+    "/http10": ok(version="1.0"),
+    "/to-the-end": then_close(b"HTTP/1.1 200 OK\r\n\r\nhello"),
+    "/two": ok() + ok(b"stray"),
+    "/garbage-after": CHUNKED + b"0\r\n\r\n\r\n",
+    "/keep-0": ok(b"hello", "Keep-Alive: timeout=0"),
+    "/max-0": ok(b"hello", "Keep-Alive: timeout=9, max=0"),
+}
+
+
+@pytest.mark.parametrize("path", KEPT)
+async def test_kept_when_both_sides_wish(path: str) -> None:
+    with Server(Script(KEPT)) as server:
+        async with ConnectionManager() as mgr:
+            for _ in range(3):
+                assert await get(mgr, server, path) in (b"hello", b"")
+                assert mgr.stats().idle == 1
+            await get(mgr, server, path, headers={"Connection": "close"})
+            assert mgr.stats().open == 0
+        assert server.accepted == 1
+
+
+@pytest.mark.parametrize("path", CLOSED)
+async def test_closed_when_one_side_wishes_or_is_odd(path: str) -> None:
+    with Server(Script(CLOSED)) as server:
+        async with ConnectionManager() as mgr:
+            for n in range(1, 3):
+                assert await get(mgr, server, path) in (b"hello", b"")
+                assert mgr.stats().open == 0
+                assert server.accepted == n
+
+
+async def test_announced_time_is_heeded() -> None:
+    with Server(Script({"/": ok(b"x", "Keep-Alive: timeout=0000000001")})) as server:
+        async with ConnectionManager(keep_alive=60) as mgr:
+            await get(mgr, server)
+            assert mgr.stats().idle == 1
+            with anyio.fail_after(5):
+                while server.connections:  # closed after half of the second, without traffic
+                    await anyio.sleep(0.02)
+
+
+async def test_released_the_moment_it_is_complete() -> None:
+    with Server(Script({"/big": ok(bytes(1_000_000))})) as server:
+        async with ConnectionManager() as mgr:
+            async with http.request(mgr, "GET", url(server)) as response:
+                assert mgr.stats().idle == 1  # all of it came with the head
+                assert await response.read() == b"hello"
+                assert await response.read() == b""
+            async with http.request(mgr, "GET", url(server, "/big")) as response:
+                assert mgr.stats().lent == 1
+                size = 0
+                async for piece in response:
+                    size += len(piece)
+                    assert mgr.stats().lent == (size < 1_000_000)
+                assert size == 1_000_000
+
+
+async def test_abandoned_cancelled_or_dropped_is_closed() -> None:
+    with Server(Script({"/big": ok(bytes(1_000_000)), "/never": silent})) as server:
+        async with ConnectionManager() as mgr:
+            async with http.request(mgr, "GET", url(server, "/big")) as response:
+                await anext(response)
+            assert mgr.stats().open == 0
+            with pytest.raises(ClosedResourceError):
+                await response.read()
+            response = await http.request(mgr, "GET", url(server, "/big"))
+            response.close()
+            response.close()
+            await response.aclose()
+            assert mgr.stats().open == 0
+            with anyio.move_on_after(0.05):
+                await http.request(mgr, "GET", url(server, "/never"))
+            assert mgr.stats().open == 0
+            with pytest.raises(ZeroDivisionError):
+                async with http.request(mgr, "GET", url(server, "/big")) as response:
+                    raise ZeroDivisionError
+            assert mgr.stats().open == 0
+            response = await http.request(mgr, "GET", url(server, "/big"))
+            with pytest.warns(ResourceWarning):
+                del response
+                gc.collect()
+            with anyio.fail_after(5):
+                while mgr.stats().open:
+                    await anyio.sleep(0.01)
+
+
+# -- stale connections -------------------------------------------------------------------------------
+
+STALE = {"close": lambda peer, asked: peer.close(), "reset": lambda peer, asked: peer.reset()}
+
+
+@pytest.mark.parametrize("how", STALE)
+async def test_stale_connection_is_retried_once_on_a_fresh_one(how: str) -> None:
+    script = Script({"/": once(STALE[how], ok())})
+    with Server(script) as server:
+        async with ConnectionManager() as mgr:
+            for method, content in (("GET", None), ("PUT", b"x"), ("DELETE", None), ("HEAD", None)):
+                async with http.request(mgr, "GET", url(server)) as first:
+                    await first.read()
+                    assert not first.retried or method != "GET"
+                async with http.request(mgr, method, url(server), content=content) as response:
+                    assert (response.status, response.retried, response.from_cache) == (200, True, None)
+
+
+@pytest.mark.parametrize(
+    ("method", "content"),
+    [("POST", None), ("POST", b"x"), ("PATCH", b"x"), ("PUT", [b"x"]), ("CUSTOM", None)],
+)
+async def test_what_may_not_be_repeated_is_not(method: str, content: Any) -> None:
+    script = Script({"/": once(STALE["close"], ok())})
+    with Server(script) as server:
+        async with ConnectionManager() as mgr:
+            await get(mgr, server)
+            with pytest.raises(NoAnswer):
+                await http.request(mgr, method, url(server), content=content)
+            assert len(script.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (then_close(b""), NoAnswer),
+        (then_reset(b""), ReadError),
+        (then_close(b"HTTP/1.1 20"), BadAnswer),
+        (then_close(ok(b"x" * 9)[:-1]), BadAnswer),
+        (then_close(CHUNKED + b"3\r\nabc\r\n"), BadAnswer),
+        (then_close(b"SSH-2.0-OpenSSH\r\n"), BadAnswer),
+        (b"HTTP/1.1 200 OK\nContent-Length: 0\n\n", BadAnswer),
+    ],
+)
+async def test_fresh_or_begun_is_never_retried(answer: Any, error: type[Exception]) -> None:
+    script = Script({"/bad": answer})
+    with Server(script) as server:
+        async with ConnectionManager() as mgr:
+            with pytest.raises(error):
+                await get(mgr, server, "/bad")
+            assert (len(script.asked), mgr.stats().open) == (1, 0)
+
+
+# -- time --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [Timeout(read=0.05), Timeout(total=0.05), 0.05])
+async def test_silence_is_a_read_timeout(limit: Timeout | float) -> None:
+    half = {"/never": silent, "/half": ok(b"x" * 10)[:-5]}
+    with Server(Script(half)) as server:  # type: ignore[arg-type]  # a dict of both kinds
+        async with ConnectionManager() as mgr:
+            for path in half:
+                for content in (None, b"x" * 100_000):
+                    with pytest.raises(ReadTimeout):
+                        async with http.request(
+                            mgr, "POST", url(server, path), content=content, timeout=limit
+                        ) as r:
+                            await r.read()
+                    assert mgr.stats().open == 0
+
+
+async def test_drip_ends_at_the_total() -> None:
+    def drip(peer: Peer, asked: Asked) -> None:
+        peer.send(ok(b"x" * 1000)[:-999])
+
+    with Server(Script({"/": drip})) as server:
+        async with ConnectionManager() as mgr:
+            with pytest.raises(ReadTimeout):
+                await get(mgr, server, timeout=Timeout(total=0.1, read=5))
+
+
+@pytest.mark.parametrize("limit", [Timeout(write=0.05), Timeout(total=0.05)])
+async def test_a_peer_that_does_not_read_is_a_write_timeout(limit: Timeout) -> None:
+    class Deaf(Script):
+        def opened(self, peer: Peer) -> None:
+            peer.pause()
+
+    with Server(Deaf(), receive_buffer=4096) as server:
+        async with ConnectionManager() as mgr:
+            for content in (bytes(20_000_000), pieces(bytes(20_000_000))):
+                with pytest.raises(WriteTimeout):
+                    await http.request(mgr, "PUT", url(server), content=content, timeout=limit)
+                assert mgr.stats().open == 0
+
+
+async def test_times_for_the_connection() -> None:
+    with full_backlog() as there, Server(Script({"/never": silent})) as server:
+        async with ConnectionManager(max_per_host=1) as mgr:
+            where = f"http://{there.host}:{there.port}/"
+            for limit in (
+                Timeout(connect=0.05),
+                Timeout(pool=5, connect=0.05),
+                Timeout(pool=0.02, connect=0.05),
+            ):
+                with pytest.raises(AllocateTimeout) as caught:
+                    await http.request(mgr, "GET", where, timeout=limit)
+                assert caught.value.function == "connect"
+            async with anyio.create_task_group() as group:
+                group.start_soon(get, mgr, server, "/never")
+                while not mgr.stats().lent:
+                    await anyio.sleep(0.01)
+                for limit in (
+                    Timeout(pool=0.05),
+                    Timeout(pool=0.05, connect=5),
+                    Timeout(pool=0.05, connect=0.02),
+                ):
+                    with pytest.raises(AllocateTimeout) as caught:
+                        await get(mgr, server, timeout=limit)
+                    assert caught.value.function == "queue"
+                group.cancel_scope.cancel()
+
+
+# -- other protocols ---------------------------------------------------------------------------------
+
+
+async def test_upgrade_hands_over_the_raw_stream() -> None:
+    def switch(peer: Peer, asked: Asked) -> None:
+        peer.send(b"HTTP/1.1 101 Switching\r\nUpgrade: echo\r\nConnection: upgrade\r\n\r\nfirst")
+
+    with Server(Script({"/": switch})) as server:
+        async with ConnectionManager() as mgr:
+            wish = {"Upgrade": "echo", "Connection": "Upgrade"}
+            async with http.request(mgr, "GET", url(server), headers=wish) as response:
+                assert (response.status, await response.read()) == (101, b"")
+                stream = response.stream
+                assert stream is not None
+                assert await stream.receive(2) == b"fi"
+                assert await stream.receive() == b"rst"
+                await stream.send(b"anything")
+                assert stream.extra(SocketAttribute.remote_port) == server.port
+                await stream.send_eof()
+                with pytest.raises(anyio.EndOfStream):
+                    await stream.receive()
+            assert mgr.stats().open == 0
+            with pytest.raises(ClosedResourceError):
+                await stream.receive()
+            with pytest.raises(BadAnswer, match="no other protocol"):
+                await get(mgr, server)
+
+
+async def test_connect_makes_a_tunnel() -> None:
+    class Proxy(Script):
+        def received(self, peer: Peer, data: bytes) -> None:
+            peer.turns += 1
+            if peer.turns == 1:
+                assert (
+                    data
+                    == f"CONNECT 127.0.0.1:{server.port} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode()
+                )
+                peer.send(b"HTTP/1.1 200 Established\r\n\r\n")
+            else:
+                peer.send(data)
+
+    with Server(Proxy()) as server:
+        async with ConnectionManager() as mgr:
+            async with http.request(mgr, "CONNECT", url(server)) as response:
+                assert response.stream is not None
+                await response.stream.send(b"through")
+                assert await response.stream.receive() == b"through"
+                await response.stream.aclose()
+
+
+async def test_https(ca: Authority, client_context: SSLContext) -> None:
+    with Server(Script({"/big": ok(bytes(500_000))}), tls=ca.server()) as server:
+        async with ConnectionManager(connectors={"https": TLSConnector(client_context)}) as mgr:
+            for path, size in (("/", 5), ("/big", 500_000), ("/", 5)):
+                async with http.request(mgr, "GET", url(server, path, "https"), timeout=5) as response:
+                    assert len(await response.read()) == size
+            assert mgr.stats().opened == 1
+
+
+async def test_many_tasks_few_connections() -> None:
+    with Server(Script()) as server:
+        async with ConnectionManager(max_per_host=4) as mgr:
+            client, done = Client(mgr, timeout=20), []
+
+            async def work() -> None:
+                for _ in range(5):
+                    async with client.request("GET", url(server)) as response:
+                        done.append(await response.read())
+
+            async with anyio.create_task_group() as group:
+                for _ in range(50):
+                    group.start_soon(work)
+            assert done == [b"hello"] * 250
+        assert server.peak == 4
+
+
+async def test_silent_server_and_shutdown() -> None:
+    with Server(Silent()) as server:
+        async with ConnectionManager() as mgr, anyio.create_task_group() as group:
+            failures: list[Exception] = []
+
+            async def ask() -> None:
+                try:
+                    await get(mgr, server)
+                except Exception as exc:
+                    failures.append(exc)
+
+            group.start_soon(ask)
+            while not mgr.stats().lent:
+                await anyio.sleep(0.01)
+            await mgr.aclose()
+        assert len(failures) == 1
