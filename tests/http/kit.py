@@ -52,8 +52,8 @@ class Script(Behaviour):
 
     def received(self, peer: Peer, data: bytes) -> None:
         conn, request, body = self._open.get(peer) or (h11.Connection(h11.SERVER), None, [])
-        conn.receive_data(data)
         try:
+            conn.receive_data(data)
             while not peer.closed:
                 event = conn.next_event()
                 if isinstance(event, h11.Request):
@@ -69,8 +69,8 @@ class Script(Behaviour):
                     break
                 else:
                     break
-        except h11.RemoteProtocolError as exc:
-            self.errors.append(str(exc))
+        except Exception as exc:  # it must not end the server's thread
+            self.errors.append(repr(exc))
             peer.close()
         self._open[peer] = (conn, request, body)
 

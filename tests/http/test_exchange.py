@@ -61,10 +61,8 @@ async def test_content_arrives_whole(size: int) -> None:
                 ([content[: size // 2], b"", content[size // 2 :]], {}),
                 (pieces(content[:1], content[1:]), {}),
                 (pieces(content), {"Content-Length": str(size)}),
-                (content, {"Expect": "100-continue"} if size else {}),
+                (content, {"Expect": "100-continue"} if size == 1 else {}),  # whose server never says so
             ):
-                if headers.get("Expect"):
-                    script.routes["/echo"] = lambda peer, asked: peer.send(ok(asked.body))
                 request = http.request(mgr, "POST", url(server, "/echo"), content=given, headers=headers)
                 async with request as response:
                     assert (response.status, await response.read() == content) == (200, True), headers
@@ -194,6 +192,7 @@ async def test_early_answer_may_let_the_upload_go_on() -> None:
                 assert await response.read() == b"fine"
             assert mgr.stats().idle == 1
             assert await get(mgr, server) == b"fine"
+    assert script.errors == []
 
 
 # -- the connection after the exchange ---------------------------------------------------------------
@@ -240,7 +239,7 @@ async def test_closed_when_one_side_wishes_or_is_odd(path: str) -> None:
 
 
 async def test_announced_time_is_heeded() -> None:
-    with Server(Script({"/": ok(b"x", "Keep-Alive: timeout=0000000001")})) as server:
+    with Server(Script({"/": ok(b"x", "Keep-Alive: timeout=1")})) as server:
         async with ConnectionManager(keep_alive=60) as mgr:
             await get(mgr, server)
             assert mgr.stats().idle == 1
