@@ -52,6 +52,8 @@ ALLOWED: dict[str, set[str]] = {
     "multi": BASE | {"_io", "_runtime"} | OPENING,
     "http": {"__init__"},  # as any user of the package could have written it
     "_cli": {"__init__", "http", "multi", "sip"},  # a stranger to the package, like any other user
+    "httpx": {"__init__", "http"},
+    "_cli": {"__init__", "http", "multi", "sip"},  # a stranger to the package, like any other user
     "__main__": {"_cli"},
 }
 SEALED: dict[str, set[str]] = {
@@ -83,6 +85,7 @@ THIRD_PARTIES = {
     "_runtime": {"anyio", "trio"},
     "sip": {"anyio", "sipmessage"},
     "http": {"anyio", "httptools"},
+    "httpx": {"anyio", "httpx2"},  # for types; what runs is imported by its name, httpx2 or httpx
 }
 
 

@@ -18,7 +18,7 @@ from ._url import parse_url
 from ._wire import Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from types import TracebackType
 
     from keepalive import Connection
@@ -49,19 +49,28 @@ class Exchange:
     ``async with exchange as response`` sends the request, gives the `Response` once its head is there, and
     ends it at the end of the block. ``await exchange`` gives the response too; it must then be read to its
     end, or closed.
+
+    :param may_keep: called with the connection when the exchange is complete, before the connection is
+        given back; if it says no, the connection is closed
     """
 
-    __slots__ = ("_manager", "_message", "_place", "_response", "_timeout")
+    __slots__ = ("_manager", "_may_keep", "_message", "_place", "_response", "_timeout")
 
     _response: Response
 
     def __init__(
-        self, manager: ConnectionManager, place: Place, message: Message, timeout: Timeout = NONE
+        self,
+        manager: ConnectionManager,
+        place: Place,
+        message: Message,
+        timeout: Timeout | None = None,
+        may_keep: Callable[[Connection], bool] | None = None,
     ) -> None:
         self._manager = manager
         self._place = place
         self._message = message
-        self._timeout = timeout
+        self._timeout = NONE if timeout is None else timeout
+        self._may_keep = may_keep
 
     def __await__(self) -> Generator[Any, Any, Response]:
         """Send the request and wait for the head of the answer.
@@ -107,7 +116,7 @@ class Exchange:
                     raise
                 retry = True
                 continue
-            self._response = response = Response(wire, message.keep, content, retry)
+            self._response = response = Response(wire, message.keep, content, retry, self._may_keep)
             return response
 
     async def __aexit__(

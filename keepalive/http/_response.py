@@ -38,14 +38,32 @@ class Response:
     :ivar retried: whether this is the answer to a second try, after a stale connection
     """
 
-    __slots__ = ("_conn", "_content", "_head", "_keep", "_wire", "from_cache", "retried", "stream")
+    __slots__ = (
+        "_conn",
+        "_content",
+        "_head",
+        "_keep",
+        "_may_keep",
+        "_wire",
+        "from_cache",
+        "retried",
+        "stream",
+    )
 
-    def __init__(self, wire: Wire, keep: bool, content: bytes, retried: bool) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        keep: bool,
+        content: bytes,
+        retried: bool,
+        may_keep: Callable[[Connection], bool] | None,
+    ) -> None:
         reader = wire.reader
         assert reader.head is not None, "made when the head is there"
         self._wire = wire
         self._head = reader.head
         self._keep = keep
+        self._may_keep = may_keep
         self._content = content
         self._conn: Connection | None = wire.conn
         self.from_cache = wire.conn.from_cache
@@ -75,6 +93,11 @@ class Response:
     def headers(self) -> Headers:
         """The header fields, pairs of bytes."""
         return self._head.headers
+
+    @property
+    def connection(self) -> Connection | None:
+        """The connection while it is this response's; None once it is given back. Not for reading."""
+        return self._conn
 
     @property
     def trailers(self) -> Headers:
@@ -141,7 +164,8 @@ class Response:
         if conn is None:
             return
         keep_for = self._head.keep_for
-        if not (self._keep and self._wire.reader.keep and self._wire.sent):
+        may_keep = self._may_keep is None or self._may_keep(conn)
+        if not (may_keep and self._keep and self._wire.reader.keep and self._wire.sent):
             conn.discard()
         elif keep_for is None:
             conn.release()

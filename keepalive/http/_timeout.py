@@ -59,6 +59,7 @@ class Timeout:
 
 
 NONE = Timeout()
+"""No limit at all."""
 
 
 def checked(timeout: Timeout | float | None) -> Timeout:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -21,11 +20,11 @@ from keepalive.http import (
     Timeout,
     WriteTimeout,
 )
-from tests.http.kit import Asked, Script, ok, once, silent, then_close, then_reset, url
+from tests.http.kit import Asked, Script, ok, once, silent, then_close, then_reset, until, url
 from tests.support import Server, Silent, full_backlog
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from ssl import SSLContext
 
     from tests.support import Authority, Peer
@@ -197,7 +196,7 @@ async def test_early_answer_may_let_the_upload_go_on() -> None:
 
 # -- the connection after the exchange ---------------------------------------------------------------
 
-KEPT = {
+KEPT: dict[str, Any] = {
     "/": ok(),
     "/chunked": CHUNKED + b"5\r\nhello\r\n0\r\n\r\n",
     "/204": b"HTTP/1.1 204 No Content\r\n\r\n",
@@ -205,7 +204,7 @@ KEPT = {
     "/hint": b"HTTP/1.1 103 Early Hints\r\n\r\n" + ok(),
     "/http10": ok(b"hello", "Connection: keep-alive", version="1.0"),
 }
-CLOSED = {
+CLOSED: dict[str, Any] = {
     "/close": ok(b"hello", "Connection: close"),
     "/http10": ok(version="1.0"),
     "/to-the-end": then_close(b"HTTP/1.1 200 OK\r\n\r\nhello"),
@@ -243,9 +242,8 @@ async def test_announced_time_is_heeded() -> None:
         async with ConnectionManager(keep_alive=60) as mgr:
             await get(mgr, server)
             assert mgr.stats().idle == 1
-            with anyio.fail_after(5):
-                while server.connections:  # closed after half of the second, without traffic
-                    await anyio.sleep(0.02)
+            # closed after half of the second, without traffic
+            await until(lambda: not server.connections)
 
 
 async def test_released_the_moment_it_is_complete() -> None:
@@ -285,17 +283,16 @@ async def test_abandoned_cancelled_or_dropped_is_closed() -> None:
                     raise ZeroDivisionError
             assert mgr.stats().open == 0
             response = await http.request(mgr, "GET", url(server, "/big"))
+            held = [response]
+            del response
             with pytest.warns(ResourceWarning):
-                del response
-                gc.collect()
-            with anyio.fail_after(5):
-                while mgr.stats().open:
-                    await anyio.sleep(0.01)
+                held.clear()
+            await until(lambda: not mgr.stats().open)
 
 
 # -- stale connections -------------------------------------------------------------------------------
 
-STALE = {"close": lambda peer, asked: peer.close(), "reset": lambda peer, asked: peer.reset()}
+STALE: dict[str, Any] = {"close": lambda peer, asked: peer.close(), "reset": lambda peer, asked: peer.reset()}
 
 
 @pytest.mark.parametrize("how", STALE)
@@ -351,8 +348,8 @@ async def test_fresh_or_begun_is_never_retried(answer: Any, error: type[Exceptio
 
 @pytest.mark.parametrize("limit", [Timeout(read=0.05), Timeout(total=0.05), 0.05])
 async def test_silence_is_a_read_timeout(limit: Timeout | float) -> None:
-    half = {"/never": silent, "/half": ok(b"x" * 10)[:-5]}
-    with Server(Script(half)) as server:  # type: ignore[arg-type]  # a dict of both kinds
+    half: dict[str, Any] = {"/never": silent, "/half": ok(b"x" * 10)[:-5]}
+    with Server(Script(half)) as server:
         async with ConnectionManager() as mgr:
             for path in half:
                 for content in (None, b"x" * 100_000):
@@ -402,8 +399,7 @@ async def test_times_for_the_connection() -> None:
                 assert caught.value.function == "connect"
             async with anyio.create_task_group() as group:
                 group.start_soon(get, mgr, server, "/never")
-                while not mgr.stats().lent:
-                    await anyio.sleep(0.01)
+                await until(lambda: bool(mgr.stats().lent))
                 for limit in (
                     Timeout(pool=0.05),
                     Timeout(pool=0.05, connect=5),
@@ -448,21 +444,18 @@ async def test_connect_makes_a_tunnel() -> None:
         def received(self, peer: Peer, data: bytes) -> None:
             peer.turns += 1
             if peer.turns == 1:
-                assert (
-                    data
-                    == f"CONNECT 127.0.0.1:{server.port} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode()
-                )
+                where = f"127.0.0.1:{server.port}"
+                assert data == f"CONNECT {where} HTTP/1.1\r\nHost: {where}\r\n\r\n".encode()
                 peer.send(b"HTTP/1.1 200 Established\r\n\r\n")
             else:
                 peer.send(data)
 
     with Server(Proxy()) as server:
-        async with ConnectionManager() as mgr:
-            async with http.request(mgr, "CONNECT", url(server)) as response:
-                assert response.stream is not None
-                await response.stream.send(b"through")
-                assert await response.stream.receive() == b"through"
-                await response.stream.aclose()
+        async with ConnectionManager() as mgr, http.request(mgr, "CONNECT", url(server)) as response:
+            assert response.stream is not None
+            await response.stream.send(b"through")
+            assert await response.stream.receive() == b"through"
+            await response.stream.aclose()
 
 
 async def test_https(ca: Authority, client_context: SSLContext) -> None:
@@ -503,7 +496,6 @@ async def test_silent_server_and_shutdown() -> None:
                     failures.append(exc)
 
             group.start_soon(ask)
-            while not mgr.stats().lent:
-                await anyio.sleep(0.01)
+            await until(lambda: bool(mgr.stats().lent))
             await mgr.aclose()
         assert len(failures) == 1

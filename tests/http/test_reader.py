@@ -1,3 +1,4 @@
+# ruff: noqa: E501  # tables are read in lines
 """The reader of answers, without any I/O: how it splits makes no difference, and what it must refuse."""
 
 from __future__ import annotations
@@ -218,7 +219,7 @@ def test_endless_heads(piece: bytes) -> None:
 )
 def test_endless_trailers_and_extensions(first: bytes, piece: bytes) -> None:
     reader, fed = Reader(b"GET"), 0
-    with pytest.raises(BadAnswer, match="longer than|trailers"):
+    with pytest.raises(BadAnswer, match=r"longer than|trailers"):
         reader.receive(OK + b"Transfer-Encoding: chunked\r\n\r\n" + first)
         while True:
             reader.receive(piece)

@@ -102,10 +102,10 @@ async def test_nothing_is_sent_for_a_bad_request(http_server: Server) -> None:
             ("POST", url, {"headers": {"Content-Length": "9"}, "content": b"x"}),
         ):
             with pytest.raises(InvalidRequest):
-                http.request(mgr, method, where, **options)  # type: ignore[arg-type]  # a mixed table
+                http.request(mgr, method, where, **options)
         for wrong in ({"content": "text"}, {"content": 5}, {"headers": {"X": 1}}, {"timeout": "soon"}):
             with pytest.raises(TypeError):
-                http.request(mgr, "GET", url, **wrong)  # type: ignore[arg-type]  # that is the test
+                http.request(mgr, "GET", url, **wrong)
         with pytest.raises(ValueError, match="total"):
             http.request(mgr, "GET", url, timeout=-1)
         with pytest.raises(TypeError, match="manager"):

@@ -1,0 +1,135 @@
+"""httpx2 or httpx, whichever asks: its classes, by their public names."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from functools import cache
+from typing import Any
+
+from anyio import ClosedResourceError
+
+from keepalive import AllocateError, AllocateTimeout, QueueFull, http
+
+__all__ = ("Library", "library_named", "library_of", "some_library")
+
+NAMES = ("httpx2", "httpx")
+
+
+class Library:
+    """One of the two, and its core's exceptions.
+
+    :ivar module: the package itself
+    :ivar errors: our exceptions and what becomes of them, the more special ones first
+    """
+
+    def __init__(self, name: str) -> None:
+        module: Any = importlib.import_module(name)
+        self.name = name
+        self.module = module
+        self.response = module.Response
+        self.not_read: type[Exception] = module.RequestNotRead
+        self.stream = _stream_class(self)
+        self.errors: tuple[tuple[type[Exception], type[Exception]], ...] = (
+            (QueueFull, module.PoolTimeout),
+            (AllocateTimeout, module.ConnectTimeout),
+            (AllocateError, module.ConnectError),
+            (http.InvalidRequest, module.LocalProtocolError),
+            (http.BadAnswer, module.RemoteProtocolError),
+            (http.ReadTimeout, module.ReadTimeout),
+            (http.WriteTimeout, module.WriteTimeout),
+            (http.ReadError, module.ReadError),
+            (ClosedResourceError, module.ReadError),
+        )
+
+    def translated(self, exc: Exception, request: object = None) -> Exception | None:
+        """Say an exception of ours in the library's words; None for one that is not ours."""
+        kind = next((theirs for ours, theirs in self.errors if isinstance(exc, ours)), None)
+        if kind is None:
+            return None
+        function, text = getattr(exc, "function", ""), str(exc)
+        if kind is self.module.ConnectTimeout and function == "queue":
+            kind = self.module.PoolTimeout
+        elif kind is self.module.ConnectError and function == "proxy":
+            kind = self.module.ProxyError
+        elif kind is self.module.ReadError and isinstance(exc, ClosedResourceError):
+            text = "the response, or its connection, was closed"
+        translated: Exception = kind(text)
+        return translated
+
+    @property
+    def core(self) -> Any:
+        """httpcore2 or httpcore: the exceptions of network streams."""
+        return importlib.import_module("httpcore2" if self.name == "httpx2" else "httpcore")
+
+
+def _stream_class(library: Library) -> Any:
+    base: Any = library.module.AsyncByteStream
+
+    class ResponseStream(base):  # type: ignore[misc]  # a class known only when it runs
+        """The content of a response, as the library wants it."""
+
+        def __init__(self, response: http.Response, events: Any) -> None:
+            self._response = response
+            self._events = events
+            self._started = self._ended = False
+
+        def __aiter__(self) -> Any:
+            return self
+
+        async def __anext__(self) -> bytes:
+            if self._events is not None and not self._started:
+                self._started = True
+                await self._events("http11.receive_response_body.started", {"request": self._events.request})
+            try:
+                return await self._response.__anext__()
+            except StopAsyncIteration:
+                if self._events is not None and not self._ended:
+                    self._ended = True
+                    await self._events("http11.receive_response_body.complete", {"return_value": None})
+                raise
+            except Exception as exc:
+                if self._events is not None:
+                    await self._events("http11.receive_response_body.failed", {"exception": exc})
+                await self.aclose()
+                translated = library.translated(exc)
+                if translated is None:
+                    raise
+                raise translated from exc
+
+        async def aclose(self) -> None:
+            events, self._events = self._events, None
+            if events is not None:
+                await events("http11.response_closed.started", {"request": events.request})
+            self._response.close()
+            if events is not None:
+                await events("http11.response_closed.complete", {"return_value": None})
+
+    return ResponseStream
+
+
+@cache
+def library_named(name: str) -> Library:
+    """Return a library by its name; ImportError if it is not installed."""
+    return Library(name)
+
+
+def library_of(thing: object) -> Library:
+    """Return the library that an object, or the class it is derived from, comes from."""
+    for kind in type(thing).__mro__:
+        name = kind.__module__.partition(".")[0]
+        if name in NAMES:
+            return library_named(name)
+    msg = f"{thing!r} is an object of neither httpx2 nor httpx"
+    raise TypeError(msg)
+
+
+def some_library() -> Library:
+    """Return the library that the program has loaded, or else one that is installed."""
+    loaded = [name for name in NAMES if name in sys.modules]
+    found = loaded or [name for name in NAMES if importlib.util.find_spec(name) is not None]
+    if not found:
+        msg = "keepalive.httpx needs httpx2 or httpx; install one: pip install 'keepalive-manager[httpx]'"
+        raise ImportError(msg)
+    return library_named(found[0])
