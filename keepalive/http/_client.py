@@ -52,9 +52,10 @@ class Exchange:
 
     :param may_keep: called with the connection when the exchange is complete, before the connection is
         given back; if it says no, the connection is closed
+    :ivar opened: whether a connection was opened for it, as far as it has come
     """
 
-    __slots__ = ("_manager", "_may_keep", "_message", "_place", "_response", "_timeout")
+    __slots__ = ("_manager", "_may_keep", "_message", "_place", "_response", "_timeout", "opened")
 
     _response: Response
 
@@ -71,6 +72,7 @@ class Exchange:
         self._message = message
         self._timeout = NONE if timeout is None else timeout
         self._may_keep = may_keep
+        self.opened = False
 
     def __await__(self) -> Generator[Any, Any, Response]:
         """Send the request and wait for the head of the answer.
@@ -95,6 +97,7 @@ class Exchange:
                 conn = await self._manager.allocate(*self._place[:3])
             else:
                 conn = await self._connect(deadline, retry)
+            self.opened = conn.from_cache is None
             reader = Reader(message.method, message.upgrades)
             wire = Wire(conn, reader, limits, deadline)
             try:

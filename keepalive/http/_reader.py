@@ -39,13 +39,14 @@ class Reader:
     :ivar began: whether anything has come
     :ivar interim: status and fields of the interim answers (1xx)
     :ivar keep: whether the peer leaves the connection open; final when DONE
+    :ivar failure: what was wrong with content that came with the head
     :ivar left: bytes of announced content that have not come yet
     :ivar surplus: bytes that came after the end of the answer, or the first ones after an upgrade
     """
 
     __slots__ = (
         "_chunks", "_method", "_partial", "_size", "_upgrades",
-        "began", "head", "interim", "keep", "left", "state", "surplus",
+        "began", "failure", "head", "interim", "keep", "left", "state", "surplus",
     )  # fmt: skip
 
     def __init__(self, method: bytes, upgrades: bool = False) -> None:
@@ -53,6 +54,7 @@ class Reader:
         self.head: Head | None = None
         self.began = False
         self.interim: tuple[tuple[int, Headers], ...] = ()
+        self.failure: BadAnswer | None = None
         self.keep = False
         self.left = 0
         self.surplus = b""
@@ -72,7 +74,8 @@ class Reader:
 
         :raises BadAnswer: this is no answer, or breaks a limit
         """
-        if self.state is HEAD:
+        first = self.state is HEAD
+        if first:
             self.began = True
             data = self._heads(data)
         state = self.state
@@ -89,7 +92,13 @@ class Reader:
         if not data or state is HEAD:
             return b""
         if state is CHUNKED:
-            return self._receive_chunks(data)
+            try:
+                return self._receive_chunks(data)
+            except BadAnswer as exc:
+                if not first:
+                    raise
+                self.failure = exc  # the head is good, and whoever waits for it shall have it
+                return b""
         if state is TO_END:
             return data
         self.surplus += data

@@ -145,6 +145,8 @@ class Response:
             if state is RAW:
                 break
             try:
+                if reader.failure is not None:
+                    raise reader.failure
                 content = await self._wire.receive(MUCH if state is LENGTH and reader.left > MUCH else 65536)
             except BaseException:
                 self.close()

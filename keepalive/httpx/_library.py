@@ -29,7 +29,7 @@ class Library:
         self.name = name
         self.module = module
         self.response = module.Response
-        self.not_read: type[Exception] = module.RequestNotRead
+        self.whole: type = module.ByteStream
         self.stream = _stream_class(self)
         self.errors: tuple[tuple[type[Exception], type[Exception]], ...] = (
             (QueueFull, module.PoolTimeout),

@@ -207,12 +207,13 @@ class Transport(Base):
     ) -> http.Response:
         tries, pause = self._retries, 0.0
         while True:
+            exchange = http.Exchange(self._manager, place, message, timeout, over)
             try:
-                return await http.Exchange(self._manager, place, message, timeout, over)
+                return await exchange
             except KeepaliveError as exc:
                 translated = library.translated(exc)
                 if events is not None:
-                    await _tell_failure(events, exc, translated or exc)
+                    await _tell_failure(events, exc, translated or exc, exchange.opened, place)
                 if translated is None:
                     raise
                 if tries <= 0 or not isinstance(exc, AllocateError) or exc.function == "queue":
@@ -276,19 +277,14 @@ def _check(manager: object) -> None:
 
 def _content(library: Library, request: Any) -> Any:
     """Return the content: bytes if they are at hand, for such a request may be repeated."""
-    try:
-        content = request.content
-    except library.not_read:
-        return request.stream
-    return content or None
+    stream: Any = request.stream
+    return (b"".join(stream) or None) if isinstance(stream, library.whole) else stream
 
 
 async def _tell(events: Events, response: http.Response, place: http.Place, message: http.Message) -> None:
     """Tell what has happened up to the head, now that it has: attempts belong to no request."""
     if response.from_cache is None:
-        await events.step("connection.connect_tcp")
-        if place.scheme == "https":
-            await events.step("connection.start_tls")
+        await _tell_opened(events, place)
     await events.step("http11.send_request_headers")
     await events.step("http11.send_request_body")
     version = b"HTTP/1.1" if response.http_version == "1.1" else b"HTTP/1.0"
@@ -296,13 +292,23 @@ async def _tell(events: Events, response: http.Response, place: http.Place, mess
     await events.step("http11.receive_response_headers", head)
 
 
-async def _tell_failure(events: Events, exc: Exception, told: Exception) -> None:
+async def _tell_opened(events: Events, place: http.Place) -> None:
+    await events.step("connection.connect_tcp")
+    if place.scheme == "https":
+        await events.step("connection.start_tls")
+
+
+async def _tell_failure(
+    events: Events, exc: Exception, told: Exception, opened: bool, place: http.Place
+) -> None:
     if isinstance(exc, AllocateError):
         if exc.function != "queue":
             await events.failed(
                 "connection.start_tls" if exc.function == "tls" else "connection.connect_tcp", told
             )
         return
+    if opened:
+        await _tell_opened(events, place)
     await events.step("http11.send_request_headers")
     if isinstance(exc, (http.WriteTimeout, http.InvalidRequest)):
         await events.failed("http11.send_request_body", told)
