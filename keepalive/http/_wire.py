@@ -191,18 +191,19 @@ class _Upload:
 
     async def _send_chunks(self, chunks: Iterable[bytes] | AsyncIterable[bytes], length: int | None) -> None:
         self._left = length
-        try:
-            if isinstance(chunks, AsyncIterable):
-                async for chunk in chunks:
+        if isinstance(chunks, AsyncIterable):
+            iterator = aiter(chunks)
+            try:
+                async for chunk in iterator:
                     await self._send_chunk(chunk, length)
-            else:
-                for chunk in chunks:
-                    await self._send_chunk(chunk, length)
-        finally:
-            aclose = getattr(chunks, "aclose", None)
-            if aclose is not None:  # a generator that is left in the middle
-                with CancelScope(shield=True):
-                    await aclose()
+            finally:
+                aclose = getattr(iterator, "aclose", None)
+                if aclose is not None:  # a generator, left in the middle perhaps
+                    with CancelScope(shield=True):
+                        await aclose()
+        else:
+            for chunk in chunks:
+                await self._send_chunk(chunk, length)
         if length is None:
             await self._wire.send(b"0\r\n\r\n")
         elif self._left:

@@ -29,7 +29,7 @@ class Library:
         self.name = name
         self.module = module
         self.response = module.Response
-        self.whole: type = module.ByteStream
+        self.whole: Any = module.ByteStream
         self.stream = _stream_class(self)
         self.errors: tuple[tuple[type[Exception], type[Exception]], ...] = (
             (QueueFull, module.PoolTimeout),

@@ -278,7 +278,7 @@ def _check(manager: object) -> None:
 def _content(library: Library, request: Any) -> Any:
     """Return the content: bytes if they are at hand, for such a request may be repeated."""
     stream: Any = request.stream
-    return (b"".join(stream) or None) if isinstance(stream, library.whole) else stream
+    return (b"".join(iter(stream)) or None) if isinstance(stream, library.whole) else stream
 
 
 async def _tell(events: Events, response: http.Response, place: http.Place, message: http.Message) -> None:
