@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 
 from benchmarks.contenders.fan import Fan
 from benchmarks.runtimes import settle
-from benchmarks.spec import Figures, Order, Shape, loopback
+from benchmarks.spec import BIG, Figures, Order, Shape, loopback
 
 if TYPE_CHECKING:
     from benchmarks.contenders.base import Contender
@@ -39,6 +39,8 @@ def shape_for(order: Order) -> Shape:
         return Shape("127.0.0.1", site.echo_port)
     if name in ("keys", "watch"):
         return Shape(loopback(0), site.hold_port, total=max(order.points) + 64)
+    if name == "upload":
+        return Shape("127.0.0.1", site.sink_port)
     ports = {"cold-tls": site.tls_port, "cold-resumed": site.ticket_port}
     if name in ports:
         return Shape("127.0.0.1", ports[name], scheme="https")
@@ -89,15 +91,16 @@ async def exchange_1(contender: Contender, order: Order) -> Figures:
 class Crowd:
     """Tasks that share one budget of exchanges, so that a starved one holds nobody up but shows."""
 
-    def __init__(self, contender: Contender) -> None:
+    def __init__(self, contender: Contender, tasks: int = TASKS) -> None:
         self.contender = contender
+        self.tasks = tasks
         self.left = 0
         self.waits: list[float] = []
         self.shares: list[int] = []
 
     async def batch(self, count: int) -> None:
         self.left = count
-        await self.contender.runtime.together(self.work, TASKS)
+        await self.contender.runtime.together(self.work, self.tasks)
 
     async def work(self) -> None:
         exchange = self.contender.exchange
@@ -107,7 +110,7 @@ class Crowd:
 
     async def watched(self, count: int) -> None:
         self.left = count
-        await self.contender.runtime.together(self.watched_work, TASKS)
+        await self.contender.runtime.together(self.watched_work, self.tasks)
 
     async def watched_work(self) -> None:
         share = 0
@@ -143,6 +146,31 @@ async def exchange_64(contender: Contender, order: Order) -> Figures:
             "starved": crowd.starved(),
         }
     }
+
+
+async def exchange_5000(contender: Contender, order: Order) -> Figures:
+    """Give the time of one exchange; each task makes two, so that its start is not all."""
+    tasks = 5000
+    crowd = Crowd(contender, tasks)
+    await crowd.batch(TASKS)
+    pieces = [await timed(crowd.batch, 2 * tasks, time.perf_counter) for _ in range(3)]
+    return {0: {"time": statistics.median(pieces) / (2 * tasks) * US}}
+
+
+async def transfer(contender: Contender, order: Order) -> Figures:
+    """Give the time of one transfer of 100 MB."""
+    content = bytes(BIG)
+
+    async def batch(count: int) -> None:
+        for _ in range(count):
+            if order.workload == "upload":
+                await contender.upload(content)
+            elif (size := await contender.download()) != BIG:
+                raise RuntimeError(f"{size} bytes came, not {BIG}")
+
+    await batch(1)
+    pieces = [await timed(batch, 1, time.perf_counter) for _ in range(BATCHES)]
+    return {0: {"time": statistics.median(pieces) * 1e3}}
 
 
 def affordable(order: Order, done: Figures, point: int) -> bool:
@@ -352,6 +380,9 @@ DRIVERS: dict[str, Callable[[Contender, Order], Awaitable[Figures]]] = {
     "warm": warm,
     "exchange-1": exchange_1,
     "exchange-64": exchange_64,
+    "exchange-5000": exchange_5000,
+    "download": transfer,
+    "upload": transfer,
     "contention": contention,
     "keys": keys,
     "cold-tcp": cold,

@@ -17,6 +17,7 @@ import sys
 import time
 from typing import ClassVar, cast
 
+BIG = 100_000_000  # as in spec.py
 REPLY = (
     b"HTTP/1.1 200 OK\r\nServer: bundled\r\nContent-Type: text/plain\r\nContent-Length: 13\r\n"
     b"Connection: keep-alive\r\n\r\nHello, world\n"
@@ -40,6 +41,10 @@ class Visitor(asyncio.Protocol):
         self.here[self] = None
 
     def data_received(self, data: bytes) -> None:
+        if data.startswith(b"GET /big "):
+            self.transport.write(REPLY.replace(b"13\r\n", b"%d\r\n" % BIG)[: -len(b"Hello, world\n")])
+            self.transport.write(bytes(BIG))
+            return
         replies = data.count(b"\r\n\r\n")
         self.transport.write(REPLY * replies)
         if b"onnection: close" in data:
@@ -67,6 +72,27 @@ class Echo(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.transport.write(data)
+class Sink(asyncio.BufferedProtocol):
+    """Takes what is uploaded, with a length, into one buffer; then answers."""
+
+    buffer: ClassVar[bytearray] = bytearray(1 << 20)
+    transport: asyncio.Transport
+    left = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self.buffer
+
+    def buffer_updated(self, size: int) -> None:
+        if not self.left:
+            head, _, _ = bytes(self.buffer[: min(size, 4096)]).partition(b"\r\n\r\n")
+            fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+            self.left = len(head) + 4 + int(fields.get(b"content-length", 0))
+        self.left -= size
+        if not self.left:
+            self.transport.write(REPLY)
 
 
 class Control(asyncio.Protocol):
@@ -105,7 +131,7 @@ async def serve(files: list[str]) -> None:
     stdin_closed = asyncio.Event()
 
     async def listen(
-        protocol: type[asyncio.Protocol], host: str, context: ssl.SSLContext | None = None
+        protocol: type[asyncio.BaseProtocol], host: str, context: ssl.SSLContext | None = None
     ) -> int:
         server = await loop.create_server(protocol, host, 0, backlog=4096, ssl=context)
         listening.append(server)
@@ -118,6 +144,7 @@ async def serve(files: list[str]) -> None:
         "hold_port": await listen(Visitor, "0.0.0.0"),
         "echo_port": await listen(Echo, "127.0.0.1"),
         "control_port": await listen(Control, "127.0.0.1"),
+        "sink_port": await listen(Sink, "127.0.0.1"),
     }
     if files:
         ports["tls_port"] = await listen(Visitor, "127.0.0.1", tls_context(files, tickets=0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import socket
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.contenders.base import REQUEST
-from benchmarks.spec import Site
+from benchmarks.spec import BIG, Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +29,7 @@ daemon off;
 pid {folder}/nginx.pid;
 error_log stderr error;
 worker_processes 1;
-{affinity}
+{user}{affinity}
 worker_rlimit_nofile 16384;
 events {{ worker_connections 8192; }}
 http {{
@@ -46,6 +47,7 @@ http {{
     ssl_protocols TLSv1.3;
     server {{
         listen 127.0.0.1:{ports[0]} backlog=4096;
+        location = /big {{ root {folder}; }}
         location / {{ return 200 "Hello, world\\n"; }}
     }}
     server {{
@@ -105,7 +107,8 @@ def running(argv: list[str], **options: object) -> Iterator[subprocess.Popen[str
 
 def nginx_config(folder: Path, ports: list[int], core: int | None, with_tls: bool) -> str:
     affinity = "" if core is None else f"worker_cpu_affinity {1 << core:b};"
-    text = NGINX_CONF.format(folder=folder, ports=ports, affinity=affinity)
+    user = "user root;\n" if os.geteuid() == 0 else ""  # others may not enter the folder
+    text = NGINX_CONF.format(folder=folder, ports=ports, affinity=affinity, user=user)
     return text if with_tls else NGINX_PLAIN.sub("", text)
 
 
@@ -146,6 +149,8 @@ def servers(core: int | None, choice: str) -> Iterator[Site]:
         if nginx:
             numbers = free_ports(3)
             config = folder / "nginx.conf"
+            with (folder / "big").open("wb") as big:
+                big.truncate(BIG)  # a file of zeros, with no blocks on any disk
             config.write_text(nginx_config(folder, numbers, core, has_tls))
             process = stack.enter_context(running([nginx, "-p", str(folder), "-c", str(config)]))
             wait_for(numbers[0], process)

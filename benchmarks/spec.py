@@ -20,6 +20,7 @@ class Site:
     tls_port: int
     ticket_port: int
     echo_port: int
+    sink_port: int
     ca_file: str
     server: str
     reply_size: int
@@ -60,6 +61,10 @@ class Shape:
 
     def at(self, addr: str) -> Shape:
         return replace(self, addr=addr)
+
+
+BIG = 100_000_000
+"""Bytes of what is downloaded and uploaded."""
 
 
 def loopback(index: int) -> str:

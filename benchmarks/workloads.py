@@ -43,6 +43,18 @@ WORKLOADS = (
         extras=(("longest/mean", "longest wait / mean", 1, 1), ("starved", "starved of 64", 1, 0)),
     ),
     Workload(
+        "exchange-5000", "Exchange, 5,000 tasks on 8 connections", "GET of 13 bytes, time per exchange",
+        floors=("Go net/http",), rounds=3, log=True,
+    ),
+    Workload(
+        "download", "Download", "100 MB from a file, thrown away",
+        floors=("Go net/http",), unit="ms", rounds=3,
+    ),
+    Workload(
+        "upload", "Upload", "100 MB of memory to a server that throws them away",
+        floors=("Go net/http",), unit="ms", rounds=3,
+    ),
+    Workload(
         "contention", "Contention", "N tasks want one of 8 connections; time per task, its start included",
         floors=("futures floor:asyncio",), points=(100, 1_000, 10_000, 50_000), quick_points=(100, 1_000),
         axis="N", rounds=3, log=True,
@@ -99,7 +111,22 @@ class Goal:
     growth: bool = False
 
 
+HTTP = ("keepalive.http:asyncio", "keepalive.http:uvloop")
 GOALS = (
+    *(
+        Goal(workload, (f"{contender}:{loop}",), factor, of=(f"{peer}:{loop}",), text=text)
+        for workload, contender, factor, peer, text in (
+            ("exchange-1", "keepalive.http", 1 / 1.6, "aiohttp", "1.6 times as fast as aiohttp"),
+            ("exchange-64", "keepalive.http", 1 / 3.5, "aiohttp", "3.5 times as fast as aiohttp"),
+            ("exchange-1", "httpx2 on keepalive", 1 / 1.8, "httpx2", "1.8 times as fast as with its own"),
+            ("exchange-64", "httpx2 on keepalive", 1 / 3.0, "httpx2", "3 times as fast as with its own"),
+            ("download", "keepalive.http", 1.0, "aiohttp", ""),
+            ("upload", "keepalive.http", 1.0, "aiohttp", ""),
+        )
+        for loop in ("asyncio", "uvloop")
+    ),
+    Goal("exchange-64", HTTP, 1.5, of=("Go net/http",)),
+    Goal("exchange-64", HTTP, 0.0, metric="starved", text="no task starves"),
     Goal("warm", KEEPALIVE, 0.5, of=AIOHTTP, text="half of aiohttp's time"),
     Goal("exchange-1", ("keepalive:asyncio",), 1.2, of=("loop.sock_*:asyncio",)),
     Goal("exchange-1", ("keepalive:uvloop",), 1.2, of=("loop.sock_*:uvloop",)),

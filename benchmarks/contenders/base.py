@@ -22,6 +22,7 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 #   exchange-*          exchange()
 #   cold-*              connect(talk)
 #   sip                 listen(raw, got) -> port, held()
+#   download, upload    download(), upload(content)
 
 
 class Contender:
@@ -68,6 +69,14 @@ class Contender:
 
     async def exchange(self) -> None:
         """Allocate, send the request, read the whole reply, release."""
+        raise NotImplementedError
+
+    async def download(self) -> int:
+        """GET /big and count the bytes of its content."""
+        raise NotImplementedError
+
+    async def upload(self, content: bytes) -> None:
+        """POST the content."""
         raise NotImplementedError
 
     async def connect(self, talk: bool) -> None:

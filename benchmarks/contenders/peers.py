@@ -19,7 +19,7 @@ class Aiohttp(Contender):
     name = "aiohttp"
     plays = (
         "warm", "exchange-1", "exchange-64", "contention", "keys",
-        "cold-tcp", "cold-tls", "cold-resumed", "watch",
+        "cold-tcp", "cold-tls", "cold-resumed", "watch", "exchange-5000", "download", "upload",
     )  # fmt: skip
     loops = ("asyncio", "uvloop")
     needs = ("aiohttp",)
@@ -68,6 +68,17 @@ class Aiohttp(Contender):
 
     async def exchange(self) -> None:
         async with self.session.get(self.home) as response:
+            await response.read()
+
+    async def download(self) -> int:
+        size = 0
+        async with self.session.get(self.home / "big") as response:
+            async for piece in response.content.iter_any():
+                size += len(piece)
+        return size
+
+    async def upload(self, content: bytes) -> None:
+        async with self.session.post(self.home, data=content) as response:
             await response.read()
 
     async def connect(self, talk: bool) -> None:
@@ -185,24 +196,36 @@ class Httpcore2(Contender):
 
 class Httpx2(Contender):
     name = "httpx2"
-    plays = ("exchange-1", "exchange-64")
-    needs = ("httpx2",)
+    plays = ("exchange-1", "exchange-64", "exchange-5000", "download", "upload")
+    loops = ("asyncio", "uvloop", "trio")
+    needs: ClassVar[tuple[str, ...]] = ("httpx2",)
     remarks: ClassVar = {"exchange-1": HTTP_NOTE, "exchange-64": HTTP_NOTE}
 
     async def start(self) -> None:
-        httpx = load("httpx2")
-        self.client: Any = httpx.AsyncClient(
-            limits=httpx.Limits(max_connections=self.shape.limit, keepalive_expiry=FOREVER),
-            timeout=None,
-            trust_env=False,
-        )
+        self.client: Any = load("httpx2").AsyncClient(timeout=None, trust_env=False, **self.options())
         self.home = f"{self.shape.scheme}://{self.shape.addr}:{self.shape.port}/"
+
+    def limits(self) -> Any:
+        return load("httpx2").Limits(max_connections=self.shape.limit, keepalive_expiry=FOREVER)
+
+    def options(self) -> dict[str, Any]:
+        return {"limits": self.limits()}
 
     async def stop(self) -> None:
         await self.client.aclose()
 
     async def exchange(self) -> None:
         await self.client.get(self.home)
+
+    async def download(self) -> int:
+        size = 0
+        async with self.client.stream("GET", self.home + "big") as response:
+            async for piece in response.aiter_raw():
+                size += len(piece)
+        return size
+
+    async def upload(self, content: bytes) -> None:
+        await self.client.post(self.home, content=content)
 
 
 class AsyncioConnectionPool(Contender):

@@ -21,7 +21,16 @@ class Go(Program):
     """net/http's Transport, and net.Dial for the cold connections."""
 
     name = "Go net/http"
-    plays = ("exchange-1", "exchange-64", "cold-tcp", "cold-tls", "cold-resumed")
+    plays = (
+        "exchange-1",
+        "exchange-64",
+        "exchange-5000",
+        "download",
+        "upload",
+        "cold-tcp",
+        "cold-tls",
+        "cold-resumed",
+    )
     program = "go"
     package = "golang-go"
     source: ClassVar[Path] = HERE / "go" / "main.go"
@@ -51,7 +60,8 @@ class Go(Program):
     @classmethod
     def command(cls, order: Order) -> list[str]:
         site = order.site
-        port = {"cold-tls": site.tls_port, "cold-resumed": site.ticket_port}.get(order.workload, site.port)
+        ports = {"cold-tls": site.tls_port, "cold-resumed": site.ticket_port, "upload": site.sink_port}
+        port = ports.get(order.workload, site.port)
         return [str(cls.binary()), order.workload, f"127.0.0.1:{port}", str(order.budget), site.ca_file]
 
 

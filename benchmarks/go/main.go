@@ -3,6 +3,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -25,6 +26,7 @@ const (
 	batches = 5
 	tasks   = 64
 	watched = 40 * tasks
+	big     = 100000000
 )
 
 func check(err error) {
@@ -70,7 +72,7 @@ func exchange(client *http.Client, url string) {
 }
 
 // crowd has many goroutines share one budget of exchanges; seen, if given, is told each one's waits.
-func crowd(count int, client *http.Client, url string, seen func([]float64)) {
+func crowd(tasks, count int, client *http.Client, url string, seen func([]float64)) {
 	left := int64(count)
 	var all sync.WaitGroup
 	all.Add(tasks)
@@ -94,12 +96,12 @@ func crowd(count int, client *http.Client, url string, seen func([]float64)) {
 }
 
 func exchange64(client *http.Client, url string, budget time.Duration) map[string]float64 {
-	crowd(tasks, client, url, nil)
-	cost := steady(func(n int) { crowd(n*tasks, client, url, nil) }, budget) / tasks
+	crowd(tasks, tasks, client, url, nil)
+	cost := steady(func(n int) { crowd(tasks, n*tasks, client, url, nil) }, budget) / tasks
 	var lock sync.Mutex
 	var sum, longest float64
 	var count, starved int
-	crowd(watched, client, url, func(waits []float64) {
+	crowd(tasks, watched, client, url, func(waits []float64) {
 		lock.Lock()
 		defer lock.Unlock()
 		for _, wait := range waits {
@@ -118,6 +120,19 @@ func exchange64(client *http.Client, url string, budget time.Duration) map[strin
 		"time": cost, "mean_wait": mean, "longest_wait": longest,
 		"longest/mean": longest / mean, "starved": float64(starved),
 	}
+}
+
+// transfer gives the median time in milliseconds of five requests, after one that opens the connection.
+func transfer(request func()) float64 {
+	request()
+	pieces := make([]float64, batches)
+	for i := range pieces {
+		start := time.Now()
+		request()
+		pieces[i] = time.Since(start).Seconds() * 1e3
+	}
+	sort.Float64s(pieces)
+	return pieces[batches/2]
 }
 
 func verifying(caFile string, resume bool) *tls.Config {
@@ -248,6 +263,28 @@ func main() {
 		metrics = map[string]float64{"time": cost}
 	case "exchange-64":
 		metrics = exchange64(client, url, budget)
+	case "exchange-5000":
+		const many = 5000
+		crowd(tasks, tasks, client, url, nil)
+		pieces := make([]float64, 3)
+		for i := range pieces {
+			start := time.Now()
+			crowd(many, 2*many, client, url, nil)
+			pieces[i] = time.Since(start).Seconds() / (2 * many) * 1e6
+		}
+		sort.Float64s(pieces)
+		metrics = map[string]float64{"time": pieces[1]}
+	case "download":
+		metrics = map[string]float64{"time": transfer(func() { exchange(client, url+"big") })}
+	case "upload":
+		content := make([]byte, big)
+		metrics = map[string]float64{"time": transfer(func() {
+			reply, err := client.Post(url, "application/octet-stream", bytes.NewReader(content))
+			check(err)
+			_, err = io.Copy(io.Discard, reply.Body)
+			check(err)
+			reply.Body.Close()
+		})}
 	default:
 		metrics = map[string]float64{"time": cold(workload, addr, os.Args[4], budget)}
 	}
