@@ -43,6 +43,7 @@ class Response:
         "_content",
         "_head",
         "_keep",
+        "_link",
         "_may_keep",
         "_wire",
         "from_cache",
@@ -66,6 +67,9 @@ class Response:
         self._may_keep = may_keep
         self._content = content
         self._conn: Connection | None = wire.conn
+        # An internal of the connection: most never ask for its attributes, and to look them all up before
+        # it is given back would cost each exchange microseconds.
+        self._link = wire.conn._link
         self.from_cache = wire.conn.from_cache
         self.retried = retried
         self.stream: RawStream | None = None
@@ -95,9 +99,12 @@ class Response:
         return self._head.headers
 
     @property
-    def connection(self) -> Connection | None:
-        """The connection while it is this response's; None once it is given back. Not for reading."""
-        return self._conn
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """The attributes of the connection (anyio's), also when it has been given back by now.
+
+        Those of a connection that is closed raise `OSError`, or are gone. Do not touch its raw socket.
+        """
+        return {} if self._link is None else self._link.attributes()
 
     @property
     def trailers(self) -> Headers:

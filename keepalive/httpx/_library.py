@@ -109,6 +109,9 @@ def _stream_class(library: Library) -> Any:
     return ResponseStream
 
 
+_by_kind: dict[type, Library] = {}
+
+
 @cache
 def library_named(name: str) -> Library:
     """Return a library by its name; ImportError if it is not installed."""
@@ -117,10 +120,14 @@ def library_named(name: str) -> Library:
 
 def library_of(thing: object) -> Library:
     """Return the library that an object, or the class it is derived from, comes from."""
+    known = _by_kind.get(type(thing))
+    if known is not None:
+        return known
     for kind in type(thing).__mro__:
         name = kind.__module__.partition(".")[0]
         if name in NAMES:
-            return library_named(name)
+            found = _by_kind[type(thing)] = library_named(name)
+            return found
     msg = f"{thing!r} is an object of neither httpx2 nor httpx"
     raise TypeError(msg)
 

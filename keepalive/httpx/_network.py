@@ -11,9 +11,10 @@ from anyio.streams.tls import TLSAttribute, TLSStream
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Mapping
 
     from anyio.abc import ByteStream
+
+    from keepalive import http
 
     from ._library import Library
 
@@ -26,15 +27,10 @@ class NetworkStream:
     Reading and writing is for after an upgrade or CONNECT; before, it is there for `get_extra_info`.
     """
 
-    def __init__(
-        self,
-        library: Library,
-        stream: ByteStream | None,
-        attributes: Mapping[Any, Callable[[], Any]],
-    ) -> None:
+    def __init__(self, library: Library, below: http.Response | TLSStream) -> None:
         self._library = library
-        self._stream = stream
-        self._attributes = attributes
+        self._below = below
+        self._stream: ByteStream | None = below if isinstance(below, TLSStream) else below.stream
 
     def _own(self) -> ByteStream:
         if self._stream is None:
@@ -91,7 +87,7 @@ class NetworkStream:
             raise core.ConnectTimeout(str(exc)) from exc
         except (anyio.BrokenResourceError, anyio.EndOfStream, OSError) as exc:
             raise core.ConnectError(str(exc)) from exc
-        return NetworkStream(self._library, stream, stream.extra_attributes)
+        return NetworkStream(self._library, stream)
 
     def get_extra_info(self, info: str) -> Any:
         """Return "ssl_object", "client_addr", "server_addr", "socket", "is_readable"; None where unknown."""
@@ -110,8 +106,8 @@ class NetworkStream:
         return None
 
     def _get(self, attribute: Any) -> Any:
-        found = self._attributes.get(attribute)
         try:
+            found = self._below.extra_attributes.get(attribute)
             return None if found is None else found()
         except OSError:
             return None  # closed by now

@@ -14,7 +14,7 @@ from ._setup import Setup
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
     from typing import Self
 
@@ -60,26 +60,6 @@ class Events:
         await self(f"{name}.failed", {"exception": exc})
 
 
-class Over:
-    """Told when an exchange is over: keeps what is known of the connection, and heeds the limit of idle ones.
-
-    :ivar attributes: the connection's `extra_attributes`
-    """
-
-    __slots__ = ("_count", "_most", "attributes")
-
-    def __init__(self, count: IdleCount | None, most: int) -> None:
-        self._count = count
-        self._most = most
-        self.attributes: Mapping[Any, Callable[[], Any]] = {}
-
-    def __call__(self, conn: Connection) -> bool:
-        """Say whether the connection may stay."""
-        if not self.attributes:
-            self.attributes = conn.extra_attributes
-        return self._count is None or len(self._count) < self._most
-
-
 class Transport(Base):
     """Sends the requests of an `httpx2.AsyncClient` or `httpx.AsyncClient`.
 
@@ -120,6 +100,7 @@ class Transport(Base):
         self._count: IdleCount | None = None
         self._most_idle = 0
         self._retries = retries
+        self._translated: dict[tuple[Any, ...], tuple[http.Place, http.Message]] = {}
         self._timeouts: dict[tuple[Any, ...], http.Timeout] = {}
         if manager is None:
             self._setup = Setup(
@@ -168,23 +149,19 @@ class Transport(Base):
         """Send a request and return the library's response, its content still to come."""
         library = library_of(request)
         extensions = request.extensions
-        place, message = self._translate(library, request)
+        place, message = self._known(library, request)
         timeout = self._timeout(extensions.get("timeout"))
         if self._manager is None:
             await self._open()
         trace = extensions.get("trace")
         events = None if trace is None else Events(trace, request)
-        over = Over(self._count, self._most_idle)
-        response = await self._exchange(library, place, message, timeout, over, events)
+        response = await self._exchange(library, place, message, timeout, events)
         if events is not None:
             try:
                 await _tell(events, response, place, message)
             except BaseException:
                 response.close()
                 raise
-        conn = response.connection
-        if conn is not None:
-            over.attributes = conn.extra_attributes
         return library.response(
             response.status,
             headers=response.headers,
@@ -192,7 +169,7 @@ class Transport(Base):
             extensions={
                 "http_version": b"HTTP/1.1" if response.http_version == "1.1" else b"HTTP/1.0",
                 "reason_phrase": response.reason,
-                "network_stream": NetworkStream(library, response.stream, over.attributes),
+                "network_stream": NetworkStream(library, response),
             },
         )
 
@@ -202,12 +179,12 @@ class Transport(Base):
         place: http.Place,
         message: http.Message,
         timeout: http.Timeout | None,
-        over: Over,
         events: Events | None,
     ) -> http.Response:
         tries, pause = self._retries, 0.0
+        may_keep = None if self._count is None else self._may_keep
         while True:
-            exchange = http.Exchange(self._manager, place, message, timeout, over)
+            exchange = http.Exchange(self._manager, place, message, timeout, may_keep)
             try:
                 return await exchange
             except KeepaliveError as exc:
@@ -221,6 +198,10 @@ class Transport(Base):
             tries -= 1
             await anyio.sleep(pause)
             pause = pause * 2 or 0.5
+
+    def _may_keep(self, conn: Connection) -> bool:
+        assert self._count is not None, "else nobody asks"
+        return len(self._count) < self._most_idle
 
     def _timeout(self, given: Any) -> http.Timeout | None:
         if not given:
@@ -236,7 +217,21 @@ class Transport(Base):
 
     # -- what to send, and where --------------------------------------------------------------------
 
-    def _translate(self, library: Library, request: Any) -> tuple[http.Place, http.Message]:
+    def _known(self, library: Library, request: Any) -> tuple[http.Place, http.Message]:
+        """Translate a request, or remember how one just like it was translated."""
+        content, extensions, url = _content(library, request), request.extensions, request.url
+        if content is not None or "target" in extensions or "sni_hostname" in extensions:
+            return self._translate(library, request, content)
+        key = (library, request.method, url.scheme, url.netloc, url.raw_path, *request.headers.raw)
+        known = self._translated.get(key)
+        if known is None:
+            known = self._translate(library, request, None)
+            if len(self._translated) >= _REMEMBERED:
+                self._translated.clear()
+            self._translated[key] = known
+        return known
+
+    def _translate(self, library: Library, request: Any, content: Any) -> tuple[http.Place, http.Message]:
         url = request.url
         scheme = url.scheme
         plain = _PLAIN.get(scheme)
@@ -263,7 +258,6 @@ class Transport(Base):
             if sni and plain == "https":
                 place = http.Place(plain, host, port, plain, sni, port)
         try:
-            content = _content(library, request)
             return place, http.compose(request.method, target, url.netloc, headers, content)
         except http.InvalidRequest as exc:
             raise library.module.LocalProtocolError(str(exc)) from exc
