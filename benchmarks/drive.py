@@ -153,7 +153,9 @@ async def exchange_5000(contender: Contender, order: Order) -> Figures:
     tasks = 5000
     crowd = Crowd(contender, tasks)
     await crowd.batch(TASKS)
-    pieces = [await timed(crowd.batch, 2 * tasks, time.perf_counter) for _ in range(3)]
+    pieces: list[float] = []
+    while len(pieces) < 3 and sum(pieces) < 2:  # the slow ones are slow enough to be seen at once
+        pieces.append(await timed(crowd.batch, 2 * tasks, time.perf_counter))
     return {0: {"time": statistics.median(pieces) / (2 * tasks) * US}}
 
 

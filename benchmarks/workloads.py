@@ -44,7 +44,7 @@ WORKLOADS = (
     ),
     Workload(
         "exchange-5000", "Exchange, 5,000 tasks on 8 connections", "GET of 13 bytes, time per exchange",
-        floors=("Go net/http",), rounds=3, log=True,
+        floors=("Go net/http",), rounds=2, log=True,
     ),
     Workload(
         "download", "Download", "100 MB from a file, thrown away",

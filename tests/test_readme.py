@@ -11,6 +11,9 @@ import pytest
 import keepalive
 from keepalive import ConnectError, ConnectionManager, TLSConnector
 from keepalive.sip import open_leg
+
+
+from tests.http.kit import Script
 from tests.proxies.tools import HttpProxy
 from tests.support import Lines, Server
 from tests.support.nameserver import NameServer, Zone
@@ -85,6 +88,12 @@ async def test_resolver_of_ones_choice() -> None:
 
 def test_socket_options_of_ones_own() -> None:
     assert isinstance(example("options")["mgr"], ConnectionManager)
+@pytest.mark.parametrize("name", ["http", "httpx"])
+async def test_http(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with Server(Script()) as server:
+        await example(name)["main"](f"http://127.0.0.1:{server.port}/")
+        assert server.accepted == 1
+    assert "200" in capsys.readouterr().out
 
 
 async def test_sip(capsys: pytest.CaptureFixture[str]) -> None:

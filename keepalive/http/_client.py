@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
-from anyio import BrokenResourceError, EndOfStream
+from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
 
 from keepalive import AllocateTimeout, ConnectionManager
 
@@ -107,7 +107,7 @@ class Exchange:
                         await conn.send(message.at_once)
                         wire.sent = True
                         content = reader.receive(await conn.receive())
-                    except (BrokenResourceError, EndOfStream):
+                    except (BrokenResourceError, ClosedResourceError, EndOfStream):
                         content = await wire.receive()  # it has an answer for us, or says the same again
                     while reader.state is HEAD:
                         content = await wire.receive()

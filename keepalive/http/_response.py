@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from anyio import ClosedResourceError
 from anyio.abc import ByteStream
 
-from ._reader import DONE, LENGTH, RAW
+from ._reader import DONE, RAW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ("RawStream", "Response")
 
-MUCH = 262144
-"""Bytes to ask for at a time when at least so many are to come."""
 MARGIN = 1.0
 """Seconds by which a server's announced keep-alive time is shortened: its clock started before ours."""
 
@@ -154,7 +152,7 @@ class Response:
             try:
                 if reader.failure is not None:
                     raise reader.failure
-                content = await self._wire.receive(MUCH if state is LENGTH and reader.left > MUCH else 65536)
+                content = await self._wire.receive()
             except BaseException:
                 self.close()
                 raise

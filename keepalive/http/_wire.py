@@ -7,7 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 import anyio
-from anyio import BrokenResourceError, CancelScope, EndOfStream
+from anyio import BrokenResourceError, CancelScope, ClosedResourceError, EndOfStream
 
 from ._errors import InvalidRequest, ReadError, ReadTimeout, WriteTimeout
 from ._reader import HEAD
@@ -52,7 +52,7 @@ class Wire:
         ends = self.deadline if limit is None else min(self.deadline, anyio.current_time() + limit)
         return CancelScope(deadline=ends)
 
-    async def receive(self, max_bytes: int = 65536) -> bytes:
+    async def receive(self) -> bytes:
         """Receive some content (maybe none: more of the head, the end) and tell the reader.
 
         :raises HTTPError: what came is no answer, the connection broke, or it took too long
@@ -61,11 +61,11 @@ class Wire:
         try:
             scope = self._scope(self.timeout.read)
             if scope is None:
-                data = await self.conn.receive(max_bytes)
+                data = await self.conn.receive()
             else:
                 data = b""
                 with scope:
-                    data = await self.conn.receive(max_bytes)
+                    data = await self.conn.receive()
                 if not data:
                     raise ReadTimeout("nothing more of the answer came in time")
         except EndOfStream:
@@ -73,6 +73,10 @@ class Wire:
             return b""
         except BrokenResourceError as exc:
             raise ReadError(f"the connection broke before the answer was complete: {_why(exc)}") from exc
+        except ClosedResourceError as exc:
+            raise ReadError(
+                "the connection was closed at this end, by the end of its manager perhaps"
+            ) from exc
         return reader.receive(data)
 
     async def send(self, data: bytes) -> None:
@@ -102,7 +106,7 @@ class Wire:
         try:
             await self.send(message.at_once)
             self.sent = True
-        except BrokenResourceError:
+        except (BrokenResourceError, ClosedResourceError):
             pass  # the answer may be there, and say why
         content = await self.receive()
         while reader.state is HEAD:
@@ -177,7 +181,7 @@ class _Upload:
                 else:
                     await self._send_chunks(message.chunks, message.length)
                 wire.sent = True
-            except BrokenResourceError:
+            except (BrokenResourceError, ClosedResourceError):
                 pass  # the answer may be there, and say why
         if self._sending.cancelled_caught and not self._answered.is_set():
             raise WriteTimeout("the request was not out in time")

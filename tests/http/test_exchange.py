@@ -498,4 +498,4 @@ async def test_silent_server_and_shutdown() -> None:
             group.start_soon(ask)
             await until(lambda: bool(mgr.stats().lent))
             await mgr.aclose()
-        assert len(failures) == 1
+        assert [type(failure) for failure in failures] == [ReadError]
