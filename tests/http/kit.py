@@ -66,8 +66,10 @@ class Script(Behaviour):
                 elif isinstance(event, h11.EndOfMessage):
                     if not self.early:
                         self._answer(peer, request, b"".join(body))
+                    rest, _ = conn.trailing_data  # the next request, if this one was answered early
                     conn = h11.Connection(h11.SERVER)  # what h11 keeps of a cycle is of no interest here
-                    break
+                    if rest:
+                        conn.receive_data(rest)
                 else:
                     break
         except Exception as exc:  # it must not end the server's thread

@@ -159,13 +159,13 @@ async def app(scope, receive, send):
 
 
 @contextmanager
-def uvicorn(folder: Path, http: str) -> Iterator[str]:
+def uvicorn(folder: Path) -> Iterator[str]:
     pytest.importorskip("uvicorn")
     (folder / "app.py").write_text(APP)
     with socket.create_server(("127.0.0.1", 0)) as sock:
         number = sock.fileno()
         process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", "app:app", "--fd", str(number), "--http", http, "--log-level", "error"],
+            [sys.executable, "-m", "uvicorn", "app:app", "--fd", str(number), "--http", "h11", "--log-level", "error"],
             pass_fds=[number], cwd=folder, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         port = sock.getsockname()[1]
@@ -176,9 +176,8 @@ def uvicorn(folder: Path, http: str) -> Iterator[str]:
         process.wait(10)
 
 
-@pytest.mark.parametrize("http", ["h11", "httptools"])
-async def test_uvicorn(tmp_path: Path, http: str) -> None:
-    with uvicorn(tmp_path, http) as base:
+async def test_uvicorn(tmp_path: Path) -> None:
+    with uvicorn(tmp_path) as base:
         async with ConnectionManager(max_per_host=2) as mgr:
             client = Client(mgr, timeout=20)
 
