@@ -88,6 +88,8 @@ async def test_resolver_of_ones_choice() -> None:
 
 def test_socket_options_of_ones_own() -> None:
     assert isinstance(example("options")["mgr"], ConnectionManager)
+
+
 @pytest.mark.parametrize("name", ["http", "httpx"])
 async def test_http(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with Server(Script()) as server:

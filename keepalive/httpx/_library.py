@@ -30,7 +30,7 @@ class Library:
         self.module = module
         self.response = module.Response
         self.whole: Any = module.ByteStream
-        self.stream = _stream_class(self)
+        self.stream: Any = type("ResponseStream", (Content, module.AsyncByteStream), {})
         self.errors: tuple[tuple[type[Exception], type[Exception]], ...] = (
             (QueueFull, module.PoolTimeout),
             (AllocateTimeout, module.ConnectTimeout),
@@ -64,49 +64,48 @@ class Library:
         return importlib.import_module("httpcore2" if self.name == "httpx2" else "httpcore")
 
 
-def _stream_class(library: Library) -> Any:
-    base: Any = library.module.AsyncByteStream
+class Content:
+    """The content of a response, as an async iterator that says exceptions in the library's words."""
 
-    class ResponseStream(base):  # type: ignore[misc]  # a class known only when it runs
-        """The content of a response, as the library wants it."""
+    def __init__(self, library: Library, response: http.Response, events: Any) -> None:
+        self._library = library
+        self._response = response
+        self._events = events
+        self._started = self._ended = False
 
-        def __init__(self, response: http.Response, events: Any) -> None:
-            self._response = response
-            self._events = events
-            self._started = self._ended = False
+    def __aiter__(self) -> Any:
+        """Return itself: content comes once."""
+        return self
 
-        def __aiter__(self) -> Any:
-            return self
-
-        async def __anext__(self) -> bytes:
-            if self._events is not None and not self._started:
-                self._started = True
-                await self._events("http11.receive_response_body.started", {"request": self._events.request})
-            try:
-                return await self._response.__anext__()
-            except StopAsyncIteration:
-                if self._events is not None and not self._ended:
-                    self._ended = True
-                    await self._events("http11.receive_response_body.complete", {"return_value": None})
+    async def __anext__(self) -> bytes:
+        """Return the next piece."""
+        if self._events is not None and not self._started:
+            self._started = True
+            await self._events("http11.receive_response_body.started", {"request": self._events.request})
+        try:
+            return await self._response.__anext__()
+        except StopAsyncIteration:
+            if self._events is not None and not self._ended:
+                self._ended = True
+                await self._events("http11.receive_response_body.complete", {"return_value": None})
+            raise
+        except Exception as exc:
+            if self._events is not None:
+                await self._events("http11.receive_response_body.failed", {"exception": exc})
+            await self.aclose()
+            translated = self._library.translated(exc)
+            if translated is None:
                 raise
-            except Exception as exc:
-                if self._events is not None:
-                    await self._events("http11.receive_response_body.failed", {"exception": exc})
-                await self.aclose()
-                translated = library.translated(exc)
-                if translated is None:
-                    raise
-                raise translated from exc
+            raise translated from exc
 
-        async def aclose(self) -> None:
-            events, self._events = self._events, None
-            if events is not None:
-                await events("http11.response_closed.started", {"request": events.request})
-            self._response.close()
-            if events is not None:
-                await events("http11.response_closed.complete", {"return_value": None})
-
-    return ResponseStream
+    async def aclose(self) -> None:
+        """End the response."""
+        events, self._events = self._events, None
+        if events is not None:
+            await events("http11.response_closed.started", {"request": events.request})
+        self._response.close()
+        if events is not None:
+            await events("http11.response_closed.complete", {"return_value": None})
 
 
 _by_kind: dict[type, Library] = {}

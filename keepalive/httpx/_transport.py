@@ -165,7 +165,7 @@ class Transport(Base):
         return library.response(
             response.status,
             headers=response.headers,
-            stream=library.stream(response, events),
+            stream=library.stream(library, response, events),
             extensions={
                 "http_version": b"HTTP/1.1" if response.http_version == "1.1" else b"HTTP/1.0",
                 "reason_phrase": response.reason,
