@@ -97,6 +97,11 @@ class Response:
         return self._head.headers
 
     @property
+    def holds(self) -> bool:
+        """Whether the connection is still this response's: neither given back nor closed."""
+        return self._conn is not None
+
+    @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         """The attributes of the connection (anyio's), also when it has been given back by now.
 

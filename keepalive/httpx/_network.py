@@ -99,11 +99,14 @@ class NetworkStream:
             return self._get(SocketAttribute.remote_address)
         if info == "socket":
             # Not of a connection that serves somebody else by now.
-            return None if self._stream is None else self._get(SocketAttribute.raw_socket)
+            return self._get(SocketAttribute.raw_socket) if self._holds() else None
         if info == "is_readable":
-            sock = None if self._stream is None else self._get(SocketAttribute.raw_socket)
+            sock = self._get(SocketAttribute.raw_socket) if self._holds() else None
             return False if sock is None else bool(select.select([sock], [], [], 0)[0])
         return None
+
+    def _holds(self) -> bool:
+        return isinstance(self._below, TLSStream) or self._below.holds
 
     def _get(self, attribute: Any) -> Any:
         try:

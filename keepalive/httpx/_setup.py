@@ -10,6 +10,7 @@ from keepalive import (
     ConnectionManager,
     HTTPProxyConnector,
     Observer,
+    SocketOptions,
     SOCKS5Connector,
     TCPConnector,
     TLSConnector,
@@ -79,6 +80,7 @@ class Setup:
         proxy: Any,
         uds: str | None,
         local_address: str | None,
+        socket_options: Any,
     ) -> None:
         given = next(
             (thing for thing in (proxy, limits) if thing is not None and not isinstance(thing, str)), None
@@ -94,7 +96,9 @@ class Setup:
         self._limits = limits
         self._local_address = local_address
         self.forward: Forward | None = None
-        self._connectors: dict[str, Connector] = {"https": self._tls(TCPConnector())}
+        options = None if socket_options is None else SocketOptions(more=tuple(socket_options))
+        self._tcp = TCPConnector(options)
+        self._connectors: dict[str, Connector] = {"http": self._tcp, "https": self._tls(self._tcp)}
         if uds is not None:
             self._connectors = {"http": _At(uds), "https": self._tls(_At(uds))}
         elif proxy is not None:
@@ -109,13 +113,13 @@ class Setup:
         host = f"[{url.host}]" if ":" in url.host else url.raw_host.decode("ascii")
         if scheme in ("socks5", "socks5h"):
             where = f"{scheme}://{host}:{url.port or 1080}"
-            through: Connector = SOCKS5Connector(where, auth=proxy.auth, inside=inside)
+            through: Connector = SOCKS5Connector(where, auth=proxy.auth, over=self._tcp, inside=inside)
             self._connectors = {"http": through, "https": through}
             return
         port = url.port or (443 if scheme == "https" else 80)
-        to_proxy: Connector = TCPConnector()
+        to_proxy: Connector = self._tcp
         if scheme == "https":
-            to_proxy = TLSConnector(proxy.ssl_context, standard_compatible=False)
+            to_proxy = TLSConnector(proxy.ssl_context, over=self._tcp, standard_compatible=False)
         self._connectors = {
             "http": to_proxy,
             "https": HTTPProxyConnector(

@@ -77,6 +77,7 @@ class Transport(Base):
     :param proxy: a URL or the library's `Proxy`: http, https (CONNECT for https URLs), socks5, socks5h
     :param uds: path of a Unix socket to connect to, whatever the URL's host
     :param local_address: address to connect from
+    :param socket_options: triples for `socket.setsockopt`, for TCP sockets
     :param retries: how often to try again, with growing pauses, when no connection could be opened
     :raises TypeError, ValueError: an argument is wrong
     :raises ImportError: neither library is installed, or a SOCKS proxy is asked for without ``socksio``
@@ -94,6 +95,7 @@ class Transport(Base):
         uds: str | None = None,
         local_address: str | None = None,
         retries: int = 0,
+        socket_options: Any = None,
     ) -> None:
         self._manager: Any = manager
         self._setup: Setup | None = None
@@ -105,11 +107,18 @@ class Transport(Base):
         if manager is None:
             self._setup = Setup(
                 verify=verify, cert=cert, trust_env=trust_env, limits=limits, proxy=proxy, uds=uds,
-                local_address=local_address,
+                local_address=local_address, socket_options=socket_options,
             )  # fmt: skip
             return
         _check(manager)
-        taken = {"cert": cert, "limits": limits, "proxy": proxy, "uds": uds, "local_address": local_address}
+        taken = {
+            "cert": cert,
+            "limits": limits,
+            "proxy": proxy,
+            "uds": uds,
+            "local_address": local_address,
+            "socket_options": socket_options,
+        }
         mixed = [name for name, value in taken.items() if value is not None] + ["verify"] * (
             verify is not True
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -294,10 +295,15 @@ async def test_unix_socket(lib: Any, tmp_path: Path, ca: Authority) -> None:
 
 async def test_local_address_and_limits(lib: Any, server: Server) -> None:
     async def act(client: Any) -> Any:
-        response = await client.get(url(server, "/tell"))
-        return response.extensions["network_stream"].get_extra_info("client_addr")[0]
+        async with client.stream("GET", url(server, "/big")) as response:
+            stream = response.extensions["network_stream"]
+            sock = stream.get_extra_info("socket")
+            ttl = sock and sock.getsockopt(socket.IPPROTO_IP, socket.IP_TTL)
+            return stream.get_extra_info("client_addr")[0], ttl
 
-    assert await both(lib, act, local_address="127.0.0.5") == "127.0.0.5"
+    options = [(socket.IPPROTO_IP, socket.IP_TTL, 77)]
+    found = await both(lib, act, local_address="127.0.0.5", socket_options=options)
+    assert found == ("127.0.0.5", 77)
     for keep, idle in ((0, 0), (2, 2), (None, 4)):
         with Server(Script()) as fresh:
             limits = lib.Limits(max_connections=4, max_keepalive_connections=keep)
