@@ -72,6 +72,8 @@ class Echo(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.transport.write(data)
+
+
 class Sink(asyncio.BufferedProtocol):
     """Takes what is uploaded, with a length, into one buffer; then answers."""
 

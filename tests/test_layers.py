@@ -51,7 +51,6 @@ ALLOWED: dict[str, set[str]] = {
     "sip": BASE | {"_io", "_runtime"} | OPENING,
     "multi": BASE | {"_io", "_runtime"} | OPENING,
     "http": {"__init__"},  # as any user of the package could have written it
-    "_cli": {"__init__", "http", "multi", "sip"},  # a stranger to the package, like any other user
     "httpx": {"__init__", "http"},
     "_cli": {"__init__", "http", "multi", "sip"},  # a stranger to the package, like any other user
     "__main__": {"_cli"},

@@ -11,8 +11,6 @@ import pytest
 import keepalive
 from keepalive import ConnectError, ConnectionManager, TLSConnector
 from keepalive.sip import open_leg
-
-
 from tests.http.kit import Script
 from tests.proxies.tools import HttpProxy
 from tests.support import Lines, Server

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from benchmarks.contenders.base import Contender, Program
 from benchmarks.contenders.fan import FANS
 from benchmarks.contenders.floors import DictDeque, FuturesFloor, IdleTransports, SipSplit
-from benchmarks.contenders.floors import DictDeque, FuturesFloor, IdleTransports
 from benchmarks.contenders.http import Httpx2Keepalive, KeepaliveHttp
 from benchmarks.contenders.own import Keepalive
 from benchmarks.contenders.peers import Aiohttp, AsyncioConnectionPool, Httpcore2, Httpx2
@@ -16,8 +15,6 @@ from benchmarks.contenders.sockets import AnyioStream, AsyncioProtocol, Blocking
 
 CLASSES: tuple[type[Contender], ...] = (
     DictDeque, FuturesFloor, IdleTransports, SipSplit, Blocking, LoopSock, AsyncioProtocol, AnyioStream,
-    Keepalive,
-    DictDeque, FuturesFloor, IdleTransports, Blocking, LoopSock, AsyncioProtocol, AnyioStream,
     Keepalive, KeepaliveHttp, Httpx2Keepalive,
     Aiohttp, Httpcore2, Httpx2, AsyncioConnectionPool,
     Go, Poe, Wrk,
