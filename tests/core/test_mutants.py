@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from .mutants import Bug, mutant, planted
+from .mutants import mutant, planted
 from .walk import CONFIGS, walk
+
+if TYPE_CHECKING:
+    from tests.support.planting import Bug
 
 SEEDS = range(1, 9)
 """For one short walk of each kind, until the bug is found; nearly all are found by the first seed."""

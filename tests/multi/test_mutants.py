@@ -11,7 +11,7 @@ from .walk import CONFIGS, walk
 from .world import BrokenPromise
 
 if TYPE_CHECKING:
-    from tests.core.mutants import Bug
+    from tests.support.planting import Bug
 
 SEEDS = range(1, 9)
 STEPS = 2000
