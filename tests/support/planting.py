@@ -55,7 +55,7 @@ class Garden:
                 made.__package__ = package
                 sys.modules[made.__name__] = made
                 exec(compile(source, f"<{module} with a bug>", "exec"), made.__dict__)
-            return made.__dict__[name]
+            return loaded[f"{package}.{self.modules[-1]}"].__dict__[name]
         finally:
             for module in loaded:
                 sys.modules.pop(module, None)
