@@ -61,6 +61,7 @@ class Books:
         self._shrunk = False  # there may be more connections than the limits allow
         self._slots = 0
         self._closing = 0
+        self._recalled = 0  # of these, borrowed places that were called back in this very step
         self._seen = 0  # requests up to this number have their deadlines in the agenda
         self._lru: OrderedDict[Slot, None] = OrderedDict()  # all idle ones, the coldest first
         self._latest = 0.0  # no idle one outside the agenda expires before those ahead of it
@@ -225,7 +226,8 @@ class Books:
     def borrow(self, slot: Slot) -> bool:
         """Take one more place for an attempt that tries two addresses at once; False if there is none.
 
-        It is called back as soon as a request could use it; nothing is closed to make room for it.
+        It is called back as soon as a request could use it, before anything is closed for that request;
+        nothing is closed to make room for it.
         """
         host, limits = slot.host, self.limits
         if slot.state is not OPENING or host.count >= limits.max_per_host or self.total >= limits.max_open:
@@ -244,14 +246,16 @@ class Books:
             slot.host.extra -= slot.extra
             slot.host.closing += slot.extra
             self._closing += slot.extra
+            self._recalled += slot.extra
             self.effects.append((RECALL, slot))
 
     def _recall_one(self, host: HostState | None) -> bool:
-        """Call back what one attempt has borrowed, of this key if one is given. False: not there yet."""
-        for slot in self._borrowers if host is None else host.opening:
-            if slot in self._borrowers:
-                self._recall(slot)
-                break
+        """Call back what one attempt has borrowed, of this key if one is given. False: not there yet.
+
+        One at a time: it is repaid before this step ends, and then the rules see who needs another.
+        """
+        if not self._recalled:
+            self._recall(next(slot for slot in (host.opening if host else self._borrowers) if slot.extra))
         return False
 
     def _repaid(self, slot: Slot) -> None:
@@ -266,6 +270,7 @@ class Books:
         else:
             host.closing -= 1
             self._closing -= 1
+            self._recalled -= 1
 
     def _over_limit(self, host: HostState) -> bool:
         return self.total > self.limits.max_open or host.count > self.limits.max_per_host

@@ -12,10 +12,10 @@ is announced and re-checked: a resource changes owner in the step that frees it.
 
 Who gets what. Within a key: first come, first served; among idle connections the warmest. Between
 keys, when `max_open` is reached: the oldest request that no attempt stands for, over all keys that
-are not full themselves; room is made by closing the least recently used idle connection of all, or
-by giving up a spare attempt. Attempts belong to keys: whatever comes first, a released connection or
-an opened one, serves the oldest request. One attempt more than requests may live on as a spare; a
-warm-up starts several.
+are not full themselves; room is made by calling a borrowed place back, by closing the least recently
+used idle connection of all, or by giving up a spare attempt. Attempts belong to keys: whatever comes
+first, a released connection or an opened one, serves the oldest request. One attempt more than requests
+may live on as a spare; a warm-up starts several.
 
 Invariants, checked by the tests after every input:
 
@@ -33,6 +33,8 @@ Invariants, checked by the tests after every input:
  9. Equal inputs give equal effects.
 10. While a key pauses after failures no attempt of it is started, and after the pause one at a time
     until one succeeds. A request never waits for a pause alone: it fails if nothing of its key is open.
+11. Nothing is borrowed while a request waits that could use the place; what was called back is repaid
+    within the step.
 
 Cost: every input is O(1) in waiters, keys and connections, or O(log n) where time or arrival order must
 be sorted. `shutdown` and `set_limits` pay for all there is; a request whose reserved connection is lost

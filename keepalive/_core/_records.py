@@ -73,9 +73,7 @@ class HostState:
 
     def __init__(self, key: Key) -> None:
         self.key = key
-        self.count = (
-            0  # all its slots (opening, reserved, lent, idle and closing), and the places they borrow
-        )
+        self.count = 0  # its slots (opening, reserved, lent, idle and closing), and the places they borrow
         self.closing = 0
         self.extra = 0  # places borrowed by its attempts and not called back; those count as closing
         self.opening: OrderedDict[Slot, None] = OrderedDict()

@@ -165,9 +165,11 @@ class Rules(Books):
         """Make room for one more connection of this key, if that is possible at once."""
         if host.count >= self.limits.max_per_host:
             # It stands in line all the same: for a borrowed place, or that of an idle one it may not take.
-            if host.extra:
+            if host.extra or not host.idle:
                 return self._recall_one(host)
             self._close(next(iter(host.idle)), CloseReason.EVICTED)
+        if self.total >= self.limits.max_open and (self._borrowers or self._recalled):
+            return self._recall_one(None)
         while self.total >= self.limits.max_open and self._lru:
             victim = next(iter(self._lru))
             self._close(victim, CloseReason.EVICTED)
@@ -175,8 +177,6 @@ class Rules(Books):
             self._rest(victim.host)
         if self.total < self.limits.max_open:
             return True
-        while self._borrowers and self._closing < self._line.claims:
-            self._recall_one(None)
         while self._spares and self._closing < self._line.claims:
             spare = next(iter(self._spares))
             self._abort(next(reversed(spare.opening)))

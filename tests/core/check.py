@@ -58,6 +58,7 @@ def check_pool(pool: Pool, elsewhere: Collection[Slot] | None = None, *, lowered
     assert pool._closing == closing, "1: closing in all"
     assert lowered or total <= pool.limits.max_open, "1: more than max_open"
     assert pool.bare == bare, "requests without an attempt"
+    _check_borrowed(pool)
     _check_line(pool, claims)
     _check_time(pool, found)
     _check_totals(pool)
@@ -125,6 +126,18 @@ def _check_counts(pool: Pool, host: HostState, own: Found, exact: bool, lowered:
         assert not own.queued, "a request outlives the end"
 
 
+def _check_borrowed(pool: Pool) -> None:
+    """Check that exactly the attempts that have borrowed places are known to have them."""
+    for host in pool.hosts.values():
+        borrowers = [slot for slot in host.opening if slot.extra]
+        assert all(slot in pool._borrowers for slot in borrowers), "11: a place is called back and not repaid"
+        assert host.extra == sum(slot.extra for slot in borrowers), "1: borrowed places"
+    for slot in pool._borrowers:
+        assert slot.state is OPENING, "11: borrowed by what is not an attempt"
+        assert slot.extra > 0, "11: nothing is borrowed"
+        assert slot in slot.host.opening, "11: borrowed by nobody"
+
+
 def _check_queue(pool: Pool, host: HostState, own: Found) -> None:
     queue, queued, attempts = host.queue, own.queued, len(host.opening)
     if queue is None:
@@ -168,6 +181,7 @@ def _check_line(pool: Pool, claims: set[int]) -> None:
         assert claims <= {number for number, _ in pool._line._heap}, "4: a claim does not stand in line"
         assert pool.total >= pool.limits.max_open, "4: room is left for a request without an attempt"
         assert not pool._lru, "4: an idle connection is in the way of a request"
+        assert not pool._borrowers, "11: a borrowed place is in the way of a request"
         enough = pool._closing >= len(claims)
         assert enough or not pool._spares, "8: a spare attempt is in the way of a request"
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from keepalive._core._types import CLOSING, LENT, NEVER, OPENING, Key, Limits
 
 from .check import check_pool
-from .model import Ask, Link, World
+from .model import World
 
 if TYPE_CHECKING:
     from keepalive._core._types import CloseReason, SlotState
+
+    from .seen import Ask, Link
 
 
 def key(name: str) -> Key:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from keepalive._core._pool import Pool
@@ -29,109 +28,33 @@ from keepalive._core._types import (
     Do,
     Failure,
     Reuse,
-    SlotState,
     WaiterState,
 )
 
 from . import rules
 from .rules import Violation, need
+from .seen import TOLD, Ask, Link, Place, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keepalive._core._records import Slot, Waiter
-    from keepalive._core._types import Key, Limits
-
-TOLD = {
-    "opening": OPENING,
-    "opened": RESERVED,
-    "idle": IDLE,
-    "lent": LENT,
-    "closed": GONE,
-    "attempt_failed": GONE,
-    "attempt_aborted": CLOSING,
-}
-"""The state of a connection after each event that an observer is told."""
-
-
-@dataclass(slots=True, eq=False)
-class Link:
-    """One connection, as the peer and its user see it."""
-
-    slot: Slot
-    key: Key
-    where: SlotState | None = OPENING  # None: in the pool's hands during this very step
-    uses: int = 0
-    dies: float = NEVER
-    since: float = 0.0  # when it was given back, or opened
-    expires: float = NEVER
-    gives_up: float = NEVER
-
-
-@dataclass(slots=True, eq=False)
-class Ask:
-    """One request, as its owner sees it."""
-
-    number: int
-    waiter: Waiter
-    key: Key
-    deadline: float
-    fresh: bool
-    state: WaiterState = QUEUED
-    link: Link | None = None
-
-    def __lt__(self, other: Ask) -> bool:
-        return self.number < other.number
-
-
-@dataclass(slots=True)
-class Place:
-    """What the world knows of one key."""
-
-    key: Key
-    count: int = 0  # sockets, as the peer counts: attempts and what is left of them too
-    dialing: int = 0
-    queue: list[Ask] = field(default_factory=list)
-    idle: list[Link] = field(default_factory=list)  # used ones, the coldest first
-    unused: list[Link] = field(default_factory=list)
-    spare_since: float = NEVER
-    warming: int = 0
-    failures: int = 0  # in a row
-    failed_at: float = 0.0
-    pauses_until: float | None = None
-
-    def head(self) -> Ask | None:
-        """Return the oldest request that no attempt stands for."""
-        return self.queue[self.dialing] if len(self.queue) > self.dialing else None
-
-
-@dataclass(slots=True)
-class Step:
-    """What happened in one step."""
-
-    what: str
-    subject: Link | Ask | None = None
-    opened: list[Link] = field(default_factory=list)
-    aborted: list[Link] = field(default_factory=list)
-    evictions: int = 0
-    displaced: list[Link] = field(default_factory=list)  # closed when it had just been handed in
-    in_hand: list[Link] = field(default_factory=list)
-    served: list[tuple[Ask, Link, bool]] = field(default_factory=list)  # the flag: handed over just now
-    failed: list[Ask] = field(default_factory=list)
-    ended: set[int] = field(default_factory=set)
-    woken: set[int] = field(default_factory=set)
-
-    @property
-    def key(self) -> Key:
-        assert self.subject is not None
-        return self.subject.key
+    from keepalive._core._types import Key, Limits, SlotState
 
 
 class World:
     """Owns all connections and requests, drives a pool, and judges it."""
 
-    def __init__(self, limits: Limits, *, observed: bool = False, make: Callable[..., Pool] = Pool) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        observed: bool = False,
+        prompt: bool = False,
+        make: Callable[..., Pool] = Pool,
+    ) -> None:
         self.pool = make(limits, observed=observed)
+        self.prompt = prompt  # nothing is left of an attempt when ABORT is carried out
         self.limits = limits
         self.lowered = False
         self.now = 0.0
@@ -240,7 +163,7 @@ class World:
         self._vanish(link)
         place = self.places[link.key]
         place.dialing -= 1
-        pauses = place.pauses_until is None and self._one_failure_more(place)
+        pauses = place.pauses_until is None and place.fail(self.now, self.limits) and not self.pool.closed
         self.pool.open_failed(link.slot, OSError("refused"), self.now)
         pause = self.pool.hosts[link.key].pause if link.key in self.pool.hosts else None
         need((pause is not None) == (pauses or place.pauses_until is not None), "pauses, or does not")
@@ -250,12 +173,24 @@ class World:
             need(0.75 * longest <= place.pauses_until - self.now <= longest, "pauses for another time")
         self._finish()
 
-    def _one_failure_more(self, place: Place) -> bool:
-        if self.now - place.failed_at > 2 * self.limits.max_pause:
-            place.failures = 0
-        place.failures += 1
-        place.failed_at = self.now
-        return place.failures >= self.limits.pause_after and not self.pool.closed
+    def borrow(self, link: Link) -> None:
+        """Try to get a place for one more socket of an attempt."""
+        self._begin("borrow", link, link.slot.id)
+        place = self.places[link.key]
+        room = place.count < self.limits.max_per_host and self.total < self.limits.max_open
+        got = self.pool.borrow(link.slot)
+        need(got == (room and link.where is OPENING), "lent a place that is not free, or refused one that is")
+        need(not self.pool.effects, "something is done for a borrowed place")
+        if got:
+            self._count(link, 1)
+        self._finish()
+
+    def repay(self, link: Link) -> None:
+        """Close one of the further sockets of an attempt."""
+        self._begin("repay", link, link.slot.id)
+        self._count(link, -1)
+        self.pool.repay(link.slot, self.now)
+        self._finish()
 
     def warm(self, key: Key, ready: int) -> None:
         """Start a warm-up."""
@@ -287,10 +222,13 @@ class World:
 
     def aborted(self, link: Link) -> None:
         self._begin("aborted", link, link.slot.id)
+        self._aborted(link)
+        self._finish()
+
+    def _aborted(self, link: Link) -> None:
         self._vanish(link)
         self.aborting -= 1
         self.pool.aborted(link.slot, self.now)
-        self._finish()
 
     def lost(self, link: Link) -> None:
         """Report a connection dead that is idle or reserved."""
@@ -316,8 +254,12 @@ class World:
             if ask.state is SERVED and ask.deadline <= self.now:
                 self._take_back(ask)
         for place in self.places.values():
-            if place.pauses_until is not None and place.pauses_until <= self.now:
-                place.pauses_until = None
+            if place.pauses_until is not None:
+                self.step.paused.add(place.key)
+                if place.pauses_until <= self.now:
+                    place.pauses_until = None
+        late = [link for link in self.links.values() if link.gives_up <= self.now and link.where is OPENING]
+        self.step.late.update(link.key for link in late)
         self.pool.tick(self.now)
         self._finish()
         rules.after_tick(self)
@@ -366,6 +308,7 @@ class World:
             if ask.waiter.state is not ask.state:
                 raise Violation(f"request {ask.number} is {ask.waiter.state}, and was not woken")
         for link in self.links.values():
+            need(link.slot.extra == link.extra, "another number of borrowed places than of sockets in them")
             if link.slot.state is not link.where:
                 raise Violation(f"link {link.slot.id} is {link.slot.state}, not {link.where}")
             if self.told and link.where is not RESERVED:
@@ -387,12 +330,21 @@ class World:
         link = self.links[slot.id]
         if do is Do.LOOK:
             need(not slot.uses, "looked at what has been in use")  # it may have left the shelf again
+        elif do is Do.RECALL:
+            need(link.where is OPENING and link.extra, "called back what was not borrowed")
+            self.step.recalled.append(link)
+            while link.extra:
+                self._count(link, -1)
+                self.pool.repay(slot, self.now)  # its effects come after those that are there already
         elif do is Do.ABORT:
             need(link.where is OPENING, "aborted what is not an attempt")
+            need(not link.extra, "aborted an attempt that has more than its own place")
             self._move(link, CLOSING)
             self.places[link.key].dialing -= 1
             self.aborting += 1
             self.step.aborted.append(link)
+            if self.prompt:
+                self._aborted(link)
         else:
             rules.may_close(self, link)
             if link.where is IDLE:
@@ -449,6 +401,11 @@ class World:
             self.tally["timeouts" if late else "failed"] += 1
 
     # -- the world's own books --------------------------------------------------------------------
+
+    def _count(self, link: Link, change: int) -> None:
+        """Note that an attempt has a socket more or less, in a borrowed place."""
+        link.extra, self.total, place = link.extra + change, self.total + change, self.places[link.key]
+        place.extra, place.count = place.extra + change, place.count + change
 
     def _move(self, link: Link, to: SlotState) -> None:
         if link.where is not None:

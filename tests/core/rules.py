@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from keepalive._core._types import NEVER, Failure, SlotState
 
 if TYPE_CHECKING:
-    from .model import Ask, Link, Place, World
+    from .model import World
+    from .seen import Ask, Link, Place
 
 CLOSING, IDLE = SlotState.CLOSING, SlotState.IDLE
+TIMED = Failure.CONNECT_TIMEOUT
 Wanting = list["tuple[int, Place]"]
 
 
@@ -52,8 +54,9 @@ def may_close(world: World, link: Link) -> None:
     step.evictions += 1
     place = world.places[link.key]
     head = place.head()
-    coldest = world.total >= world.limits.max_open and link is next(iter(world.cold))
-    own = place.count >= world.limits.max_per_host and link in place.idle[:1]
+    borrowed = any(other.extra for other in world.places.values())
+    coldest = world.total >= world.limits.max_open and link is next(iter(world.cold)) and not borrowed
+    own = place.count >= world.limits.max_per_host and link in place.idle[:1] and not place.extra
     need(coldest or (own and head is not None and head.fresh), "evicted without need, or not the coldest")
 
 
@@ -75,6 +78,8 @@ def worn_out(world: World, link: Link) -> bool:
 
 
 def check(world: World) -> None:
+    if world.step.late:
+        late_failures(world)
     wanting = standing(world)
     step = world.step
     if step.failed:
@@ -87,6 +92,8 @@ def check(world: World) -> None:
         abortion(world, link, wanting)
     for link in step.displaced:
         displacement(world, link)
+    if step.recalled:
+        recalls(world)
     need(step.evictions <= len(step.opened), "evicted for nobody")
     need(step.what != "warm" or not (step.aborted or step.evictions), "a warm-up took something away")
     if step.what == "open_failed" and not step.failed:
@@ -105,7 +112,7 @@ def standing(world: World) -> Wanting:
         if queue:
             need(not place.unused, "waits beside an unused connection")
             need(not place.idle or all(ask.fresh for ask in queue), "waits beside an idle connection")
-            full = place.count >= limits.max_per_host and not place.idle
+            full = place.count >= limits.max_per_host and not place.idle and not place.extra
             if len(queue) > dialing and not full and may_try(world, place):
                 wanting.append((queue[dialing].number, place))
             if place.pauses_until is not None:
@@ -121,6 +128,8 @@ def standing(world: World) -> Wanting:
     if wanting:
         need(world.total >= limits.max_open, "room is left, and a request waits without an attempt")
         need(not world.cold, "a request waits for room that an idle connection takes")
+        lent = any(place.extra for place in world.places.values())
+        need(not lent, "a request waits for room that an attempt has borrowed")
         need(not spares or world.aborting >= len(wanting), "a request waits for room that a spare takes")
     return wanting
 
@@ -152,6 +161,8 @@ def service(world: World, ask: Ask, link: Link, direct: bool, wanting: Wanting) 
 def attempt(world: World, link: Link, wanting: Wanting) -> None:
     """Judge that this attempt is needed, and that no other key was to have it."""
     place = world.places[link.key]
+    if link.key in world.step.late:
+        return  # it may have been started before the failure in the same tick
     need(place.pauses_until is None, "an attempt in a pause")
     need(place.failures < world.limits.pause_after or place.dialing <= 1, "two attempts after a pause")
     if world.step.what in ("tick", "warm"):
@@ -170,6 +181,16 @@ def abortion(world: World, link: Link, wanting: Wanting) -> None:
     need(place.dialing >= len(place.queue), "aborted an attempt that somebody waits for")
     many = place.dialing > len(place.queue)
     need(many or world.aborting <= len(wanting), "aborted a spare attempt without need")
+
+
+def recalls(world: World) -> None:
+    """Judge that places were called back for requests that got them in the same step, or with an attempt."""
+    step = world.step
+    if step.what in ("tick", "shutdown", "set_limits"):
+        return
+    need(step.what not in ("warm", "repay"), "called places back for nobody")
+    ended = sum(link in step.aborted for link in step.recalled)
+    need(len(step.recalled) - ended <= len(step.opened), "called a place back without need")
 
 
 def displacement(world: World, link: Link) -> None:
@@ -192,19 +213,21 @@ def failures(world: World) -> None:
         failure = ask.waiter.failure
         if failure is Failure.TIMEOUT:
             need(ask.deadline <= now, "timed out early")
-        elif failure is Failure.CONNECT_TIMEOUT:
+        elif failure is TIMED:
             need(step.what == "tick", "a connect timeout out of time")
         elif failure is Failure.SHUTDOWN:
             need(world.pool.closed, "no shutdown")
         elif failure is Failure.PAUSED:
-            paused = world.places[ask.key].pauses_until is not None
-            need(paused and ask.waiter.error is not None, "failed for no pause")
+            paused = ask.key in step.paused  # a late tick may pass its end
+            need(paused or world.places[ask.key].pauses_until is not None, "failed for no pause")
+            timed = world.limits.connect_timeout < NEVER  # then the pause may be for want of an answer
+            need(ask.waiter.error is not None or timed, "no error told")
         elif step.what == "refuse":
             need(ask is step.subject, "refused another request")
         else:
             need(step.what == "open_failed" and ask.key == step.key, "no attempt of its key failed")
             need(ask.waiter.error is not None, "no error told")
-    late = sum(ask.waiter.failure is Failure.CONNECT_TIMEOUT for ask in step.failed)
+    late = sum(ask.waiter.failure is TIMED for ask in step.failed)
     need(late <= sum(link.gives_up <= now for link in step.aborted), "one attempt failed more than one")
     if step.what == "open_failed":
         failed = [ask for ask in step.failed if ask.waiter.failure is not Failure.PAUSED]
@@ -213,10 +236,30 @@ def failures(world: World) -> None:
         need(all(other.number > ask.number for other in world.places[ask.key].queue), "not the oldest failed")
 
 
+def late_failures(world: World) -> None:
+    """Judge the failures that were counted for attempts whose time was over, and learn of the pauses.
+
+    In one tick a spare may be given up before it is late, or a pause end before the next one begins.
+    """
+    for key, late in world.step.late.items():
+        place, host = world.places[key], world.pool.hosts[key]
+        told = [ask for ask in world.step.failed if ask.key == key and ask.waiter.failure is TIMED]
+        if host.failed_at < world.now or world.pool.closed:
+            need(not told or key in world.step.paused, "a late attempt was no failure")
+            continue
+        need(host.failures <= place.failures + late, "counted more failures than there were")
+        again = host.failures < world.limits.pause_after
+        need((host.pause is None) == again, "pauses after too few failures, or not after enough")
+        place.failures, place.failed_at = host.failures, host.failed_at
+        if host.pause is not None and host.pause.entry is not None:
+            place.pauses_until = host.pause.entry[0]
+            need(place.pauses_until > world.now, "a pause outlives its time")
+
+
 def after_tick(world: World) -> None:
     step, now = world.step, world.now
     need(world.pool.earliest == world.pool.next_deadline(), "the next tick is not known exactly")
-    late = [ask.key for ask in step.failed if ask.waiter.failure is Failure.CONNECT_TIMEOUT]
+    late = [ask.key for ask in step.failed if ask.waiter.failure is TIMED]
     if not step.served and len(late) == len(step.failed):  # nothing else has shortened a queue
         given_up = [link.key for link in step.aborted if link.gives_up <= now]
         for key in set(given_up):

@@ -13,7 +13,7 @@ from .kit import A, B, C, Scene, scene
 if TYPE_CHECKING:
     from keepalive._core._records import Slot
 
-    from .model import Link
+    from .seen import Link
 
 
 def test_never_two_owners() -> None:

@@ -15,11 +15,13 @@ from keepalive._core._pool import Pool
 from keepalive._core._types import NEVER, CloseReason, Do, Key, Limits, SlotState, WaiterState
 
 from .check import check_pool
-from .model import Ask, Link, World
+from .model import World
 from .rules import need
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from .seen import Ask, Link
 
 SECONDS = (0.0, 0.0, 0.0, 0.0, 0.001, 0.01, 0.03, 0.1, 0.3)
 ACTIONS = {
@@ -30,6 +32,8 @@ ACTIONS = {
     "discard": 3,
     "open_failed": 4,
     "aborted": 8,
+    "borrow": 5,
+    "repay": 1,
     "cancel": 8,
     "lost_idle": 2,
     "lost_reserved": 3,
@@ -53,12 +57,19 @@ class Config:
     episode: int = 4000
     end: bool = False  # shut down, in whatever phase the episode ends
     observed: bool = False
+    prompt: bool = False  # aborted attempts end at once, as those without a task do
     weights: dict[str, int] = field(default_factory=dict)
 
 
 TIGHT = Limits(max_per_host=2, max_open=3)
 CONFIGS = {
     "tight": Config(TIGHT),
+    "prompt": Config(
+        Limits(max_per_host=3, max_open=5, connect_timeout=2.0, pause_after=3),
+        prompt=True,
+        fresh=0.2,
+        weights={"resolved": 10, "warm": 2, "retire": 1},
+    ),
     "one": Config(Limits(max_per_host=1, max_open=1), keys=3, fresh=0.2),
     "many_keys": Config(Limits(max_per_host=3, max_open=6), keys=12, weights={"submit": 40, "cancel": 12}),
     "few_keys": Config(Limits(max_per_host=5, max_open=8), keys=2, fresh=0.1),
@@ -110,6 +121,21 @@ CONFIGS = {
         fresh=0.5,
         weights={"open_failed": 20, "lost_idle": 8, "warm": 6, "retire": 6},
     ),
+    "borrowing": Config(
+        Limits(max_per_host=3, max_open=7, connect_timeout=3.0, pause_after=3),
+        keys=4,
+        fresh=0.4,
+        weights={
+            "borrow": 40,
+            "repay": 6,
+            "opened": 12,
+            "open_failed": 8,
+            "warm": 2,
+            "resolved": 5,
+            "aborted": 4,
+        },
+        observed=True,
+    ),
     "warmed": Config(Limits(max_per_host=4, max_open=7), fresh=0.2, weights={"warm": 15, "retire": 4}),
     "ended": Config(
         replace(TIGHT, connect_timeout=1.0),
@@ -128,7 +154,7 @@ class Walk:
     def __init__(self, config: Config, seed: int, make: Callable[..., Pool] = Pool) -> None:
         self.config = config
         self.rng = random.Random(seed)
-        self.world = World(config.limits, observed=config.observed, make=make)
+        self.world = World(config.limits, observed=config.observed, prompt=config.prompt, make=make)
         self.keys = [Key("tcp", f"host{n}", 1, "tcp", f"host{n}", 1) for n in range(config.keys)]
         weights = ACTIONS | config.weights
         self.actions = [getattr(self, name) for name in weights]
@@ -186,12 +212,29 @@ class Walk:
             self.world.discard(link)
 
     def opened(self) -> None:
-        if link := self.pick(SlotState.OPENING):
+        if link := self.pick_alone():
             self.world.opened(link, self.rng.choice(self.config.lifetimes))
 
     def open_failed(self) -> None:
-        if link := self.pick(SlotState.OPENING):
+        if link := self.pick_alone():
             self.world.open_failed(link)
+
+    def pick_alone(self) -> Link | None:
+        """Pick an attempt whose further sockets are closed before it ends, as a race does that is over."""
+        link = self.pick(SlotState.OPENING)
+        while link is not None and link.extra:
+            self.world.repay(link)
+            self.check()
+        need(link is None or link.where is SlotState.OPENING, "repaying ended the attempt")
+        return link
+
+    def borrow(self) -> None:
+        if link := self.pick(SlotState.OPENING) or self.pick(SlotState.CLOSING):
+            self.world.borrow(link)
+
+    def repay(self) -> None:
+        if borrowers := [link for link in self.world.links.values() if link.extra]:
+            self.world.repay(self.rng.choice(borrowers))
 
     def resolved(self) -> None:
         if link := self.pick(SlotState.OPENING) or self.pick(SlotState.CLOSING):
@@ -281,6 +324,11 @@ def replay(config: Config, trace: list[tuple[Any, ...]]) -> list[tuple[Any, ...]
             do, record = pool.effects.popleft()
             if do is Do.OPEN:
                 slots[record.id] = record
+            elif do is Do.RECALL:
+                for _ in range(record.extra):
+                    pool.repay(record, now)
+            elif do is Do.ABORT and config.prompt:
+                pool.aborted(record, now)
             seen.append(seal(do, record))
     return seen
 
@@ -297,6 +345,8 @@ def _replay_slot(pool: Pool, what: str, slot: Any, now: float, details: list[Any
         getattr(pool, what)(slot, now, reason)
     elif what == "resolved":
         pool.limit(slot, now + pool.limits.connect_timeout)
+    elif what == "borrow":
+        pool.borrow(slot)
     else:
         getattr(pool, what)(slot, now)
 
