@@ -58,7 +58,8 @@ class Books:
         self.requests: dict[int, Waiter] = {}  # not yet ended, oldest first
         self.past = Counters()  # of keys that have been forgotten
         self._observed = observed
-        self._shrunk = False  # there may be more connections than the limits allow
+        self._shrunk = False  # there are more connections than lowered limits allow
+        self._over: set[HostState] = set()  # keys that are beyond a lowered limit
         self._slots = 0
         self._closing = 0
         self._recalled = 0  # of these, borrowed places that were called back in this very step
@@ -271,6 +272,8 @@ class Books:
             host.closing -= 1
             self._closing -= 1
             self._recalled -= 1
+        if self._shrunk:
+            self._measure(host)
 
     def _over_limit(self, host: HostState) -> bool:
         return self.total > self.limits.max_open or host.count > self.limits.max_per_host
@@ -290,6 +293,14 @@ class Books:
         slot.state = GONE
         slot.host.count -= 1
         self.total -= 1
+        if self._shrunk:
+            self._measure(slot.host)
+
+    def _measure(self, host: HostState) -> None:
+        """See whether there are still more connections than lowered limits allow; this key has one less."""
+        if host.count <= self.limits.max_per_host:
+            self._over.discard(host)
+        self._shrunk = bool(self._over) or self.total > self.limits.max_open
 
     # -- keys, time, telling ----------------------------------------------------------------------
 

@@ -377,7 +377,8 @@ class Pool(Rules):
                 self._close(slot, CloseReason.LIMIT)
         for slot in list(self._borrowers):
             self._recall(slot)
-        self._shrunk = any(self._over_limit(host) for host in self.hosts.values())
+        self._over = {host for host in self.hosts.values() if host.count > limits.max_per_host}
+        self._shrunk = bool(self._over) or self.total > limits.max_open
         for host in self.hosts.values():
             self._stand_in_line(host)  # all of them first, so that the oldest request gets the new room
         self._use_room()

@@ -96,6 +96,19 @@ def test_lowered_limits() -> None:
     assert world.closed()[CloseReason.LIMIT] == 2
 
 
+def test_lowered_limits_cost_nothing_once_they_are_kept() -> None:
+    """The short way of a release, closed while more is open than may be, opens again by itself."""
+    world = scene(4, 8)
+    held = [world.lend(key) for key in (A, A, A, B)]
+    world.set_limits(Limits(max_per_host=1, max_open=2))
+    for link in held[:2]:
+        assert world.pool._shrunk
+        world.release(link)
+    assert not world.pool._shrunk
+    world.release(held[2])
+    assert [link.key for link in world.in_state(IDLE)] == [A]
+
+
 def test_raised_limits() -> None:
     """pools.md 3.30: whoever waited gets the new room, the oldest first, and no more than that."""
     world = scene(1, 2)
