@@ -141,7 +141,7 @@ class Attempts:
             return False
         try:
             connecting = self.net.begin(key.addr, key.port, connector.options)
-        except OSError:
+        except Exception:
             return False  # a task will fail in the same way: not before the caller has had his turn
         slot.phase = Phase.CONNECT
         self.running[slot] = _Direct(self, slot, connecting)

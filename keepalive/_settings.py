@@ -187,6 +187,9 @@ def socket_options(name: str, value: object) -> None:
         if not isinstance(option[2], (int, bytes)):
             msg = f"the value of an option in {name} must be an int or bytes, not {option[2]!r}"
             raise TypeError(msg)
+        if any(isinstance(part, int) and not -(2**31) <= part < 2**31 for part in option):
+            msg = f"an option in {name} must hold numbers of 32 bits, not {option!r}"
+            raise ValueError(msg)
 
 
 def addresses(host: str, value: object) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from anyio.abc import SocketAttribute
 
-from keepalive import ConnectionManager, SocketOptions, TCPConnector, TLSConnector
+from keepalive import ConnectError, ConnectionManager, SocketOptions, TCPConnector, TLSConnector
 from tests.shell.tools import ask
 
 if TYPE_CHECKING:
@@ -85,6 +85,18 @@ async def test_one_that_the_kernel_refuses(echo_server: Server) -> None:
         assert mgr.stats().open == 0
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_one_that_python_refuses(host: str, echo_server: Server) -> None:
+    """An error that is no OSError: it fails the request, not the call, and costs no slot."""
+    options = SocketOptions()
+    object.__setattr__(options, "more", ((TCP, socket.TCP_NODELAY, "x"),))  # past its checks
+    async with ConnectionManager(connectors={"t": TCPConnector(options)}) as mgr:
+        request = mgr.allocate("t", host, echo_server.port)
+        with pytest.raises(ConnectError, match="bytes-like"):
+            await request
+        assert mgr.stats().open == 0
+
+
 @pytest.mark.parametrize(
     ("wrong", "kind"),
     [
@@ -101,6 +113,8 @@ async def test_one_that_the_kernel_refuses(echo_server: Server) -> None:
         ({"user_timeout": "x"}, TypeError),
         ({"more": [(1, 2)]}, TypeError),
         ({"more": [(1, 2, "x")]}, TypeError),
+        ({"more": [(1, 2, 2**31)]}, ValueError),
+        ({"more": [(1, -(2**40), 1)]}, ValueError),
         ({"more": b"xyz"}, TypeError),
         ({"more": 5}, TypeError),
     ],
