@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import threading
-from collections import deque
+from collections import OrderedDict
 from contextlib import suppress
 
 import anyio
@@ -37,38 +39,55 @@ class SystemResolver:
     absolute_names = True  # a trailing dot means something to it
 
     def __init__(self, threads: int = 8) -> None:
-        self._free = settings.count("threads", threads, least=1)
+        self._threads = settings.count("threads", threads, least=1)
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        self._process = os.getpid()
+        self._free = self._threads
         self._lock = threading.Lock()
         self._jobs: dict[str, _Job] = {}  # running or waiting for a thread
-        self._waiting: deque[str] = deque()
+        self._waiting: OrderedDict[str, None] = OrderedDict()
 
     async def resolve(self, host: str) -> Resolution:
         """Return the addresses in the system's order of preference. Switches tasks.
 
-        :raises OSError: the name does not exist, or nobody could be asked
+        :raises OSError: the name does not exist, nobody could be asked, or no thread could be started
         """
+        if self._process != os.getpid():
+            self._start_afresh()  # after a fork: the threads, and who holds the lock, are the parent's
         asker = anyio.lowlevel.current_token(), anyio.Event()
         with self._lock:
             job = self._jobs.get(host)
             if job is None:
                 job = self._jobs[host] = _Job()
-                self._waiting.append(host)
+                self._waiting[host] = None
             job.askers.append(asker)
             start = bool(self._waiting) and self._free > 0
             if start:
                 self._free -= 1
-        if start:
-            threading.Thread(target=self._work, name="keepalive look-up", daemon=True).start()
         try:
+            if start:
+                self._start_thread()
             await asker[1].wait()
         finally:
             with self._lock:
                 if asker in job.askers:
                     job.askers.remove(asker)
+                if not job.askers and host in self._waiting and self._jobs[host] is job:
+                    del self._waiting[host], self._jobs[host]
         if job.found is not None:
             return job.found
         assert job.error is not None, "a finished job has found something or failed"
         raise type(job.error)(*job.error.args) from job.error
+
+    def _start_thread(self) -> None:
+        try:
+            threading.Thread(target=self._work, name="keepalive look-up", daemon=True).start()
+        except RuntimeError as exc:  # there are too many in this process, or in the system
+            with self._lock:
+                self._free += 1
+            raise OSError(errno.EAGAIN, str(exc)) from exc
 
     def _look_up(self, host: str) -> tuple[str, ...]:
         found = socket.getaddrinfo(host, None, socket.AF_UNSPEC, socket.SOCK_STREAM)
@@ -80,7 +99,7 @@ class SystemResolver:
                 if not self._waiting:
                     self._free += 1
                     return
-                host = self._waiting.popleft()
+                host, _ = self._waiting.popitem(last=False)
                 job = self._jobs[host]
             try:
                 job.found = Resolution(self._look_up(host))

@@ -14,6 +14,7 @@ from anyio.abc import SocketAttribute
 
 from keepalive import Connection, ConnectionManager, ManagerClosed, Request, Reuse, TLSConnector
 from tests.bugs.tools import Notes, ask, exchange, take, turns, until
+from tests.shell.test_edges import Hanging
 from tests.support import Server, Silent
 
 if TYPE_CHECKING:
@@ -276,3 +277,29 @@ def test_45_used_from_another_thread(loop: tuple[str, dict[str, Any]], echo_serv
             assert (mgr.stats().requests, mgr.stats().idle) == (1, 1)
 
     anyio.run(main, backend=loop[0], backend_options=loop[1])
+
+
+@forking
+@each_loop
+def test_44_threads_of_a_resolver(loop: tuple[str, dict[str, Any]]) -> None:
+    """pools.md 3.44: a forked child's copy of a resolver waits for none of them: not for its answers, not for its lock."""
+    backend, options = loop
+    resolver = Hanging(threads=1)
+
+    async def look_up(host: str, seconds: float) -> None:
+        with anyio.move_on_after(seconds):
+            assert (await resolver.resolve(host)).addresses == ("127.0.0.1",)
+            return
+        assert not resolver.go.is_set(), "no answer"
+
+    def childhood() -> None:
+        resolver.go.set()
+        for host in ("a.test", "b.test"):
+            anyio.run(look_up, host, 5, backend=backend, backend_options=options)
+
+    try:
+        anyio.run(look_up, "a.test", 0.01, backend=backend, backend_options=options)
+        with resolver._lock:
+            in_child(childhood)
+    finally:
+        resolver.go.set()

@@ -120,6 +120,24 @@ async def test_threads_of_the_systems_resolver_are_bounded() -> None:
     assert (await resolver.resolve("c.test")).addresses == ("127.0.0.1",)
 
 
+async def test_a_thread_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one who wanted it is told; its place among the threads, and the name, are free again."""
+    resolver = Hanging(threads=1)
+    resolver.go.set()
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for _ in range(2):
+            with pytest.raises(OSError, match="can't start new thread"):
+                await resolver.resolve("a.test")
+    with anyio.fail_after(5):
+        assert (await resolver.resolve("a.test")).addresses == ("127.0.0.1",)
+    assert resolver.asked == ["a.test"]
+
+
 async def test_flag_that_is_none(echo_server: Server) -> None:
     async with ConnectionManager() as mgr:
         with pytest.raises(TypeError, match="fresh"):
