@@ -1,8 +1,9 @@
 """Connections whose address has left what its name stands for.
 
 Names in use are asked for again when their answers have become old, so that a fail-over by DNS is seen
-even where warm connections spare all look-ups. Only a whole, positive answer retires anything: a name
-server that fails, or says that there is nothing, says nothing against the connections there are.
+even where warm connections spare all look-ups. Only a positive answer retires anything: a name server that
+fails, or says that there is nothing, says nothing against the connections there are; and an answer of one
+family, where nobody could tell of the other, says nothing against that one's.
 """
 
 from __future__ import annotations
@@ -39,15 +40,19 @@ class Moved:
         """Stop asking."""
         self._timer.cancel()
 
-    def _answered(self, name: str, addresses: tuple[str, ...] | None, ttl: float) -> None:
-        """Take an answer in; None means that there was none."""
+    def _answered(self, name: str, addresses: tuple[str, ...] | None, ttl: float, partial: bool) -> None:
+        """Take an answer in; None means that there was none, or only a part of one."""
         engine = self._engine
         if engine.pool.closed:
             return
         if addresses is not None:
             known = {ip_address(address.partition("%")[0]) for address in addresses}
-            engine.retire_slots([slot for slot in self._slots(name) if _address(slot) not in known])
-        self._ask_at(name, engine.clock() + (max(ttl, SOONEST) if addresses and ttl else AGAIN))
+            families = {address.version for address in known} if partial else {4, 6}
+            addressed = ((slot, _address(slot)) for slot in self._slots(name))
+            engine.retire_slots(
+                [slot for slot, it in addressed if it is None or (it.version in families and it not in known)]
+            )
+        self._ask_at(name, engine.clock() + (max(ttl, SOONEST) if ttl else AGAIN))
 
     def _slots(self, name: str) -> list[Slot]:
         links = self._engine.poller.links.values()
@@ -68,6 +73,7 @@ class Moved:
         for name in due:
             del self._due[name]
             if self._slots(name):
+                self._due[name] = now + AGAIN  # if no answer sets another time: a look-up may be given up
                 self._names.refresh(name)
         if self._due:
             name, when = min(self._due.items(), key=lambda item: item[1])

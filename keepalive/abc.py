@@ -34,11 +34,13 @@ class Resolution:
     :ivar addresses: IPv4 and IPv6 literals, the preferred first; none if it is known that there are none
     :ivar ttl: for how many seconds this may be remembered
     :ivar stale: for how many seconds more the addresses may serve where asking again fails or is slow
+    :ivar partial: these are the addresses of one family, and nobody could tell those of the other
     """
 
     addresses: tuple[str, ...]
     ttl: float = 0.0
     stale: float = 0.0
+    partial: bool = False
 
 
 @runtime_checkable

@@ -137,13 +137,13 @@ class DNSResolver:
             servers = servers[first:] + servers[:first]
 
         def tell(found: Found) -> None:
-            part(self._resolution(found.addresses, found.ttl))
+            part(self._resolution(found))
 
         exists, ttl = False, math.inf
         for candidate in _resolv.candidates(name, config.search, config.ndots):
             found = await _ask_families(candidate, servers, config, tell)
             if found.addresses:
-                return self._resolution(_sorted(found.addresses), found.ttl)
+                return self._resolution(found._replace(addresses=_sorted(found.addresses)))
             exists, ttl = exists or found.exists, min(ttl, found.ttl)
         lasts = min(max(ttl, self._min_ttl), self._max_negative_ttl)
         raise NotFound("the name has no address" if exists else "no such name", lasts)
@@ -152,8 +152,9 @@ class DNSResolver:
         config = _resolv.Config() if self._file is None else self._file.value()
         return replace(config, **self._given) if self._given else config  # type: ignore[arg-type]  # checked
 
-    def _resolution(self, addresses: tuple[str, ...], ttl: float) -> Resolution:
-        return Resolution(addresses, min(max(ttl, self._min_ttl), self._max_ttl), self._stale)
+    def _resolution(self, found: Found) -> Resolution:
+        ttl = min(max(found.ttl, self._min_ttl), self._max_ttl)
+        return Resolution(found.addresses, ttl, self._stale, found.partial)
 
 
 async def _ask_families(
@@ -187,10 +188,11 @@ async def _ask_families(
     if errors and not addresses:
         raise errors[0]
     ttl = min(result.ttl for result in found if bool(result.addresses) is bool(addresses))
-    if addresses and len(found) < len(kinds):
+    partial = len(found) < len(kinds)
+    if partial:
         ttl = min(ttl, PARTIAL_TTL)
     # Some servers deny the whole name when they are asked for AAAA (RFC 4074 4.2).
-    return Found(addresses, ttl, any(result.exists for result in found))
+    return Found(addresses, ttl, any(result.exists for result in found), partial)
 
 
 def _sorted(addresses: tuple[str, ...]) -> tuple[str, ...]:

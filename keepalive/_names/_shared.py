@@ -131,7 +131,7 @@ class Names:
         self._running: dict[str, _Lookup] = {}
         self._cache = Cache()
         self.tasks = 0  # not yet ended, cancelled ones included
-        self.answered: Callable[[str, tuple[str, ...] | None, float], None] | None = None
+        self.answered: Callable[[str, tuple[str, ...] | None, float, bool], None] | None = None
 
     async def resolve(self, host: str) -> tuple[str, ...]:
         """Return the addresses of a host, at least one. Cancelling one asker never hurts another.
@@ -284,7 +284,7 @@ class Names:
         if isinstance(lookup.answer, tuple):
             self._cache.found(name, lookup.answer, found.ttl, found.stale, now)
             if self.answered is not None:
-                self.answered(name, lookup.answer, found.ttl)
+                self.answered(name, lookup.answer, found.ttl, found.partial)
         elif not found.addresses and lookup.answer is not None:
             self._cache.missing(name, lookup.answer, found.ttl, now)
 
@@ -292,7 +292,7 @@ class Names:
         if self._running.get(name) is not lookup:
             return
         if self.answered is not None:
-            self.answered(name, None, 0.0)
+            self.answered(name, None, 0.0, False)
         now = self._runtime.clock()
         ttl = getattr(exc, "ttl", None)
         if isinstance(ttl, (int, float)) and isinstance(exc, OSError):
@@ -307,6 +307,8 @@ class Names:
             if lookup.parts:
                 addresses = tuple(address for part in lookup.parts for address in part)
                 self._cache.found(name, addresses, lookup.ttl, 0.0, self._runtime.clock())
+                if self.answered is not None:
+                    self.answered(name, None, lookup.ttl, True)  # the rest is still to be learnt
         if lookup.task is not None:
             lookup.task.cancel()
 

@@ -49,11 +49,13 @@ class Found(NamedTuple):
     :ivar addresses: in the server's order; none if the name has none
     :ivar ttl: seconds; for no addresses by the zone's SOA record (RFC 2308 5), 0 without it
     :ivar exists: whether there is such a name at all
+    :ivar partial: nobody could tell what there is of the other family
     """
 
     addresses: tuple[str, ...]
     ttl: float
     exists: bool = True
+    partial: bool = False
 
 
 async def ask(name: str, kind: str, servers: Sequence[Server], config: Config) -> Found:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
-from keepalive import ConnectionManager, Resolution
+from keepalive import ConnectionManager, DNSResolver, Resolution
+from tests.bugs.tools import until
 from tests.support import Server
+from tests.support.nameserver import NameServer, Question
+from tests.support.nameserver import Zone as Zone6
 
 from .tools import Recorder, echo, turns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Zone:
@@ -30,6 +36,22 @@ class Zone:
         if self.fails:
             raise OSError("the name server is away")
         return Resolution(self.addresses, self.ttl)
+
+
+class Hanging(Zone):
+    """One that may take for ever."""
+
+    hangs = False
+    ended = 0
+
+    async def resolve(self, host: str) -> Resolution:
+        found = await super().resolve(host)
+        try:
+            if self.hangs:
+                await anyio.sleep_forever()
+        finally:
+            self.ended += self.hangs
+        return found
 
 
 def manager(zone: Zone, **more: Any) -> ConnectionManager:
@@ -53,6 +75,53 @@ async def test_retires_idle_and_lent_ones_when_the_name_moves() -> None:
                 await echo(conn)
             assert (old.accepted, new.accepted) == (2, 1)
             assert mgr.stats().idle == 1
+
+
+async def test_an_answer_of_one_family_says_nothing_of_the_other(echo_server: Server) -> None:
+    """Nobody could tell the IPv6 addresses this time: that is no reason to leave them."""
+    half: list[str] = []
+
+    def answer(question: Question) -> Iterable[bytes]:
+        if question.kind in half:
+            yield question.reply(rcode="SERVFAIL")
+        else:
+            yield from Zone6({"db.test": ["1 A 127.0.0.9", "1 AAAA ::1"]})(question)
+
+    with Server(host="::1") as six, NameServer(answer) as names:
+        resolver, seen = DNSResolver([names.address], hosts=None), Recorder()
+        async with ConnectionManager(resolver=resolver, retire_moved=True, observer=seen) as mgr:
+            async with mgr.allocate("t", "db.test", six.port, 5) as conn:
+                await echo(conn)
+            half.append("AAAA")
+            before = len(names.asked)
+            await until(lambda: len(names.asked) >= before + 2)
+            await until(lambda: mgr._engine is not None and not mgr._engine._names.tasks)
+            assert (seen.reasons(), mgr.stats().idle) == ([], 1)
+            half[:] = ["A"]  # and now the other way round, and ::1 is gone
+            names.answer = lambda q: Zone6({"db.test": ["1 AAAA ::2"]})(q) if q.kind == "AAAA" else answer(q)
+            await seen.until(lambda: seen.reasons() == ["retired"], 15)
+
+
+async def test_a_question_that_was_given_up_is_asked_again(echo_server: Server) -> None:
+    """A dial joined in, and took the look-up with it when it went."""
+    zone = Hanging("127.0.0.1", ttl=0.0)
+    async with manager(zone) as mgr:
+        async with mgr.allocate("t", "db.test", echo_server.port, 5) as conn:
+            await echo(conn)
+        zone.hangs = True
+        assert mgr._engine is not None
+        assert (moved := mgr._engine._moved) is not None
+        moved._due["db.test"] = 0.0
+        moved._ring()
+        await turns()
+        assert zone.asked == 2
+        request = mgr.allocate("t", "db.test", echo_server.port, 5, fresh=True)
+        await turns()
+        request.cancel()
+        mgr._engine.pool.tick(mgr._engine.clock() + 11)  # the spare attempt's time is over
+        mgr._engine.act()
+        await until(lambda: zone.ended == 1)
+        assert "db.test" in moved._due
 
 
 @pytest.mark.parametrize("how", ["fails", "nothing", "more"])
