@@ -12,6 +12,7 @@ import pytest
 from keepalive import (
     AllocateTimeout,
     ConnectionManager,
+    ManagerClosed,
     Resolution,
     ResolveError,
     StaticResolver,
@@ -112,6 +113,29 @@ async def test_nobody_asks_any_more(echo_server: Server) -> None:
         await turns()
         request.cancel()
         manager.shutdown()
+        await turns()
+        assert resolver.cancelled == 1
+
+
+async def test_a_refresh_ends_with_shutdown(echo_server: Server) -> None:
+    """It has no asker who would go."""
+    gate = Gate()
+    gate.open.set()
+
+    async def answer(host: str) -> Resolution:
+        await gate(host)
+        return Resolution(("127.0.0.1",), 0.0, stale=100.0)
+
+    resolver = Asked(answer)
+    async with ConnectionManager(resolver=resolver, keep_alive=0) as manager:
+        await fetch(manager, echo_server.port)
+        gate.open = anyio.Event()
+        request = manager.allocate("t", "some.test", echo_server.port)
+        await turns()
+        assert len(resolver.hosts) == 2
+        manager.shutdown()
+        with pytest.raises(ManagerClosed):
+            await request
         await turns()
         assert resolver.cancelled == 1
 
