@@ -242,7 +242,11 @@ class Engine:
             warm_up.note(error, opened=opened)
 
     def retire(self, concerned: Callable[[Key], bool]) -> int:
-        """Close the idle ones of the keys concerned, and let the lent ones close when given back."""
+        """Close the idle ones of the keys concerned, and let the lent ones close when given back.
+
+        Their TLS sessions go too: a resumed handshake would go by the certificates of before.
+        """
+        self.sessions.forget(concerned)
         links = list(self.poller.links.values())
         slots = [link.slot for link in links if link.slot is not None and concerned(link.slot.host.key)]
         return self.retire_slots(slots)
@@ -341,6 +345,7 @@ class Engine:
         if not self.pool.closed:
             self.pool.shutdown(self.clock())
             self.act()
+            self._names.close()  # those that refresh an answer have no asker who would go
 
     async def drain(self, grace: float) -> None:
         """Wait until nothing is open any more, for `grace` seconds at most."""

@@ -333,7 +333,8 @@ class ConnectionManager:
 
         A plain method. A part that is None matches any: ``evict()`` means all connections,
         ``evict(addr="db1")`` all of one host. For use after a fail-over, a change of certificates or the
-        like: what is allocated from now on is new. Attempts under way go on, and so do requests that wait.
+        like: what is allocated from now on is new, and no TLS session of before is resumed in it. Attempts
+        under way go on, and so do requests that wait.
 
         :return: how many idle ones were closed
         :raises TypeError, ValueError: an argument is wrong; the message names it

@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
+
+    from keepalive._core._types import Key
+
+    _Label = tuple[ssl.SSLContext, Hashable, str | None, Key, int]
 
 BURST = 1.0
 """For so many seconds from its first use a TLS 1.3 ticket serves further dials too.
@@ -110,16 +114,16 @@ class Sessions:
     def __init__(self) -> None:
         self.handshakes = 0
         self.resumed = 0
-        self._shelves: OrderedDict[Hashable, Shelf] = OrderedDict()
+        self._shelves: OrderedDict[_Label, Shelf] = OrderedDict()
 
-    def shelf(self, context: ssl.SSLContext, *peer: Hashable) -> Shelf:
-        """Return the place for a peer's sessions.
+    def shelf(self, context: ssl.SSLContext, name: str | None, key: Key, layer: int) -> Shelf:
+        """Return the place for a peer's sessions; `layer` says how many TLS links lie below.
 
         A resumed handshake verifies nothing. So a session is offered only where a full handshake would be
         held to the same: under the same name, by the same context, whose rules have not changed since.
         """
         rules = context.verify_mode, context.check_hostname, context.verify_flags
-        label = (context, rules, *peer)
+        label = context, rules, name, key, layer
         shelf = self._shelves.get(label)
         if shelf is None:
             shelf = self._shelves[label] = Shelf()
@@ -129,6 +133,7 @@ class Sessions:
             self._shelves.move_to_end(label)
         return shelf
 
-    def forget(self) -> None:
-        """Drop all sessions; the counts stay."""
-        self._shelves.clear()
+    def forget(self, concerned: Callable[[Key], bool] = lambda _: True) -> None:
+        """Drop the sessions of the keys concerned, or all; the counts stay."""
+        for label in [label for label in self._shelves if concerned(label[3])]:
+            del self._shelves[label]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from anyio.streams.tls import TLSAttribute
 
-from keepalive import AllocateError, ConnectionManager, TLSConnector, TLSError, TLSSessionAttribute
+from keepalive import AllocateError, ConnectionManager, Key, TLSConnector, TLSError, TLSSessionAttribute
 from keepalive._io import _sessions
 from tests.shell.certs import House
 from tests.shell.tools import Opener, ask, echo
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from tests.support import Authority
 
+KEY = Key("tls", "a.test", 1, "tls", "a.test", 1)
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
 
@@ -43,6 +44,22 @@ async def visit(mgr: ConnectionManager, server: Server, scheme: str = "tls", **m
 
 
 # -- that it happens ---------------------------------------------------------------------------------
+
+
+async def test_evict_starts_afresh(ca: Authority) -> None:
+    """It is for changed certificates too, and a resumed handshake looks at none, its own or the peer's."""
+    with Server(tls=ca.server()) as server, Server(tls=ca.server()) as other:
+        async with manager(TLSConnector(ca.client(), "localhost")) as mgr:
+            for peer in (server, other):
+                assert [await visit(mgr, peer) for _ in range(2)] == [False, True]
+            async with ask(mgr, server, "tls") as lent:
+                await echo(lent)
+                mgr.evict("tls", server.host, server.port)
+                await echo(lent)
+            assert [await visit(mgr, server) for _ in range(2)] == [False, True]
+            assert await visit(mgr, other), "nobody spoke of that one"
+            mgr.evict()
+            assert not await visit(mgr, other)
 
 
 @pytest.mark.parametrize("version", [V12, V13])
@@ -312,10 +329,10 @@ def test_who_takes_each_ticket_once_is_given_each_once() -> None:
 
 def test_what_is_kept_is_bounded() -> None:
     store, context = _sessions.Sessions(), ssl.create_default_context()
-    kept = store.shelf(context, "kept")
+    kept = store.shelf(context, "kept", KEY, 0)
     for number in range(_sessions.PEERS * 3):
-        store.shelf(context, number)
-        assert store.shelf(context, "kept") is kept
+        store.shelf(context, str(number), KEY, 0)
+        assert store.shelf(context, "kept", KEY, 0) is kept
     assert len(store._shelves) == _sessions.PEERS
     for number in range(100):
         engine: Any = Engine(b"%d" % number)
