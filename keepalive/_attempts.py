@@ -144,6 +144,7 @@ class Attempts:
         except Exception:
             return False  # a task will fail in the same way: not before the caller has had his turn
         slot.phase = Phase.CONNECT
+        slot.born = self.engine.clock()
         self.running[slot] = _Direct(self, slot, connecting)
         connect_timeout = self.engine.pool.limits.connect_timeout
         if connect_timeout != NEVER:

@@ -88,7 +88,9 @@ class Dial:
 
     @phase.setter
     def phase(self, phase: str) -> None:
-        self._slot.phase = phase
+        slot = self._slot
+        if slot.phase != phase or not slot.born:
+            slot.phase, slot.born = phase, self._net.clock()
 
     def _spend_on(self, phase: Phase) -> None:
         """Say what time is spent on from now on, so that the right deadline holds."""

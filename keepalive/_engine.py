@@ -37,7 +37,7 @@ from ._core._types import (
     CloseReason,
     Do,
 )
-from ._failures import attempt_error, explain
+from ._failures import explain, warm_up_error
 from ._io._poller import new_poller
 from ._io._sessions import Sessions
 from ._moved import Moved
@@ -238,7 +238,7 @@ class Engine:
     def note_warmed(self, slot: Slot, failure: Exception | None = None, *, opened: bool = False) -> None:
         warm_up = self._warm_ups.pop(slot, None)
         if warm_up is not None:
-            error = None if failure is None else attempt_error(slot.host.key, slot.phase, failure)
+            error = None if opened else warm_up_error(slot, failure, self.pool)
             warm_up.note(error, opened=opened)
 
     def retire(self, concerned: Callable[[Key], bool]) -> int:

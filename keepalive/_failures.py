@@ -20,7 +20,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from ._core._pool import Pool
-    from ._core._records import Waiter
+    from ._core._records import Slot, Waiter
     from ._core._types import Key
 
 _BY_PHASE: dict[str, type[AllocateError]] = {Phase.RESOLVE: ResolveError, Phase.TLS: TLSError}
@@ -58,9 +58,17 @@ def explain(waiter: Waiter, pool: Pool, context: object) -> KeepaliveError:
     elif waiter.deadline == NEVER or waiter.deadline <= waiter.since:
         text = "no idle connection and no time to wait for one"
     else:
-        text = f"no connection within {waiter.deadline - waiter.since:.3g} s"
+        text = f"no connection within timeout={waiter.deadline - waiter.since:g} s{_last_part(waiter)}"
     text = f"{text}; {numbers(waiter, pool)}"
     return AllocateTimeout(key, waiter.phase, errno.ETIMEDOUT, text, request_id=waiter.id, context=context)
+
+
+def _last_part(waiter: Waiter) -> str:
+    """Say how much of a request's time went into its last phase, unless all did."""
+    if waiter.phase == Phase.QUEUE:
+        return ""
+    last, all_of_it = waiter.deadline - waiter.phase_since, waiter.deadline - waiter.since
+    return f" ({waiter.phase}: {last:.2g} s)" if 0 < last < all_of_it * 0.99 else ""
 
 
 def attempt_error(
@@ -80,6 +88,18 @@ def attempt_error(
     error = kind(key, failure.phase, failure.number, failure.text + more, request_id=request, context=context)
     error.__cause__ = failure.__cause__
     return error
+
+
+def warm_up_error(slot: Slot, failure: Exception | None, pool: Pool) -> AllocateError | None:
+    """Make the exception for an attempt of a warm-up; None if it was merely given up."""
+    if failure is not None:
+        return attempt_error(slot.host.key, slot.phase, failure)
+    limits = pool.limits
+    seconds = getattr(limits, slot.patience.value)
+    if pool.closed or seconds == NEVER or slot.dies == NEVER:
+        return None
+    text = f"no {_LATE[slot.patience]} within {slot.patience.value}={seconds:g} s"
+    return AllocateTimeout(slot.host.key, slot.phase, errno.ETIMEDOUT, text)
 
 
 def _paused(waiter: Waiter, context: object) -> AllocateError:

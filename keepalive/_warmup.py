@@ -41,7 +41,8 @@ class WarmUp:
     def __await__(self) -> Generator[Any, Any, int]:
         """Wait until all attempts have ended; return how many succeeded. Cancelling ends the waiting only.
 
-        :raises AllocateError: attempts were started, and none of them succeeded; the first one's error
+        :raises AllocateError: attempts were started, and none of them succeeded; the first one's error.
+            Those that were given up, for want of a user or of room, are no error
         """
         yield from self._ended.wait().__await__()
         if self._error is not None and not self.opened:

@@ -357,6 +357,7 @@ class Pool(Rules):
                 record.host.pause = None
                 self._settle(record.host, now)
             elif record.state is OPENING:
+                record.dies = now  # it was overdue
                 self._abort(record)
                 self._fail_oldest(record, record.patience, None)
                 self._note_failure(record, None, now)

@@ -130,7 +130,7 @@ class Slot:
         self.phase = "resolve"
         self.uses = 0
         self.shelved = False  # it has been idle
-        self.born = 0.0
+        self.born = 0.0  # while it opens: when its phase began
         self.dies = NEVER
         self.idle_since = 0.0
         self.expires = NEVER
@@ -153,6 +153,7 @@ class Waiter:
         "host",
         "id",
         "phase",
+        "phase_since",
         "reuse",
         "since",
         "slot",
@@ -180,5 +181,7 @@ class Waiter:
     """Why it failed; set when it does."""
     phase: str
     """What it was waiting for when it failed; set when it does."""
+    phase_since: float
+    """When that began; set with it where an attempt stood for it when its own time ran out."""
     error: Exception | None
     """What failed the attempt that failed it; set when that happens."""

@@ -210,7 +210,9 @@ class Rules(Books):
         host, phase = waiter.host, "queue"
         if waiter.state is QUEUED:
             if waiter.covered:
-                phase = next(iter(host.opening)).phase
+                attempt = next(iter(host.opening))
+                phase = attempt.phase
+                waiter.phase_since = max(attempt.born, waiter.since)
             self._leave(waiter)
         slot = self._unreserve(waiter)
         self._fail(waiter, Failure.TIMEOUT, phase)

@@ -282,7 +282,7 @@ def test_45_used_from_another_thread(loop: tuple[str, dict[str, Any]], echo_serv
 @forking
 @each_loop
 def test_44_threads_of_a_resolver(loop: tuple[str, dict[str, Any]]) -> None:
-    """pools.md 3.44: a forked child's copy of a resolver waits for none of them: not for its answers, not for its lock."""
+    """pools.md 3.44: a child's copy of a resolver waits neither for their answers nor for their lock."""
     backend, options = loop
     resolver = Hanging(threads=1)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from keepalive import AllocateTimeout, ConnectionManager, Resolution
+from keepalive import AllocateTimeout, ConnectionManager, Resolution, TLSConnector
 from keepalive._core._types import NEVER, Failure, Limits, Phase
 from keepalive._route._budget import Budget
 from tests.shell.tools import Opener, Recorder, ask, echo, turns
@@ -114,9 +114,44 @@ def test_total_and_queue(still: Callable[[Any], None]) -> None:
             error = await late(manager, 7, "t", server.host, server.port)
             assert (error.function, error.error_str) == (
                 "queue",
-                "no connection within 7 s; 1 of 128 connections open, 1 of 1 for this key, 0 requests queued",
+                "no connection within timeout=7 s; "
+                "1 of 128 connections open, 1 of 1 for this key, 0 requests queued",
             )
             held.discard()
+
+
+def test_how_much_of_it_went_into_the_last_phase(still: Callable[[Any], None]) -> None:
+    @still
+    async def story(server: Server) -> None:
+        connectors = {"tls": TLSConnector(server_hostname="a.test")}
+        options: dict[str, Any] = {"resolver": Slow(2), "connectors": connectors}
+        async with ConnectionManager(max_per_host=1, timeout=5, **options) as manager:
+            error = await late(manager, 5, "tls", "slow.test", server.port)
+            assert error.function == "tls"
+            assert error.error_str.startswith("no connection within timeout=5 s (tls: 3 s); ")
+
+
+def test_a_warm_up_that_takes_too_long(still: Callable[[Any], None]) -> None:
+    @still
+    async def story(server: Server) -> None:
+        options: dict[str, Any] = {"resolver": Slow(100), "resolve_timeout": 3}
+        async with ConnectionManager(**options) as manager:
+            warm_up = manager.preconnect("t", "slow.test", server.port, 2)
+            errors: list[AllocateTimeout] = []
+
+            async def wait() -> None:
+                with pytest.raises(AllocateTimeout) as caught:
+                    await warm_up
+                errors.append(caught.value)
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(wait)
+                await turns()
+                await jump(3)
+            assert (errors[0].function, errors[0].error_str) == (
+                "resolve",
+                "no address within resolve_timeout=3 s",
+            )
 
 
 async def test_tls_timeout(silent_server: Server, client_context: ssl.SSLContext) -> None:

@@ -150,7 +150,7 @@ async def test_fields_of_a_time_out(echo_server: Server) -> None:
     assert isinstance(error, TimeoutError)
     assert error.context == "tag"
     assert error.error_str == (
-        "no connection within 0.02 s; 1 of 9 connections open, 1 of 1 for this key, 1 requests queued"
+        "no connection within timeout=0.02 s; 1 of 9 connections open, 1 of 1 for this key, 1 requests queued"
     )
 
 

@@ -110,7 +110,8 @@ async def test_a_question_that_was_given_up_is_asked_again(echo_server: Server) 
             await echo(conn)
         zone.hangs = True
         assert mgr._engine is not None
-        assert (moved := mgr._engine._moved) is not None
+        moved = mgr._engine._moved
+        assert moved is not None
         moved._due["db.test"] = 0.0
         moved._ring()
         await turns()
