@@ -92,13 +92,18 @@ class Racing:
             self.add(())
 
         link, error = None, None
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(let_in)
-            try:
-                link = await self.run()
-            except (OSError, DialFailure) as exc:
-                error = exc  # not through the task group, which would wrap it up
-            tasks.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(let_in)
+                try:
+                    link = await self.run()
+                except (OSError, DialFailure) as exc:
+                    error = exc  # not through the task group, which would wrap it up
+                tasks.cancel_scope.cancel()
+        except BaseException:
+            if link is not None:
+                link.close()  # cancelled while the other task ended: nobody else knows of it
+            raise
         if link is None:
             assert error is not None, "it ends with one or the other"
             raise error
@@ -136,6 +141,8 @@ class Racing:
     def _look(self) -> str | None:
         """See how those on their way are doing; return the one that has arrived."""
         for address, connecting in list(self._going.items()):
+            if address not in self._going:
+                continue  # called back by what the failure of another one set off
             number = connecting.look()
             if number == 0:
                 return address
@@ -150,10 +157,12 @@ class Racing:
         failures.clear(winner, self._port)
         for address in self._race.overtaken(winner, now):
             failures.note(address, self._port, now)
-        for address in list(self._going):
-            if address != winner:
-                self._drop(address)
-        return self._going.pop(winner).link
+        link = self._going.pop(winner).link
+        for connecting in self._going.values():
+            connecting.link.close()
+        self._going.clear()
+        self._repay()  # after all are closed: it may call back places at once
+        return link
 
     def _fail(self, address: str, error: Exception) -> None:
         self._errors.setdefault(address, error)
@@ -164,6 +173,10 @@ class Racing:
         connecting = self._going.pop(address, None)
         if connecting is not None:
             connecting.link.close()
+        self._repay()
+
+    def _repay(self) -> None:
+        """Give back all places but those of the sockets that there are."""
         while self._borrowed and self._borrowed >= len(self._going):
             self._borrowed -= 1
             self._places.repay()

@@ -114,8 +114,10 @@ def test_total_and_queue(still: Callable[[Any], None]) -> None:
             error = await late(manager, 7, "t", server.host, server.port)
             assert (error.function, error.error_str) == (
                 "queue",
-                "no connection within timeout=7 s; "
-                "1 of 128 connections open, 1 of 1 for this key, 0 requests queued",
+                (
+                    "no connection within timeout=7 s; "
+                    "1 of 128 connections open, 1 of 1 for this key, 0 requests queued"
+                ),
             )
             held.discard()
 
