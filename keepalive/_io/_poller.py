@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from ._link import Link
 
 
+_MANY = 256
+"""Events after which others have their turn, where the loop asks for more than one round."""
+
+
 class Poller:
     """The sockets of one manager and what the kernel says of them. See `new_poller`."""
 
@@ -62,22 +66,32 @@ class Poller:
     poll: Callable[[], list[Any]]
     """Takes events from the kernel, which must be given to `sort` at once. Never blocks."""
 
-    def sort(self, events: list[Any]) -> None:
-        """Set the flags of these events' links, wake readers and writers; then go on with what else came."""
+    def sort(self, events: list[Any], *, all_links: bool = True) -> None:
+        """Set the flags of these events' links, wake readers and writers; then go on with what else came.
+
+        It goes on until each link has had its turn, and no longer: where one event leads to the next,
+        there are always some.
+
+        :param all_links: False deals with these events only
+        """
         raise NotImplementedError
 
     def harvest(self) -> None:
-        """Take all events that the kernel has. Never blocks."""
+        """Take all events that the kernel has by now. Never blocks."""
         if events := self.poll():
             self.sort(events)
 
     def _harvest_on(self) -> None:
         """Do the same, a few times over: what has come meanwhile is cheaper now than in a turn of its own."""
+        sorted_ = 0
         for _ in range(self._rounds):
             events = self.poll()
             if not events:
                 return
-            self.sort(events)
+            self.sort(events, all_links=False)
+            sorted_ += len(events)
+            if sorted_ > _MANY:
+                return
 
     def _close_queue(self) -> None:
         raise NotImplementedError
@@ -138,8 +152,9 @@ if sys.platform == "linux":
                 with suppress(OSError):  # the user may have closed the raw socket
                     self._epoll.unregister(link.fd)
 
-        def sort(self, events: list[tuple[int, int]]) -> None:
+        def sort(self, events: list[tuple[int, int]], *, all_links: bool = True) -> None:
             get = self.links.get
+            sorted_ = 0
             while events:
                 for fd, bits in events:
                     link = get(fd)
@@ -156,7 +171,8 @@ if sys.platform == "linux":
                             self._unread(link)
                         elif not reader.done():
                             reader.set_result(None)
-                if len(events) < _BATCH:
+                sorted_ += len(events)
+                if len(events) < _BATCH or not all_links or sorted_ > len(self.links):
                     return
                 events = self.poll()
 
@@ -190,7 +206,8 @@ elif hasattr(select, "kqueue"):
                 with suppress(OSError):  # the user may have closed the raw socket
                     self._change(link.fd, select.KQ_EV_DELETE)
 
-        def sort(self, events: list[select.kevent]) -> None:
+        def sort(self, events: list[select.kevent], *, all_links: bool = True) -> None:
+            sorted_ = 0
             while events:
                 for event in events:
                     link = self.links.get(event.ident)
@@ -202,7 +219,8 @@ elif hasattr(select, "kqueue"):
                         self._readable(link)
                     elif (writer := link.writer) is not None and not writer.done():
                         writer.set_result(None)
-                if len(events) < _BATCH:
+                sorted_ += len(events)  # one of each filter: up to two for a link
+                if len(events) < _BATCH or not all_links or sorted_ > 2 * len(self.links):
                     return
                 events = self.poll()
 

@@ -130,6 +130,29 @@ async def test_a_flood_leaves_room_for_others() -> None:
             noisy.close()
 
 
+async def test_chatter_leaves_room_for_the_rest_of_the_loop() -> None:
+    """There are more events than the kernel gives at once, and each one leads to another."""
+    far: dict[int, socket.socket] = {}
+
+    def success(peer: Peer) -> None:
+        far[peer.id] = stack.enter_context(listener.accept()[0])
+        far[peer.id].send(b"a word\n")
+
+    def more(peer: Peer, unit: bytes) -> None:
+        if log.count["input"] < 30_000:
+            far[peer.id].send(b"another\n")
+
+    log = Log(on_success=success, on_input=more)
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=200))
+        async with log.client() as client:
+            for _ in range(200):
+                client.connect("127.0.0.1", listener.getsockname()[1])
+            while log.count["input"] < 1000:
+                await anyio.sleep(0)
+            assert log.count["input"] < 10_000
+
+
 async def test_a_stale_event_is_nobody_elses_success() -> None:
     """A descriptor may be closed and given out again while an event of its former owner waits its turn."""
     made: list[Peer] = []
