@@ -157,7 +157,9 @@ class MultiClient:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close everything; exceptions leave the block as they are."""
-        await self.aclose()
+        await self._aclose(0.0)
+        if exc is None:
+            await checkpoint()
 
     async def aclose(self, grace: float | None = 0.0) -> None:
         """Shut all peers down, wait for them, then close those that are left. Switches tasks.
@@ -167,7 +169,10 @@ class MultiClient:
         :param grace: seconds to wait; None waits as long as `shutdown_timeout` lets it
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
-        patience = settings.seconds("grace", grace)
+        await self._aclose(settings.seconds("grace", grace))
+        await checkpoint()
+
+    async def _aclose(self, patience: float) -> None:
         shell = self._running()
         if shell.poller.closed:
             return
@@ -181,12 +186,13 @@ class MultiClient:
             finally:
                 if self._events is not None:
                     self._events.end()
-        await checkpoint()
 
     async def _wait_for_all(self, shell: Shell, patience: float) -> None:
         peers = list(shell.desk.peers.values())
         for peer in peers:
             peer.shutdown()
+        if self._events is not None:
+            self._events.open_wide()
         if shell.desk.stalled:
             shell.desk.resume()
         shell.desk.empty = anyio.Event()

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from anyio import BrokenResourceError
 
 from ._traffic import SEGMENT, Traffic
-from ._types import CLOSED, CONNECTED, CONNECTING, FLUSHING, EndReason, OutputFull
+from ._types import CLOSED, CONNECTED, CONNECTING, FLUSHING, MISTAKES, EndReason, OutputFull
 
 if TYPE_CHECKING:
     from ._filters import Filter
@@ -179,7 +179,7 @@ class Desk(Traffic):
             if (told := self.on.on_success) is not None:
                 try:
                     told(peer)
-                except Exception as exc:
+                except MISTAKES as exc:
                     self._misbehaved("on_success", peer, exc)
         if peer._outbox is not None:
             self.writable(peer)
@@ -222,5 +222,9 @@ class Desk(Traffic):
         reason = EndReason.CONNECT_TIMEOUT
         if peer._state is CONNECTED:
             late = peer._timeout and peer._since + peer._timeout <= now
+            if late and peer in self._held:  # it is not the peer who is late
+                peer._since = now
+                self._timers.arm(peer)
+                return
             reason = EndReason.INPUT_TIMEOUT if late else EndReason.WRITE_TIMEOUT
         self._end(peer, reason, "on_timeout", ())

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ._types import Callbacks
+from ._types import NEVER, Callbacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,6 +133,10 @@ class EventQueue:
             if not parked.done():
                 parked.set_result(None)
                 return
+
+    def open_wide(self) -> None:
+        """Take all that comes: who waits for the end of all peers takes no events meanwhile."""
+        self._most = NEVER
 
     def end(self) -> None:
         """Let the takers go when they have taken everything."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._later import Later
 from ._timers import Timers
-from ._types import CLOSED, CONNECTING, FLUSHING, INITIALISING, ClientClosed, EndReason
+from ._types import CLOSED, CONNECTING, FLUSHING, INITIALISING, MISTAKES, ClientClosed, EndReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,10 +110,10 @@ class Lives:
         if callback is not None:
             try:
                 callback(peer, *args)
-            except Exception as exc:
+            except MISTAKES as exc:
                 self._misbehaved(name, peer, exc)
 
-    def _misbehaved(self, name: str, peer: Peer, exc: Exception) -> None:
+    def _misbehaved(self, name: str, peer: Peer, exc: BaseException) -> None:
         """Deal with a callback that raised: it ends its own peer, and nobody else notices."""
         if not isinstance(exc, ClientClosed):  # who opens the next connection when one ends need not ask
             self.hands.report(name, peer, exc)

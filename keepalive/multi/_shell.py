@@ -166,7 +166,7 @@ class Shell:
         """Set the timer; see `Hands`."""
         self._timer.move(max(0.0, when - self.clock()))
 
-    def report(self, name: str, peer: Peer, exc: Exception) -> None:
+    def report(self, name: str, peer: Peer, exc: BaseException) -> None:
         """Log what a callback, or a filter, raised."""
         logger.error("%s of %r raised", name, peer, exc_info=exc)
 
@@ -223,7 +223,8 @@ class Shell:
         if (
             not number
             and peer.port >= _FIRST_EPHEMERAL
-            and link.sock.getsockname()[:2] == (address, peer.port)
+            and (name := link.sock.getsockname())[1] == peer.port
+            and name == link.sock.getpeername()
         ):
             number = errno.ECONNREFUSED  # TCP's simultaneous open with itself: nobody listens there
         del self._opening[peer]

@@ -8,7 +8,7 @@ from anyio import BrokenResourceError
 
 from ._filters import UnitError
 from ._lives import Lives, text_of
-from ._types import CLOSED, CONNECTED, FLUSHING, EndReason
+from ._types import CLOSED, CONNECTED, FLUSHING, MISTAKES, EndReason
 
 if TYPE_CHECKING:
     from ._peer import Peer
@@ -98,7 +98,7 @@ class Traffic(Lives):
             if on_input is not None:
                 try:
                     on_input(peer, unit)
-                except Exception as exc:
+                except MISTAKES as exc:
                     self._misbehaved("on_input", peer, exc)
         self._busy = None
         if not inbox and peer._inbox is inbox:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from math import inf
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ("ClientClosed", "EndReason", "OutputFull", "PeerState")
 
 NEVER: Final = inf
+MISTAKES: Final = (Exception, CancelledError)
+"""What a callback may raise at its peer's cost: also what it got from asyncio's future of somebody else."""
 
 
 class PeerState(Enum):
@@ -162,5 +165,5 @@ class Hands(Protocol):
     def wake_at(self, when: float) -> None:
         """Call `Desk.tick` at this time, and not when that was asked for before."""
 
-    def report(self, name: str, peer: Peer, exc: Exception) -> None:
+    def report(self, name: str, peer: Peer, exc: BaseException) -> None:
         """Log that a callback raised."""

@@ -7,6 +7,7 @@ import pytest
 
 from keepalive.multi import (
     Disconnected,
+    EndReason,
     Error,
     Event,
     Failure,
@@ -79,6 +80,35 @@ async def test_a_flood_waits_for_whoever_takes_the_events() -> None:
             assert min(took.values()) > 5000, "one of them was starved"
             more = client.connect(server.host, server.port)
             assert more.state.value == "initialising" or client.connecting <= 1
+
+
+async def test_what_has_come_in_time_counts_however_late_it_is_taken() -> None:
+    """It is not the peer who is late when nobody takes its events."""
+    seen: list[Event] = []
+    with Server(Greeting(b"word\n" * 50)) as server:
+        async with MultiClient(max_events=10, input_timeout=0.1) as client:
+            client.connect(server.host, server.port)
+            await anyio.sleep(0.3)
+            async for event in client:
+                seen.append(event)
+                if isinstance(event, Disconnected):
+                    break
+    assert [type(event).__name__ for event in seen] == [
+        "Initialize", "Success", *["Input"] * 50, "Timeout", "Disconnected"
+    ]  # fmt: skip
+
+
+async def test_a_client_is_closed_in_good_order_by_the_task_that_takes_its_events() -> None:
+    with Server() as server:
+        async with MultiClient(max_events=2, max_connecting=1) as client:
+            peers = [client.connect(server.host, server.port) for _ in range(5)]
+            for peer in peers:
+                peer.send(b"all of them")
+            await client.aclose(grace=10)
+            assert {peer.reason for peer in peers} == {EndReason.SHUTDOWN}
+            assert server.received == 5 * len("all of them\n")
+            ends = [event.peer async for event in client if isinstance(event, Disconnected)]
+            assert ends == peers
 
 
 async def test_cancelled_takers_lose_nothing() -> None:

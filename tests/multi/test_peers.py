@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import random
 import resource
@@ -148,8 +149,7 @@ async def test_chatter_leaves_room_for_the_rest_of_the_loop() -> None:
         async with log.client() as client:
             for _ in range(200):
                 client.connect("127.0.0.1", listener.getsockname()[1])
-            while log.count["input"] < 1000:
-                await anyio.sleep(0)
+            await log.until(lambda: log.count["input"] >= 1000)
             assert log.count["input"] < 10_000
 
 
@@ -235,6 +235,25 @@ async def test_a_callback_that_raises_ends_its_own_peer(name: str, caplog: pytes
     assert log.of(bad)[-2:] == [("error", name, 0, "my mistake"), ("disconnected",)]
     assert bad.reason is EndReason.ERROR
     assert "my mistake" in caplog.text
+
+
+async def test_a_callback_may_raise_what_is_no_exception_too() -> None:
+    """As `result` of a cancelled future does, which has nothing to do with the task that runs here."""
+
+    def fail(peer: Peer, *_: object) -> None:
+        raise asyncio.CancelledError("of something else")
+
+    log = Log(on_input=fail, on_failure=fail)
+    with Server() as server, refused_port() as port:
+        async with log.client() as client:
+            peer = client.connect(server.host, server.port)
+            peer.send(b"one", b"two")
+            refused = client.connect("127.0.0.1", port)
+            await log.ended(peer, refused)
+    assert log.of(peer)[3:] == [
+        ("input", b"one"), ("error", "on_input", 0, "of something else"), ("disconnected",)
+    ]  # fmt: skip
+    assert log.words(refused) == "initialize failure error disconnected"
 
 
 async def test_callbacks_of_the_end_may_raise_too(caplog: pytest.LogCaptureFixture) -> None:
@@ -439,6 +458,18 @@ async def test_drain_and_aclose_with_grace() -> None:
             assert {peer.reason for peer in peers} == {EndReason.SHUTDOWN}
             assert server.received == 24_000_000
     assert log.count["disconnected"] == 3
+
+
+async def test_an_exception_leaves_the_block_as_it_is_cancelled_or_not() -> None:
+    caught = None
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            async with MultiClient():
+                raise ValueError("of the user")
+        except ValueError as exc:
+            caught = exc
+    assert str(caught) == "of the user"
 
 
 @forking

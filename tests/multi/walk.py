@@ -74,8 +74,12 @@ class Walk(World):
             self.alarm = None
             self.desk.tick(self.now)
         for record in self.live:
-            if not record.shut:
-                assert record.deadline() > self.now, "somebody should have been timed out"
+            if record.shut:
+                continue
+            if record.deadline() <= self.now and record.peer in self.desk._held:
+                assert self.desk.stalled or self.asked, "held up by nobody"
+                record.since = self.now  # it is not the peer who is late
+            assert record.deadline() > self.now, "somebody should have been timed out"
 
     def turn(self) -> None:
         if self.asked:

@@ -268,6 +268,7 @@ class World:
             assert record.timeout
             assert self.now >= record.since + record.timeout
             assert (reason is EndReason.INPUT_TIMEOUT) == connected
+            assert not (self.desk.stalled and record.unit()), "it was not the peer who was late"
 
     def _told_disconnected(self, record: Record, args: Any, connected: bool, quiet: bool) -> None:
         self.live.remove(record)
