@@ -42,7 +42,7 @@ class Peer:
     :ivar port: the port, as it was given
     :ivar scheme: what opens it: "tcp", or a key of the client's connectors
     :ivar bind_address: its local (address, port) by family, or None
-    :ivar address: the address it is connected to, once it is; None for one that a connector opened
+    :ivar address: the address it is connected to, once it is, a proxy's as well; None for a Unix socket
     :ivar reason: why it is closed, once it is
     :ivar entry: the client's own: its next timer
     """

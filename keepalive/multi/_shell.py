@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 from collections import deque
+from contextlib import suppress
 from functools import lru_cache
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import anyio
 from anyio import BrokenResourceError, EndOfStream
 
 from keepalive import _fork
+from keepalive._connectors import TCPConnector
 from keepalive._core._records import HostState, Slot
 from keepalive._core._types import Key, Phase
 from keepalive._dial import Dial
@@ -47,6 +49,8 @@ ROUNDS = 16
 """So often the kernel is asked for events in one turn of the loop, as long as there are some."""
 # Below this no system takes the local port of an outgoing connection by itself.
 _FIRST_EPHEMERAL = 1024
+
+_RACE = TCPConnector()
 
 literal = lru_cache(4096)(is_literal)
 
@@ -238,7 +242,7 @@ class Shell:
         self.desk.connected(peer, link)
 
     def _try_all(self, peer: Peer, addresses: tuple[str, ...], *, in_command: bool = False) -> None:
-        """Connect to the first of several addresses, and remember the others."""
+        """Connect to one of several addresses; to those of localhost, which answer at once, in turn."""
         bound = peer.bind_address
         if bound is not None:
             addresses = tuple(found for found in addresses if family_of(found) in bound)
@@ -246,6 +250,9 @@ class Shell:
                 self._refused(peer, other_family(bound), in_command)
                 return
         if len(addresses) > 1:
+            if not in_command:  # some may be silent: they are raced (RFC 8305), and that takes a task
+                self._ask_connector(peer, _RACE)
+                return
             self._others[peer] = deque(addresses[1:]), None
         self._knock(peer, addresses[0], in_command=in_command)
 
@@ -342,6 +349,9 @@ class Shell:
             link.close()  # given up in the last moment
             return
         link.slot = peer
+        if link.sock.family != socket.AF_UNIX:
+            with suppress(OSError):  # it is broken already
+                peer.address = link.sock.getpeername()[0]
         self.desk.connected(peer, link)
         self.desk.readable(peer)  # what came with the handshake raises no event any more
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import CancelledError
+from asyncio.exceptions import CancelledError
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from math import inf

@@ -365,6 +365,21 @@ async def test_all_addresses_are_tried_and_the_first_error_is_told() -> None:
     assert log.of(none)[1][1:3] == ("connect", errno.ECONNREFUSED)
 
 
+async def test_an_address_that_is_silent_holds_nobody_up() -> None:
+    """As the IPv6 address of a host does where IPv6 leads nowhere."""
+    log = Log()
+    with full_backlog("127.0.0.2") as nowhere, Server(port=nowhere.port) as server:
+        table = StaticResolver({"two.test": (nowhere.host, server.host)})
+        async with log.client(resolver=table) as client:
+            peer = client.connect("two.test", server.port)
+            peer.send(b"found")
+            await log.until(lambda: log.inputs(peer) == [b"found"])
+            assert peer.address == server.host
+            bound = client.connect("two.test", server.port, bind_address="::1")
+            await log.ended(bound)
+    assert log.of(bound)[1][:3] == ("failure", "bind", errno.EAFNOSUPPORT)
+
+
 async def test_descriptors_run_out() -> None:
     log = Log()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
