@@ -336,7 +336,7 @@ async def test_18_a_peer_that_never_reads_is_noticed() -> None:
                 await peer.drain()
     assert peer.reason is EndReason.WRITE_TIMEOUT
     assert log.of(peer)[-2:] == [("timeout",), ("disconnected",)]
-    assert len(log.inputs(peer)) >= 5
+    assert log.inputs(peer)
 
 
 async def test_19_one_id_from_beginning_to_end() -> None:

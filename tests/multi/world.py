@@ -180,7 +180,7 @@ class World:
     def wake_at(self, when: float) -> None:
         self.alarm = when
 
-    def report(self, name: str, peer: Peer, exc: Exception) -> None:
+    def report(self, name: str, peer: Peer, exc: BaseException) -> None:
         if not isinstance(exc, Oops):
             raise BrokenPromise from exc
         self.errors += 1
