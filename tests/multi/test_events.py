@@ -26,8 +26,8 @@ from tests.support import Peer as Visitor
 async def full(client: MultiClient) -> None:
     """Wait until nothing more is read."""
     with anyio.fail_after(8):
-        while not client._running().desk.stalled:
-            await anyio.sleep(0.01)  # nobody is told of it
+        while not client._running().desk.stalled:  # noqa: ASYNC110  # nobody is told of it
+            await anyio.sleep(0.01)
 
 
 async def test_all_events_by_match() -> None:
