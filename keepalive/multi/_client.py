@@ -71,7 +71,8 @@ class MultiClient:
     :param max_events: events that may wait to be taken, > 0, or None; when so many do, nothing is read
     :param resolver: turns host names into addresses; by default a `DNSResolver`
     :param connectors: what opens connections of other schemes; "https" is TLS and "unix" a Unix socket
-        unless this says otherwise. They need a task per attempt; "tcp" needs none
+        unless this says otherwise. They need a task per attempt; "tcp" needs none,
+        but for a name with several addresses
     :param scheme: of peers whose `connect` does not say otherwise
     :param bind_address: local address, or (address, port)
     :raises TypeError: an argument of the wrong type

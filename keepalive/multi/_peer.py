@@ -220,7 +220,7 @@ class Peer:
     async def drain(self) -> None:
         """Wait until no bytes wait to be sent. Switches tasks; a cancelled wait changes nothing.
 
-        :raises anyio.ClosedResourceError: it was closed before all was sent
+        :raises anyio.ClosedResourceError: it is closed, and not by a shutdown to its good end
         :raises RuntimeError: another event loop or thread
         """
         self._desk.hands.check_here()
