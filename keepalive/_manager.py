@@ -141,7 +141,12 @@ class ConnectionManager:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close everything; exceptions leave the block as they are."""
-        await self.aclose()
+        engine = self._running()
+        if not engine.poller.closed:
+            engine.shutdown()
+            await engine.close()
+        if exc_type is None:
+            await checkpoint()  # after an exception, a cancellation met here would take its place
 
     def shutdown(self) -> None:
         """End the service: requests get `ManagerClosed`, attempts and look-ups are aborted, idle

@@ -134,7 +134,11 @@ class SocketPool:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close everything; exceptions leave the block as they are."""
-        await self.aclose()
+        engine = self._running()
+        if not engine.poller.closed:
+            await engine.close()
+        if exc_type is None:
+            await checkpoint()  # after an exception, a cancellation met here would take its place
 
     async def aclose(self) -> None:
         """Close all connections and the socket; messages still waiting get their outcome. Switches tasks.

@@ -60,6 +60,15 @@ async def test_exceptions_leave_as_they_are(error: BaseException, echo_server: S
     await echo_server.until(lambda server: not server.connections)
 
 
+async def test_an_exception_leaves_a_cancelled_scope_as_it_is(echo_server: Server) -> None:
+    with pytest.raises(KeyError), anyio.CancelScope() as scope:
+        async with ConnectionManager() as manager:
+            conn = await ask(manager, echo_server)
+            await echo(conn)
+            scope.cancel()
+            raise KeyError
+
+
 async def test_a_cancellation_leaves_as_it_is(echo_server: Server, anyio_backend_name: str) -> None:
     left_by: list[BaseException] = []
 
