@@ -24,7 +24,9 @@ class SipConfig:
     :param max_tid: transactions per connection whose response finds its way back by it
     :param min_expire: seconds that a connection may be quiet when there are very many
     :param max_expire: the same when it is the only one; in between it is min + (max - min) / n
-    :param connect_timeout: seconds a connection may take to stand: name, TCP and TLS, in both directions
+    :param connect_timeout: seconds a connection may take to stand: name, TCP and TLS, in both directions.
+        A TLS 1.3 server that says nothing after the handshake has as long again for refusing our
+        certificate: until then messages do not count as sent
     :param max_pending: seconds that a connection may be quiet while bytes or transactions wait on it
     :param message_timeout: seconds a message may take from its first byte to its last
     :param max_queue: bytes that may wait on one connection

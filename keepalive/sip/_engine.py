@@ -53,8 +53,6 @@ BUDGET: Final = 500
 """Messages and connections handled in a row; then other tasks run."""
 DRAIN: Final = 1.0
 """Seconds a peer has for reading why its connection ends."""
-CONFIRM: Final = 0.5
-"""Seconds a TLS 1.3 server has for refusing our certificate before a message counts as sent."""
 
 
 class Engine:
@@ -99,7 +97,7 @@ class Engine:
         if owner is None:
             return  # an attempt's
         if self._budget > 0 and not self._looking:
-            self._read(owner)
+            self.read_now(owner)
         else:
             self.postpone(owner)
 
@@ -111,7 +109,8 @@ class Engine:
         finally:
             self._looking = False
 
-    def _read(self, owner: Flow | Acceptor | Mailbox) -> None:
+    def read_now(self, owner: Flow | Acceptor | Mailbox) -> None:
+        """Let one read; an error of the pool itself ends a connection, not the pool."""
         try:
             self._budget -= owner.read()
         except Exception:
@@ -139,7 +138,7 @@ class Engine:
         ready, self.ready = self.ready, {}
         for owner in ready:
             if self._budget > 0:
-                self._read(owner)
+                self.read_now(owner)
             else:
                 self.postpone(owner)
 
@@ -240,6 +239,14 @@ class Engine:
 
         flow.deadline = self.later(self.config.connect_timeout, too_late)
 
+    def limit_refusal(self, flow: Flow) -> None:
+        """Give a TLS 1.3 server its time for refusing our certificate; it is the one it has for a handshake.
+
+        Of a client's certificate it knows only after the client's end of the handshake, and it need not say
+        that it is content. Most servers give tickets then, or answer; only a silent one has all this time.
+        """
+        flow.deadline = self.later(self.config.connect_timeout, flow.not_refused)
+
     def opened(self, flow: Flow) -> None:
         """Note that a connection stands; messages go both ways from here."""
         self.drop_deadline(flow)
@@ -249,7 +256,7 @@ class Engine:
         link = flow.link
         if not flow.inbound and isinstance(link, TLSLink) and link.engine.version() == "TLSv1.3":
             flow.taken = []
-            flow.deadline = self.later(CONFIRM, flow.confirmed)
+            self.limit_refusal(flow)
         flow.set_result()
         if flow.state is OPEN and link is not None and (link.readable or link.layered):
             self._readable(link.inner if isinstance(link, TLSLink) else link)

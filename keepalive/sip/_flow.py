@@ -18,7 +18,6 @@ from keepalive._io._tls import TLSLink
 
 from ._identity import matches
 from ._source import Source
-from .errors import SendError, send_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from ._framer import Framer
     from ._routes import Place
     from ._source import Target
+    from .errors import SendError
 
 READ: Final = 65536
 """Bytes read at a time."""
@@ -98,6 +98,7 @@ class Flow:
     :ivar name: what the peer was verified to be when we called it with TLS, else None
     :ivar taken: messages that are all with the kernel, but whose outcome waits for a sign that a TLS 1.3
         server has accepted our certificate, or the lack of one; None when there is nothing to wait for
+    :ivar broken: why nothing can be sent any more, while what the peer said before that is still to be read
     """
 
     __slots__ = (
@@ -105,6 +106,7 @@ class Flow:
         "aliases",
         "attempt",
         "awaited",
+        "broken",
         "deadline",
         "engine",
         "entry",
@@ -143,6 +145,7 @@ class Flow:
         self.queue: deque[Outgoing] | None = None
         self.queued = 0
         self.taken: list[Outgoing] | None = None
+        self.broken: tuple[int | None, str] | None = None
         self.framer: Framer | None = None
         self.deadline: Deadline | None = None
         self.attempt: Cancellable | None = None
@@ -154,7 +157,9 @@ class Flow:
     @property
     def usable(self) -> bool:
         """Whether messages may be given to it; not if the kernel knows that its peer has gone."""
-        return self.state is CONNECTING or (self.state is OPEN and not (self.link and self.link.hung))
+        if self.state is OPEN:
+            return self.broken is None and not (self.link and self.link.hung)
+        return self.state is CONNECTING
 
     @property
     def ended(self) -> bool:
@@ -234,6 +239,8 @@ class Flow:
             engine.postpone(self)
         if framer.started or self.deadline is not None:
             engine.limit_message(self, framer.started, count > 1)
+        if self.broken is not None and self not in engine.ready:
+            engine.end(self, "reset", *self.broken)
         return count
 
     def _read_otherwise(self) -> None:
@@ -271,6 +278,21 @@ class Flow:
         if session is not None and session.has_ticket:
             self.confirmed()
 
+    def not_refused(self) -> None:
+        """Take it for consent that the server has had its time and said nothing, not even just now."""
+        self.deadline = None
+        link, inbox = self.link, self.engine.inbox
+        if self.taken is None or link is None or self.state is not OPEN:
+            return
+        link.readable = True  # the kernel may have what the poller has not told yet
+        if not inbox.full:
+            self.engine.read_now(self)
+        if self.taken is not None and not self.ended:
+            if inbox.full:
+                self.engine.limit_refusal(self)
+            else:
+                self.confirmed()
+
     def confirmed(self) -> None:
         """Tell those who wait for the server's consent that their messages have gone out."""
         taken, self.taken = self.taken, None
@@ -297,13 +319,12 @@ class Flow:
             try:
                 out.sent = link.try_send(out.data)
             except BrokenResourceError as exc:
-                self.engine.finish(out, send_error(out.where, "send", *why(exc)))
-                self.engine.end(self, "reset", *why(exc))
-                return
-            self.last = self.engine.clock()
-            if out.sent == len(out.data) and not (link.layered and link.unsent):
-                self._done(out)
-                return
+                self._break(exc)
+            else:
+                self.last = self.engine.clock()
+                if out.sent == len(out.data) and not (link.layered and link.unsent):
+                    self._done(out)
+                    return
         if self.queue is None:
             self.queue = deque()
         self.queue.append(out)
@@ -317,6 +338,18 @@ class Flow:
         else:
             self.taken.append(out)
 
+    def _break(self, exc: BrokenResourceError) -> None:
+        """Note that nothing can be sent any more; the end comes when what the peer said last has been read.
+
+        It may be answers to requests, or in a TLS alert the reason.
+        """
+        link = self.link
+        assert link is not None, "an open flow has a link"
+        self.broken = why(exc)
+        link.writer = None
+        link.readable = True  # whether the poller has told it or not
+        self.engine.postpone(self)
+
     def done(self) -> bool:
         """Say that this waiting writer can always be woken; see `Parking`."""
         return False
@@ -326,7 +359,7 @@ class Flow:
         link, queue = self.link, self.queue
         if self.state is HANDSHAKE:
             self._shake_hands()
-        if self.state is not OPEN or link is None:
+        if self.state is not OPEN or link is None or self.broken is not None:
             return
         try:
             while queue:
@@ -346,7 +379,7 @@ class Flow:
                 self.queued -= len(out.data)
                 self._done(out)
         except BrokenResourceError as exc:
-            self.engine.end(self, "reset", *why(exc))
+            self._break(exc)
             return
         link.writer = self if queue else None
         if not queue:

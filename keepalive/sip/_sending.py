@@ -54,6 +54,8 @@ class Sender:
         if flow is None and head is not None and head.code:
             place = None if target is None else (target.addr, target.port)
             flow = engine.routes.for_response(head.key, place)
+            if flow is not None and not flow.usable:
+                flow = None  # its peer has gone, which the loop will learn in its next turn
             if flow is None and engine.only is None and (via := parse_via(head.via)) is not None:
                 # RFC 3261 18.2.2: what is left of the request's way, else what the peer said of itself.
                 flow = engine.routes.for_request((via.received or canonical(via.host), via.rport), None)

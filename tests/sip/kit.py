@@ -51,6 +51,12 @@ def response(to: bytes, code: int = 200, reason: str = "OK") -> bytes:
     return f"SIP/2.0 {code} {reason}\r\n".encode() + b"\r\n".join([*kept, b"Content-Length: 0"]) + b"\r\n\r\n"
 
 
+def response_of(size: int) -> bytes:
+    """Write a response with a body of so many bytes."""
+    head = response(request())
+    return head.replace(b"Content-Length: 0", f"Content-Length: {size}".encode()) + b"x" * size
+
+
 def answer(to: sipmessage.Request, code: int = 200, contact: str | None = None) -> sipmessage.Response:
     """Make the response to a request."""
     made = sipmessage.Response(code, "OK" if code == 200 else "Ringing")

@@ -15,7 +15,7 @@ import sipmessage
 from keepalive import StaticResolver
 from keepalive.sip import PoolClosed, SendError, SipConfig, SipTLS, SocketPool, open_leg
 from tests.shell.tools import turns
-from tests.sip.kit import Outcomes, answer, dial, leg, port_of, request, response, told, until
+from tests.sip.kit import Outcomes, answer, dial, leg, port_of, request, response, response_of, told, until
 from tests.support import Server, Silent, has_ipv6
 
 if TYPE_CHECKING:
@@ -160,11 +160,6 @@ async def test_end_tells_everybody() -> None:
     assert sorted(n for n, _ in outcomes) == list(range(31))
     assert [n for n, _ in outcomes if n < 30] == list(range(30))
     assert outcomes[-1][1] is not None
-
-
-def response_of(size: int) -> bytes:
-    head = response(request())
-    return head.replace(b"Content-Length: 0", f"Content-Length: {size}".encode()) + b"x" * size
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

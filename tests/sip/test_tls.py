@@ -10,11 +10,15 @@ import pytest
 
 from keepalive.sip import SendError, SipTLS
 from keepalive.sip._identity import identities, matches
-from tests.sip.kit import dial, leg, port_of, request, response, until
+from tests.shell.virtual import jump, run
+from tests.sip.handmade import Handmade
+from tests.sip.kit import dial, leg, port_of, request, response, response_of, until
 from tests.support import Authority, Server, Silent
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from keepalive.sip import SocketPool
 
 
 def certificate(*names: tuple[str, str], common: str = "") -> dict[str, Any]:
@@ -71,17 +75,84 @@ async def test_each_sees_the_others_certificate(tmp_path: Path, ca: Authority) -
             assert source.peer_certificate is None
 
 
-async def test_sign_of_a_content_server_is_not_waited_for_in_vain(tmp_path: Path, ca: Authority) -> None:
-    tls = tls_of(tmp_path, ca)
+def asking(ca: Authority) -> ssl.SSLContext:
+    """Make a context that asks for certificates that nobody here has, and gives no tickets."""
+    context = ca.server(tickets=0)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("late", [False, True], ids=["in-time", "at-the-last-moment"])
+def test_refusal_long_after_the_handshake_is_told(
+    tmp_path: Path, ca: Authority, backend: str, late: bool
+) -> None:
+    async def main() -> None:
+        outcomes: list[Any] = []
+        with Handmade(asking(ca)) as server:
+            async with leg("tls", tls=tls_of(tmp_path, ca)) as pool:
+                for _ in range(3):
+                    pool.send_soon(request(), f"localhost:{server.port}", outcomes.append)
+                await server.greet()
+                await until(lambda: handed_over(pool))
+                await jump(9.9)
+                assert outcomes == []
+                await server.judge()
+                await jump(10.0 if late else 0.0)  # the refusal has come, but nobody has looked
+                await until(lambda: len(outcomes) == 3)
+                assert [(type(error), error.reason) for error in outcomes] == [(SendError, "tls")] * 3
+
+    run(backend, main)
+
+
+def handed_over(pool: SocketPool) -> bool:
+    [info] = pool.connections()
+    return info.state == "open" and not info.queued
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("word", [b"\r\n", None], ids=["a-word", "silence"])
+def test_server_that_gives_no_tickets_may_speak_or_be_silent(
+    tmp_path: Path, ca: Authority, backend: str, word: bytes | None
+) -> None:
+    async def main() -> None:
+        outcomes: list[Any] = []
+        with Handmade(ca.server(tickets=0)) as server:
+            async with leg("tls", tls=tls_of(tmp_path, ca), connect_timeout=7.0) as pool:
+                pool.send_soon(request(), f"localhost:{server.port}", outcomes.append)
+                await server.greet()
+                await until(lambda: handed_over(pool))
+                await server.judge()
+                await jump(6.99)
+                assert outcomes == []
+                if word is None:
+                    await jump(0.01)
+                else:
+                    server.say(word)
+                await until(lambda: outcomes == [None])
+                await pool.send_to(request(), f"localhost:{server.port}")  # the next ones wait for nothing
+
+    run(backend, main)
+
+
+async def test_refusal_is_read_before_a_broken_write_is_reported(tmp_path: Path, ca: Authority) -> None:
+    with Handmade(asking(ca)) as server:
+        async with leg("tls", tls=tls_of(tmp_path, ca)) as pool:
+            outcomes: list[Any] = []
+            for _ in range(3):  # more than the kernel takes
+                pool.send_soon(response_of(4_000_000), f"localhost:{server.port}", outcomes.append)
+            await server.greet()
+            await until(lambda: pool.connections()[0].state == "open")
+            await server.judge()
+            server.close()
+            await until(lambda: len(outcomes) == 3)
+            assert {error.reason for error in outcomes} == {"tls"}
+
+
+async def test_tickets_are_a_sign_that_the_server_is_content(tmp_path: Path, ca: Authority) -> None:
     with Server(Silent(), tls=ca.server(tickets=2)) as server:
-        async with leg("tls", tls=tls) as pool:
-            with anyio.fail_after(0.4):  # its tickets say so; else half a second passes
-                await pool.send_to(request(), f"localhost:{server.port}")
-    with Server(Silent(), tls=ca.server(tickets=0)) as server:
-        async with leg("tls", tls=tls) as pool:
-            with anyio.fail_after(5):
-                await pool.send_to(request(), f"localhost:{server.port}")
-            with anyio.fail_after(0.4):
+        async with leg("tls", tls=tls_of(tmp_path, ca), connect_timeout=3600.0) as pool:
+            with anyio.fail_after(60):
                 await pool.send_to(request(), f"localhost:{server.port}")
 
 

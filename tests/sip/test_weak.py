@@ -13,7 +13,7 @@ import pytest
 
 from keepalive.sip import SendError, SendTimeout, SipTLS, open_leg
 from tests.shell.tools import turns
-from tests.sip.kit import Outcomes, dial, leg, port_of, request, response, told, until
+from tests.sip.kit import Outcomes, dial, leg, port_of, request, response, response_of, told, until
 from tests.support import Authority, Server, Silent, full_backlog, refused_port
 
 if TYPE_CHECKING:
@@ -82,6 +82,24 @@ async def test_3_connection_that_the_kernel_knows_to_be_dead_is_not_used() -> No
             assert peer.recv(65536) == packet
             peer.close()
             assert pool.stats().opened == 2
+
+
+async def test_3_what_a_peer_said_before_it_went_is_not_lost() -> None:
+    async with leg() as pool:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            outcomes: Outcomes = []
+            for n in range(3):  # more than the kernel takes
+                pool.send_soon(response_of(4_000_000), listener.getsockname()[:2], told(outcomes, n))
+            await until(lambda: pool.stats().opened)
+            peer, _ = listener.accept()
+            packet = request()
+            peer.send(packet)
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()
+            await until(lambda: len(outcomes) == 3)
+            assert outcomes == [(n, "reset") for n in range(3)]
+            assert pool.stats().received == 1
+            assert (await pool.__anext__())[0] == packet
 
 
 async def test_4_connect_timeout_is_exact() -> None:
@@ -356,6 +374,17 @@ async def test_22_response_to_a_lost_connection_goes_by_its_via(how: str) -> Non
         await pool.send_to(response(packet))
         await pool.send_to(response(packet), (source.addr, source.port))
         assert pool.stats().opened == 1
+
+
+async def test_22_response_finds_out_in_time_that_its_connection_is_dead() -> None:
+    async with leg() as pool, leg() as home:
+        packet = request(via=f"127.0.0.1:{port_of(home)}")
+        with socket.create_connection(("127.0.0.1", port_of(pool))) as peer:
+            peer.sendall(packet)
+            _, source = await pool.__anext__()
+        await pool.send_to(response(packet), source)  # the loop has had no turn
+        await until(lambda: home.stats().received)
+        assert (await home.__anext__())[0] == response(packet)
 
 
 async def test_22_dst_is_the_last_resort() -> None:
