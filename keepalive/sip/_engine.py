@@ -16,6 +16,7 @@ import anyio
 from anyio import BrokenResourceError
 
 from keepalive import _fork
+from keepalive._core._types import NEVER
 from keepalive._io._link import Link
 from keepalive._io._poller import new_poller
 from keepalive._io._tls import TLSLink
@@ -85,6 +86,7 @@ class Engine:
         self.closed = self.forked = False
         self._parser = parser
         self._alarms = Alarms(runtime, self.expiry.next, self._expire)
+        self._forgetting = False
         self._budget = BUDGET
         self._resuming = self._looking = False
         self._all_ended = anyio.Event()
@@ -151,6 +153,21 @@ class Engine:
     def later(self, seconds: float, act: Callable[[], object]) -> Deadline:
         """Do something after so many seconds."""
         return self._alarms.later(seconds, act)
+
+    def answered(self, flow: Flow, key: bytes) -> None:
+        """Note that a request has had its final response."""
+        self.routes.answered(flow, key)
+        self._forget_soon()
+
+    def _forget_soon(self) -> None:
+        if not self._forgetting and (when := self.routes.next()) < NEVER:
+            self._forgetting = True
+            self.later(when - self.clock(), self._forget)
+
+    def _forget(self) -> None:
+        self._forgetting = False
+        self.routes.forget_old(self.clock())
+        self._forget_soon()
 
     def drop_deadline(self, flow: Flow) -> None:
         """Withdraw a connection's deadline."""
@@ -294,7 +311,7 @@ class Engine:
         self.closed_by[reason] += 1
         self.drop_deadline(flow)
         self.expiry.remove(flow)
-        had = flow.unanswered + len(flow.awaited or ())
+        had = flow.unanswered or flow.awaited
         self.routes.remove(flow)
         self.ready.pop(flow, None)
         self.inbox.forget(flow)
@@ -338,6 +355,8 @@ class Engine:
         """Take a message from a connection."""
         if not head.code:
             self.routes.came_in(flow, head.key, awaits=head.method != b"ACK")
+            if not self._forgetting:
+                self._forget_soon()
             if flow.inbound and flow.proto == "tls" and b"alias" in head.via:
                 self._alias(flow, head)
         elif head.code >= 200 and flow.awaited is not None:
@@ -368,7 +387,7 @@ class Engine:
         logger.info("message from %r: %s", source, text)
         answer = bad_request(head.header, "cannot be parsed") if not head.code else None
         if answer is not None and flow is not None:
-            self.routes.answered(flow, head.key)
+            self.answered(flow, head.key)
             flow.send(Outgoing(answer, "", None))
 
     # -- the end --------------------------------------------------------------------------------------

@@ -139,8 +139,8 @@ class Flow:
         self.spared = False
         self.entry: Entry | None = None
         self.aliases: tuple[Place, ...] = ()
-        self.tids: dict[bytes, bool] | None = None
-        self.unanswered = 0
+        self.tids: list[bytes] | None = None
+        self.unanswered: set[bytes] | None = None
         self.awaited: dict[bytes, None] | None = None
         self.queue: deque[Outgoing] | None = None
         self.queued = 0
@@ -281,13 +281,13 @@ class Flow:
     def not_refused(self) -> None:
         """Take it for consent that the server has had its time and said nothing, not even just now."""
         self.deadline = None
-        link, inbox = self.link, self.engine.inbox
-        if self.taken is None or link is None or self.state is not OPEN:
+        link, inbox, waiting = self.link, self.engine.inbox, self.taken
+        if waiting is None or link is None or self.state is not OPEN:
             return
         link.readable = True  # the kernel may have what the poller has not told yet
         if not inbox.full:
             self.engine.read_now(self)
-        if self.taken is not None and not self.ended:
+        if self.taken is waiting:  # it has neither consented nor refused, nor ended
             if inbox.full:
                 self.engine.limit_refusal(self)
             else:

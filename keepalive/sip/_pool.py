@@ -323,7 +323,7 @@ class SocketPool:
                 flow.inbound,
                 flow.queued,
                 now - flow.last,
-                flow.unanswered + len(flow.awaited or ()),
+                len(flow.unanswered or ()) + len(flow.awaited or ()),
             )
             for flow in engine.flows
         ]

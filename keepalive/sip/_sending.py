@@ -102,7 +102,7 @@ class Sender:
             flow.awaits(head.key)
         flow.send(out)
         if head is not None and head.code >= 200:
-            engine.routes.answered(flow, head.key)
+            engine.answered(flow, head.key)
             flow.settle()
 
     # -- datagrams ------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from keepalive.sip._routes import Place, Routes
+from keepalive._core._types import NEVER
+from keepalive.sip._routes import MEMORY, Place, Routes
 
 
 class Conn:
@@ -14,12 +15,16 @@ class Conn:
         self.peer = peer
         self.aliases: tuple[Place, ...] = ()
         self.last = last
-        self.tids: dict[bytes, bool] | None = None
-        self.unanswered = 0
+        self.tids: list[bytes] | None = None
+        self.unanswered: set[bytes] | None = None
         self.names = names
 
     def leads_to(self, name: str | None) -> bool:
         return name in self.names
+
+
+def waiting(conn: Conn) -> set[bytes]:
+    return conn.unanswered or set()
 
 
 HERE, THERE = ("192.0.2.1", 5060), ("192.0.2.2", 5060)
@@ -49,7 +54,7 @@ def test_repeated_key_is_refreshed_not_entered_twice() -> None:
     assert [routes.for_response(key, None) for key in (b"t", b"u", b"v")] == [one] * 3
     routes.came_in(one, b"t", awaits=True)
     routes.came_in(one, b"w", awaits=True)
-    assert list(one.tids or ()) == [b"v", b"t", b"w"]
+    assert one.tids == [b"v", b"t", b"w"]
     assert routes.for_response(b"u", None) is None
 
 
@@ -99,13 +104,37 @@ def test_who_awaits_an_answer_is_counted() -> None:
     routes = table(one, max_tid=2)
     routes.came_in(one, b"a", awaits=True)
     routes.came_in(one, b"a", awaits=False)  # the ACK of an INVITE
-    assert one.unanswered == 1
+    assert waiting(one) == {b"a"}
     routes.answered(one, b"a")
     routes.answered(one, b"a")
-    assert one.unanswered == 0
+    assert waiting(one) == set()
     for key in (b"b", b"c", b"d"):
         routes.came_in(one, key, awaits=True)
-    assert one.unanswered == 2
+    assert waiting(one) == {b"c", b"d"}
+
+
+def test_answered_transactions_are_forgotten_after_a_time() -> None:
+    one, other = Conn(HERE, 1.0), Conn(THERE, 2.0)
+    routes = table(one, other)
+    routes.came_in(one, b"a", awaits=False)
+    assert routes.next() == 1.0 + MEMORY
+    routes.came_in(one, b"b", awaits=True)
+    routes.came_in(other, b"c", awaits=True)
+    assert routes.next() == NEVER
+    one.last = other.last = 10.0
+    routes.answered(other, b"c")
+    one.last = 11.0
+    routes.answered(one, b"b")
+    routes.forget_old(10.0 + MEMORY)
+    assert (other.tids, routes.for_response(b"c", None)) == (None, None)
+    assert [routes.for_response(key, None) for key in (b"a", b"b")] == [one, one]
+    routes.came_in(one, b"d", awaits=True)  # one that is open keeps the others too
+    routes.forget_old(1000.0)
+    assert one.tids == [b"a", b"b", b"d"]
+    routes.remove(one)
+    routes.remove(other)
+    assert not routes._by_tid
+    assert not routes._resting
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -115,6 +144,7 @@ def test_walk(seed: int) -> None:
     routes: Routes[Conn] = Routes(5)
     alive: list[Conn] = []
     came: list[tuple[bytes, Conn]] = []
+    awaited: set[tuple[bytes, Conn]] = set()
     for step in range(1500):
         choice = rng.random()
         if choice < 0.1 or not alive:
@@ -127,22 +157,30 @@ def test_walk(seed: int) -> None:
             came = [entry for entry in came if entry[1] is not conn]
         elif choice < 0.8:
             conn, key = rng.choice(alive), bytes([rng.randrange(12)])
-            routes.came_in(conn, key, awaits=rng.random() < 0.5)
+            awaits = rng.random() < 0.5
+            routes.came_in(conn, key, awaits=awaits)
+            if awaits:
+                awaited.add((key, conn))
             came = [*(entry for entry in came if entry != (key, conn)), (key, conn)]
             own = [entry for entry in came if entry[1] is conn]
             if len(own) > 5:
                 came.remove(own[0])
         else:
-            routes.answered(rng.choice(alive), bytes([rng.randrange(12)]))
+            conn, key = rng.choice(alive), bytes([rng.randrange(12)])
+            routes.answered(conn, key)
+            awaited.discard((key, conn))
+        awaited &= set(came)
         for number in range(12):
             key = bytes([number])
             on = [conn for known, conn in came if known == key]
             got = routes.for_response(key, None)
             assert (got in on) if on else got is None, f"seed {seed}, step {step}"
         for conn in alive:
-            assert conn.unanswered == sum((conn.tids or {}).values())
+            assert waiting(conn) == {key for key, on in awaited if on is conn}
+            assert (conn.tids or []) == [key for key, on in came if on is conn]
     for conn in alive:
         routes.remove(conn)
     assert not routes._by_tid
+    assert not routes._resting
     assert not routes._by_peer
     assert not routes.per_address

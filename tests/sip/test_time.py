@@ -77,6 +77,30 @@ def test_open_transaction_spares_until_it_is_answered(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_answered_transactions_do_not_stay_in_memory(backend: str) -> None:
+    async def main() -> None:
+        async with leg() as pool, leg(max_expire=1000.0) as peer:
+            packets = [request() for _ in range(3)]
+            for packet in packets:
+                await peer.send_to(packet, ("127.0.0.1", port_of(pool)))
+            sources = [(await pool.__anext__())[1] for _ in packets]
+            for packet in packets[:2]:
+                await pool.send_to(response(packet), sources[0])
+            assert pool._engine is not None
+            [flow] = pool._engine.flows
+            await jump(100.0)
+            assert len(flow.tids or ()) == 3
+            await pool.send_to(response(packets[2]))
+            await jump(31.9)
+            assert len(flow.tids or ()) == 3
+            await jump(0.1)
+            assert flow.tids is None
+            await pool.send_to(response(packets[2]), sources[0])  # the source still knows the way
+
+    run(backend, main)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_connect_timeout_with_defaults_is_ten_seconds(backend: str) -> None:
     async def main() -> None:
         with full_backlog() as hole:
