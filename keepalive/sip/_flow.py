@@ -237,11 +237,15 @@ class Flow:
                 break
         else:
             engine.postpone(self)
+        self._after_reading(framer, count > 1)
+        return count
+
+    def _after_reading(self, framer: Framer, complete: bool) -> None:
+        engine = self.engine
         if framer.started or self.deadline is not None:
-            engine.limit_message(self, framer.started, count > 1)
+            engine.limit_message(self, framer.started, complete)
         if self.broken is not None and self not in engine.ready:
             engine.end(self, "reset", *self.broken)
-        return count
 
     def _read_otherwise(self) -> None:
         if self.state is HANDSHAKE:

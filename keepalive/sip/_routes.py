@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MEMORY: Final = 32.0
-"""Seconds for which an answered transaction is remembered: while its answer may be repeated (RFC 3261: 64*T1)."""
+"""Seconds for which an answered transaction is remembered: its answer may be repeated (RFC 3261: 64*T1)."""
 
 Place = tuple[str, int]
 """An address and a port."""

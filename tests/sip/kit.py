@@ -131,7 +131,7 @@ class Caller:
         """Send a request and wait for its final response."""
         event, found = self._events[call + method] = (anyio.Event(), [])
         await self._pool.send_to(self._request(method, call, cseq, to), self._dst)
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             await event.wait()
         del self._events[call + method]
         self.codes[found[0].code] = self.codes.get(found[0].code, 0) + 1
@@ -186,7 +186,7 @@ def told(outcomes: Outcomes, number: int) -> Callable[[SendError | None], None]:
 
 async def until(condition: Callable[[], object]) -> None:
     """Let the loop run until something is so."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while not condition():
             await turns(1)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 from contextlib import contextmanager
+from functools import cache
+from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from anyio import to_thread
@@ -19,10 +21,43 @@ if TYPE_CHECKING:
 PEER = Path(__file__).parent / "sip_peer.pl"
 
 
+LOOPS = {
+    "asyncio": ("asyncio", {"use_uvloop": False}),
+    "uvloop": ("asyncio", {"use_uvloop": True}),
+    "trio": ("trio", {}),
+}
+
+
+def loops_in_turn(names: str, *values: Any) -> pytest.MarkDecorator:
+    """Parametrize a test so that each value has a loop, and each loop a value, but not every pair is run.
+
+    Programs take long to start, and which loop our end runs on is no matter to them: what differs between
+    the loops is tested with peers in this process.
+    """
+    cases = [
+        pytest.param(LOOPS[loop], *(value if isinstance(value, tuple) else (value,)), id=f"{loop}-{number}")
+        for number, (loop, value) in zip(
+            range(max(len(LOOPS), len(values))), zip(cycle(LOOPS), cycle(values), strict=False), strict=False
+        )
+    ]
+    return pytest.mark.parametrize(("anyio_backend", *names.split(",")), cases, indirect=["anyio_backend"])
+
+
+def one_loop(name: str) -> pytest.MarkDecorator:
+    """Run a test on this loop only; see `loops_in_turn`."""
+    return pytest.mark.parametrize("anyio_backend", [pytest.param(LOOPS[name], id=name)], indirect=True)
+
+
+@cache
+def _has_net_sip(perl: str) -> bool:
+    argv = [perl, "-MNet::SIP", "-MIO::Socket::SSL", "-e", "1"]
+    return subprocess.run(argv, capture_output=True).returncode == 0
+
+
 def net_sip() -> list[str]:
     """Return the beginning of Net::SIP's command line, or skip."""
     perl = require_peer("perl")
-    if subprocess.run([perl, "-MNet::SIP", "-MIO::Socket::SSL", "-e", "1"], capture_output=True).returncode:
+    if not _has_net_sip(perl):
         if os.environ.get("REQUIRE_PEERS") == "1":
             pytest.fail("Net::SIP is not installed, though REQUIRE_PEERS=1 is set")
         pytest.skip("needs Net::SIP (Debian: libnet-sip-perl, libio-socket-ssl-perl)")
@@ -38,7 +73,7 @@ async def run(argv: list[str], folder: Path) -> tuple[int, str]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=40,
+            timeout=120,
             cwd=folder,
             env={**os.environ, "TERM": "dumb"},
         )
@@ -62,7 +97,7 @@ def running(argv: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
 
 
 @contextmanager

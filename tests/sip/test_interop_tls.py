@@ -8,7 +8,7 @@ import pytest
 
 from keepalive.sip import SendError, SipTLS
 from tests.sip.kit import Callee, Caller, leg, port_of, request
-from tests.sip.peers import net_sip, net_sip_uas, run
+from tests.sip.peers import loops_in_turn, net_sip, net_sip_uas, one_loop, run
 from tests.support import Authority
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def files(tmp_path: Path, ca: Authority) -> Files:
     return Files(tmp_path, ca)
 
 
-@pytest.mark.parametrize("verify", [0, -1, 1])
+@loops_in_turn("verify", 0, -1, 1)
 async def test_net_sip_asks_us(files: Files, verify: int) -> None:
     async with leg("tls", tls=files.tls(verify_client=verify), raw=False) as pool:
         callee = Callee(pool)
@@ -56,6 +56,7 @@ async def test_net_sip_asks_us(files: Files, verify: int) -> None:
         assert pool.stats().accepted == 1
 
 
+@one_loop("uvloop")
 async def test_net_sip_without_certificate_is_refused(files: Files) -> None:
     async with leg("tls", tls=files.tls(verify_client=1), raw=False) as pool:
         argv = [*net_sip(), "uac", "--proto", "tls", "--dst", f"127.0.0.1:{port_of(pool)}", "--timeout", "1"]
@@ -65,7 +66,7 @@ async def test_net_sip_without_certificate_is_refused(files: Files) -> None:
         assert pool.stats().closed["tls"] >= 1
 
 
-@pytest.mark.parametrize("verify", [0, 1])
+@loops_in_turn("verify", 0, 1)
 async def test_we_ask_net_sip(files: Files, verify: int) -> None:
     more = ["--cert", str(files.pair), "--ca", str(files.ca), "--verify-client", str(verify)]
     with net_sip_uas(files.folder, "tls", *more) as port:
@@ -86,6 +87,7 @@ async def test_client_certificate_refused_after_the_handshake(files: Files) -> N
             assert caught.value.reason == "tls"
 
 
+@one_loop("trio")
 async def test_wrong_authority_and_wrong_name(files: Files) -> None:
     peer = ["--cert", str(files.pair), "--ca", str(files.ca)]
     with net_sip_uas(files.folder, "tls", *peer) as port:

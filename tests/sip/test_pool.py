@@ -407,18 +407,6 @@ async def test_descriptors_run_short(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.text.count("cannot accept") == 1
 
 
-async def test_silent_caller_does_not_hold_a_handshake(tmp_path: Path, ca: Authority) -> None:
-    pair, trust = ca.write(tmp_path)
-    async with leg("tls", tls=SipTLS(cert=pair, ca=trust), connect_timeout=0.1) as pool:
-        async with await dial(pool) as silent, await dial(pool) as babbler:
-            await babbler.send(b"OPTIONS sip:a SIP/2.0\r\n\r\n")
-            for peer in (babbler, silent):
-                with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
-                    while True:
-                        await peer.receive()
-        await until(lambda: pool.stats().closed == {"timeout": 1, "tls": 1})
-
-
 @pytest.mark.parametrize(
     ("data", "flaw"),
     [

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import errno
+from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 
-from keepalive.sip import SendError, SendTimeout
+from keepalive.sip import SendError, SendTimeout, SipTLS
+from tests.shell.tools import turns
 from tests.shell.virtual import jump, run
-from tests.sip.kit import dial, leg, port_of, request, response, until
+from tests.sip.kit import Outcomes, dial, leg, port_of, request, response, told, until
 from tests.support import full_backlog
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support import Authority
 
 BACKENDS = ["asyncio", "trio"]
 
@@ -121,5 +128,88 @@ def test_connect_timeout_with_defaults_is_ten_seconds(backend: str) -> None:
                 [error] = caught
                 assert isinstance(error, SendTimeout)
                 assert error.error_num == errno.ETIMEDOUT
+
+    run(backend, main)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_5_expiry_never_comes_before_connect_timeout(backend: str) -> None:
+    async def main() -> None:
+        with full_backlog() as hole:
+            async with leg(connect_timeout=3.0, min_expire=0.5, max_expire=1.0) as pool:
+                outcomes: Outcomes = []
+                pool.send_soon(request(), (hole.host, hole.port), told(outcomes, 0))
+                await turns(5)
+                await jump(2.99)
+                assert pool.stats().closed == {}
+                await jump(0.01)
+                assert pool.stats().closed == {"timeout": 1}
+                assert outcomes == [(0, "connect")]
+
+    run(backend, main)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_8_any_byte_counts_and_what_is_pending_stays(backend: str) -> None:
+    async def main() -> None:
+        async with leg(min_expire=30.0, max_expire=30.0, max_pending=90.0) as pool:
+            kept, asked, quiet = [await dial(pool) for _ in range(3)]
+            async with kept, asked, quiet:
+                await asked.send(request())
+                await pool.__anext__()
+                await until(lambda: pool.stats().accepted == 3)
+                for _ in range(4):
+                    await jump(20.0)
+                    await kept.send(b"\r\n\r\n")
+                    assert await kept.receive() == b"\r\n"
+                with pytest.raises(anyio.EndOfStream):
+                    await quiet.receive()
+                assert pool.stats().closed == {"expired": 1}
+                await jump(9.9)
+                assert pool.stats().connections == 2
+                await jump(0.2)  # no answer was sent: the hard limit ends it
+                assert pool.stats().closed == {"expired": 2}
+                with pytest.raises(anyio.EndOfStream):
+                    await asked.receive()
+
+    run(backend, main)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_19_each_message_has_a_time_of_its_own(backend: str) -> None:
+    async def main() -> None:
+        async with leg(message_timeout=15.0) as pool, await dial(pool) as peer:
+            packet = request()
+            await peer.send(packet[:100])
+            for _ in range(8):
+                await until(lambda: pool.connections() and pool.connections()[0].idle == 0)
+                await jump(14.0)  # a peer that takes its time, but not too much for any one
+                await peer.send(packet[100:] + packet[:100])
+                await pool.__anext__()
+            await jump(15.1)
+            assert pool.stats().closed == {"deadline": 1}
+
+    run(backend, main)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_silent_caller_does_not_hold_a_handshake(backend: str, tmp_path: Path, ca: Authority) -> None:
+    pair, trust = ca.write(tmp_path)
+
+    async def main() -> None:
+        async with (
+            leg("tls", tls=SipTLS(cert=pair, ca=trust)) as pool,
+            await dial(pool) as silent,
+            await dial(pool) as babbler,
+        ):
+            await babbler.send(b"OPTIONS sip:a SIP/2.0\r\n\r\n")
+            await until(lambda: pool.stats().closed == {"tls": 1})
+            await until(lambda: pool.stats().accepted == 2)
+            await jump(9.99)
+            assert pool.stats().connecting == 1
+            await jump(0.01)
+            assert pool.stats().closed == {"timeout": 1, "tls": 1}
+            with pytest.raises(anyio.EndOfStream):
+                await silent.receive()
 
     run(backend, main)
