@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,8 +18,6 @@ from ._source import Source
 from .errors import send_error
 
 if TYPE_CHECKING:
-    import socket
-
     from ._engine import Engine
     from ._flow import Outgoing
 
@@ -72,7 +71,7 @@ class Acceptor:
 class Mailbox:
     """Sends and receives the datagrams of one socket.
 
-    :ivar peer: the socket address it is connected to, None if it is not
+    :ivar ipv6: which family it is of
     """
 
     def __init__(self, engine: Engine, sock: socket.socket, *, connected: bool) -> None:
@@ -80,6 +79,7 @@ class Mailbox:
         self._queue: deque[tuple[Outgoing, Any]] = deque()
         self._queued = 0
         self._connected = connected
+        self.ipv6 = sock.family == socket.AF_INET6
         self.link = Datagrams(sock, engine.poller)
         self.link.slot = self
 

@@ -139,6 +139,10 @@ class Sender:
 
     def _post(self, out: Outgoing, addr: str, port: int) -> None:
         mailbox = cast("Mailbox", self._engine.master)
+        if not self._fits(addr):
+            text = "the socket is of the other family"
+            self._engine.finish(out, send_error(out.where, "send", errno.EAFNOSUPPORT, text))
+            return
         try:
             address = target_of(addr, port)
         except OSError as exc:
@@ -146,18 +150,21 @@ class Sender:
             return
         mailbox.send(out, address)
 
+    def _fits(self, addr: str) -> bool:
+        """Say whether an address is of the datagram socket's family."""
+        return (":" in addr) == cast("Mailbox", self._engine.master).ipv6
+
     def _resolve_and_post(self, out: Outgoing, target: Target) -> None:
         engine = self._engine
 
         async def work() -> None:
             try:
                 found = await engine.names.resolve(target.addr)
-                sock = cast("Mailbox", engine.master).link.sock
-                fitting = [addr for addr in found if (":" in addr) == (sock.family.name == "AF_INET6")]
+                fitting = [addr for addr in found if self._fits(addr)]
                 if not fitting:
                     raise DialFailure(Phase.RESOLVE, errno.EAFNOSUPPORT, "no address of the socket's family")
             except DialFailure as exc:
-                engine.finish(out, send_error(out.where, exc.phase, exc.number, exc.text))
+                engine.finish(out, send_error(out.where, str(exc.phase), exc.number, exc.text))
             else:
                 if not engine.closed:
                     self._post(out, fitting[0], target.port)

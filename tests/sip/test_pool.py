@@ -259,7 +259,22 @@ async def test_names_that_do_not_exist() -> None:
             with pytest.raises(SendError) as caught:
                 await pool.send_to(request(), "only6.test")
             assert caught.value.error_num == errno.EAFNOSUPPORT
+            assert {type(reason) for reason in pool.stats().failed} == {str}
             assert pool.connections() == []
+
+
+@pytest.mark.parametrize("proto", ["udp", "tcp"])
+async def test_addresses_of_the_other_family(proto: str) -> None:
+    legs = [("127.0.0.1", "[::1]:9")]
+    if has_ipv6():
+        legs.append(("::1", "127.0.0.1:9"))
+    for addr, dst in legs:
+        async with leg(proto, addr) as pool:
+            with pytest.raises(SendError) as caught:
+                await pool.send_to(request(), dst)
+            assert caught.value.error_num == errno.EAFNOSUPPORT
+            with pytest.raises(SendError):  # as a Via can have it, that others wrote
+                await pool.send_to(response(request(via=dst)))
 
 
 async def test_all_addresses_of_a_name_are_tried() -> None:
