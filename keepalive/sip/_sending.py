@@ -13,7 +13,7 @@ from keepalive._route._address import is_literal, target_of
 from ._flow import CONNECTING, Flow, Outgoing
 from ._masters import Mailbox, place_of
 from ._source import Target, canonical
-from ._via import parse_via, response_place
+from ._via import parse_via, response_place, with_transport
 from .errors import send_error
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Sender:
         if self._engine.proto != "udp":
             self._give_to(target, out, None, self._engine.proto)
             return
-        out.data = out.data.replace(b"SIP/2.0/TCP", b"SIP/2.0/UDP", 1)
+        out.data = with_transport(out.data, b"UDP")
         self._post_to(target, out)
 
     def _give(self, out: Outgoing, head: Head | None, flow: Flow) -> None:
@@ -115,7 +115,8 @@ class Sender:
             engine.finish(out, send_error("?", "route", errno.EDESTADDRREQ, "no dst, and no usable Via"))
             return
         if target.flow is not None and target.flow.usable:
-            self._give(out, head, target.flow)  # what went over TCP for its size, and what comes back
+            if self._framed(out, head, str(target)):
+                self._give(out, head, target.flow)  # what went over TCP for its size, and what comes back
             return
         out.where = str(target)
         most = engine.config.mtu - SPARE
@@ -124,12 +125,25 @@ class Sender:
                 text = f"a request of {len(out.data)} bytes, more than {most} (see SipConfig.oversize)"
                 engine.finish(out, send_error(out.where, "size", errno.EMSGSIZE, text))
                 return
+            if not self._framed(out, head, out.where):
+                return
             # RFC 3261 18.1.1: the top Via then says so, and where nobody takes it, it goes by UDP after all.
-            out.data = out.data.replace(b"SIP/2.0/UDP", b"SIP/2.0/TCP", 1)
+            out.data = with_transport(out.data, b"TCP")
             out.spare = target
             self._give_to(target, out, head, "tcp")
             return
         self._post_to(target, out)
+
+    def _framed(self, out: Outgoing, head: Head | None, where: str) -> bool:
+        """Say whether a stream's reader could tell where it ends; if not, it has been told.
+
+        Datagrams need no Content-Length, so only here it may be missing or wrong.
+        """
+        if head is None or head.length == len(out.data) - len(head.header) - 2:
+            return True
+        text = "no Content-Length, or a wrong one: it cannot go over TCP"
+        self._engine.finish(out, send_error(where, "size", errno.EMSGSIZE, text))
+        return False
 
     def _post_to(self, target: Target, out: Outgoing) -> None:
         if is_literal(target.addr):

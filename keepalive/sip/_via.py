@@ -10,6 +10,8 @@ _VIA: Final = re.compile(
 )
 _PARAM: Final = re.compile(rb";\s*([^\s;=]+)\s*(?:=\s*([^\s;]+))?")
 
+_TRANSPORT: Final = re.compile(rb"(?mi)^(?:via|v)[ \t]*:\s*SIP\s*/\s*2\.0\s*/\s*([^\s;,]+)")
+
 
 class Via(NamedTuple):
     """What one Via says.
@@ -63,3 +65,11 @@ def response_place(via: Via, *, stream: bool, default_port: int) -> tuple[str, i
     if via.received:
         return via.received, via.rport or via.port or default_port
     return via.host, via.rport or via.port or default_port
+
+
+def with_transport(message: bytes, transport: bytes) -> bytes:
+    """Let a message's top Via say that it goes over this transport (RFC 3261 18.1.1)."""
+    found = _TRANSPORT.search(message)
+    if found is None:
+        return message
+    return message[: found.start(1)] + transport + message[found.end(1) :]

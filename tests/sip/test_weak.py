@@ -319,6 +319,26 @@ async def test_21_fall_back_to_tcp() -> None:
             assert await send_of_size(careless, 3000, ("127.0.0.1", 9)) is None
 
 
+async def test_21_what_goes_over_tcp_is_framed_and_says_so_in_its_via() -> None:
+    async with leg() as other, leg("udp", oversize="tcp") as pool:
+        dst = "127.0.0.1", port_of(other)
+        packet = request(proto="UDP", body=b"x" * 2000)
+        tricky = packet.replace(b"Via: SIP/2.0/UDP", b"Subject: SIP/2.0/UDP\r\nv : SIP / 2.0 /udp")
+        await pool.send_to(tricky, dst)
+        got, source = await other.__anext__()
+        assert got == tricky.replace(b"2.0 /udp", b"2.0 /TCP")
+        bare = packet.replace(b"Content-Length: 2000\r\n", b"")
+        with pytest.raises(SendError) as caught:
+            await pool.send_to(bare, dst)
+        assert caught.value.reason == "size"
+        back = request()
+        await other.send_to(back, source)
+        _, source = await pool.__anext__()
+        with pytest.raises(SendError, match="Content-Length"):
+            await pool.send_to(response(back).replace(b"Content-Length: 0\r\n", b""), source)
+        assert other.stats().flaws == {}
+
+
 @pytest.mark.parametrize("how", ["sent-by", "received"])
 async def test_22_response_to_a_lost_connection_goes_by_its_via(how: str) -> None:
     async with leg() as pool, leg() as home:
