@@ -341,6 +341,17 @@ async def test_datagrams_that_are_no_messages() -> None:
         assert pool.stats().flaws == {"no end of header": 1, "empty": 2, "body cut off": 1}
 
 
+async def test_datagram_is_one_message_whatever_its_length_says() -> None:
+    """RFC 4475 3.1.1.8, dblreq: the second request is not taken for one; but the ancestor cuts nothing off."""
+    async with leg("udp") as pool, leg("udp") as other:
+        double = request("REGISTER", proto="UDP") + request("INVITE", proto="UDP")
+        last = request(proto="UDP")
+        for packet in (double, last):
+            await other.send_to(packet, ("127.0.0.1", port_of(pool)))
+        assert [(await pool.__anext__())[0] for _ in range(2)] == [double, last]
+        assert pool.stats().received == 2
+
+
 # -- order, back-pressure, cancellation --------------------------------------------------------------
 
 
