@@ -342,7 +342,7 @@ async def test_datagrams_that_are_no_messages() -> None:
 
 
 async def test_datagram_is_one_message_whatever_its_length_says() -> None:
-    """RFC 4475 3.1.1.8, dblreq: the second request is not taken for one; but the ancestor cuts nothing off."""
+    """RFC 4475 3.1.1.8, dblreq: the second request is none, but it stays where it is."""
     async with leg("udp") as pool, leg("udp") as other:
         double = request("REGISTER", proto="UDP") + request("INVITE", proto="UDP")
         last = request(proto="UDP")

@@ -126,6 +126,37 @@ VALID = {
     "zeromf": plain("zeromf", "OPTIONS sip:user@example.com SIP/2.0").replace(
         b"Max-Forwards: 7", b"Max-Forwards: 0"
     ),
+    "unksm2": plain("unksm2", "REGISTER sip:example.com SIP/2.0", "Contact: <name:John_Smith>"),
+    "invut": plain(
+        "invut",
+        "INVITE sip:user@example.com SIP/2.0",
+        "Content-Type: application/unknownformat",
+        length="5",
+        body="<a/>\n",
+    ),
+    "regaut01": plain(
+        "regaut01", "REGISTER sip:example.com SIP/2.0", "Authorization: NoOneKnowsThisScheme a=b"
+    ),
+    "bcast": plain("bcast", "SIP/2.0 200 OK", method="INVITE").replace(
+        b"Via: SIP/2.0/UDP 192.0.2.1;",
+        b"Via: SIP/2.0/UDP 192.0.2.198;branch=z9hG4bK1324923\r\nVia: SIP/2.0/UDP 255.255.255.255;",
+    ),
+    "cparam02": plain(
+        "cparam02",
+        "REGISTER sip:example.com SIP/2.0",
+        "Contact: <sip:+19725552222@gw1.example.net;unknownparam>",
+    ),
+    "regescrt": plain(
+        "regescrt",
+        "REGISTER sip:example.com SIP/2.0",
+        "Contact: <sip:user@example.com?Route=%3Csip:sip.example.com%3E>",
+    ),
+    "sdp01": plain(
+        "sdp01",
+        "INVITE sip:user@example.com SIP/2.0",
+        "Accept: text/nobodyKnowsThis",
+        "Content-Type: application/sdp",
+    ),
     "cparam01": plain(
         "cparam01",
         "REGISTER sip:example.com SIP/2.0",
