@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import ssl
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,9 @@ from tests.support.leaks import LoopWatch, descriptors, left_threads, threads
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
+
+
+_tests = count(1)
 
 
 @pytest.fixture(
@@ -41,7 +45,7 @@ def warm_up() -> None:
 
 
 @pytest.fixture(autouse=True)
-def leak_check(warm_up: None) -> Iterator[None]:
+def leak_check(warm_up: None, request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a descriptor or a thread; the first fixture set up, so the last to end."""
     descriptors_before, threads_before = descriptors(), threads()
     yield
@@ -49,6 +53,9 @@ def leak_check(warm_up: None) -> Iterator[None]:
     assert not left, f"threads left: {left}"
     leaked = sorted(descriptors() - descriptors_before)
     assert not leaked, f"descriptors left: {leaked}"
+    if request.session.testscollected > 200 and next(_tests) % 100 == 0:
+        gc.collect()
+        gc.freeze()  # the reports of the tests so far: the collector would look at all of them in each test
 
 
 @pytest.fixture(autouse=True)
