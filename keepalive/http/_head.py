@@ -90,7 +90,9 @@ class Head:
 
     def _tells(self, name: bytes, value: bytes) -> None:
         if name == b"content-length":
-            self.length = int(value)  # digits only, and once, or llhttp would have refused it
+            # Digits only, and once, and not too great a number, or llhttp would have refused it; but with any
+            # number of zeros before it, and Python converts only so many digits.
+            self.length = int(value.lstrip(b"0") or b"0")
         elif name == b"connection":
             options = [option.strip() for option in value.lower().split(b",")]
             self._close |= b"close" in options

@@ -179,7 +179,7 @@ class Reader:
             self.state = RAW
         elif status == 204 or status == 304 or self._method == b"HEAD":
             self.state = DONE
-            if head.chunked and status == 204:
+            if status == 204 and (head.chunked or head.length > 0):
                 self.keep = False  # not allowed there; who knows what the peer sends after it
         elif head.chunked:
             self.state = CHUNKED

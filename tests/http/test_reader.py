@@ -46,6 +46,8 @@ GOOD = [
     (b"HTTP/1.1 204\r\n\r\n", b"GET", False, 204, b"", True),
     (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", b"GET", False, 304, b"", True),
     (b"HTTP/1.1 204 No\r\nTransfer-Encoding: chunked\r\n\r\n", b"GET", False, 204, b"", False),
+    (b"HTTP/1.1 204 No\r\nContent-Length: 0\r\n\r\n", b"GET", False, 204, b"", True),
+    (b"HTTP/1.1 204 No\r\nContent-Length: 5\r\n\r\n", b"GET", False, 204, b"", False),
     (OK + b"Transfer-Encoding: Chunked\r\n\r\n3\r\nabc\r\n1;a=b\r\nd\r\n0\r\n\r\n", b"GET", False, 200, b"abcd", True),
     (OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: y\r\n\r\n", b"GET", False, 200, b"abc", True),
     (OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n\r\n", b"GET", False, 200, b"", False),
@@ -93,6 +95,13 @@ def test_what_else_a_reader_tells() -> None:
     assert reader.trailers == ((b"X", b"y"), (b"Z", b""))
     reader = read(b"HTTP/1.1 102 P\r\n\r\nHTTP/1.1 103 E\r\nLink: x\r\n\r\n")
     assert (reader.state, reader.interim) == (HEAD, ((102, ()), (103, ((b"Link", b"x"),))))
+
+
+def test_a_length_may_begin_with_any_number_of_zeros() -> None:
+    for zeros in (1, 5000):
+        reader = read(OK + b"Content-Length: " + b"0" * zeros + b"3\r\n\r\nabc")
+        assert (reader.state, reader.keep) == (DONE, True)
+        assert read(OK + b"Content-Length: " + b"0" * zeros + b"\r\n\r\n").state is DONE
 
 
 @pytest.mark.parametrize(
