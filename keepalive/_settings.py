@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -12,8 +13,6 @@ from ._route._address import family_of, is_literal
 from .abc import Connector
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ._route._net import BindAddresses
 
 
@@ -283,3 +282,40 @@ def auth(value: object) -> tuple[str, str] | None:
         msg = "auth must have no control characters"
         raise ValueError(msg)
     return value
+
+
+_FIELD_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+_FIELD_VALUE = re.compile(
+    rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?"
+).fullmatch
+_FRAMING = (b"host", b"content-length", b"transfer-encoding")
+
+
+def header_lines(name: str, value: object) -> bytes:
+    """Check HTTP header fields, pairs of str or bytes; return their lines. No message repeats a value."""
+    pairs = value.items() if isinstance(value, Mapping) else value
+    if isinstance(pairs, (str, bytes)) or not isinstance(pairs, Iterable):
+        msg = f"{name} must be a mapping or pairs, not {type(value).__name__}"
+        raise TypeError(msg)
+    lines = b""
+    for pair in pairs:
+        if (
+            not isinstance(pair, tuple)
+            or len(pair) != 2
+            or any(type(part) not in (str, bytes) for part in pair)
+        ):
+            msg = f"{name} must be pairs of str or bytes"
+            raise TypeError(msg)
+        try:
+            field, text = (part.encode("latin-1") if isinstance(part, str) else part for part in pair)
+        except UnicodeEncodeError:
+            msg = f"{name} must be latin-1"
+            raise ValueError(msg) from None
+        if not _FIELD_NAME(field) or field.lower() in _FRAMING:
+            msg = f"{name} must be named by tokens, and not Host or a length: {field!r} is no such name"
+            raise ValueError(msg)
+        if not _FIELD_VALUE(text):
+            msg = f"{name} must be free of control characters and outer space: {field.decode()} is not"
+            raise ValueError(msg)
+        lines += b"%b: %b\r\n" % (field, text)
+    return lines

@@ -20,7 +20,7 @@ from ._plain import TCPConnector, Tunnelling
 from ._tls import TLSConnector
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import ClassVar
 
     from keepalive._core._types import Key
@@ -123,6 +123,7 @@ class HTTPProxyConnector(ProxyConnector):
         TLS with a proxy on terms of one's own, or another proxy's connector for a chain
     :param inside: what is done inside the tunnel, by ``for_scheme``; "https" is `TLSConnector()` unless
         this says otherwise, any other scheme nothing. Below a `TLSConnector` it is not looked at
+    :param headers: further fields for the proxy itself: a mapping, or pairs, of str (latin-1) or bytes
     :raises TypeError, ValueError: an argument is wrong; the message names it, and shows no credentials
     """
 
@@ -135,20 +136,21 @@ class HTTPProxyConnector(ProxyConnector):
         auth: tuple[str, str] | None = None,
         over: Connector | None = None,
         inside: Mapping[str, TLSConnector] | None = None,
+        headers: Mapping[str, str] | Sequence[tuple[str | bytes, str | bytes]] = (),
     ) -> None:
         super().__init__(proxy, auth, over, inside)
-        self._credentials = b""
+        self._fields = settings.header_lines("headers", headers)
         if self._auth is not None:
             user, password = self._auth
             if ":" in user:
                 msg = "auth must have no colon in the user name (RFC 7617 2)"
                 raise ValueError(msg)
             token = base64.b64encode(f"{user}:{password}".encode())
-            self._credentials = b"Proxy-Authorization: Basic %b\r\n" % token
+            self._fields = b"Proxy-Authorization: Basic %b\r\n%b" % (token, self._fields)
 
     async def _ask(self, dial: Dial, link: Link, host: str, port: int) -> None:
         target = authority(host, port).encode("ascii")
-        request = b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (target, target, self._credentials)
+        request = b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (target, target, self._fields)
         try:
             await dial.stream(link).send(request)
         except BrokenResourceError:

@@ -55,13 +55,11 @@ class Forward:
     """An HTTP proxy that is sent plain requests with the whole URL (RFC 9112 3.2.2).
 
     :ivar headers: fields for the proxy
-    :ivar own_headers: whether there are others among them than credentials
     """
 
     host: str
     port: int
     headers: tuple[tuple[bytes, bytes], ...]
-    own_headers: bool
 
 
 class Setup:
@@ -120,17 +118,14 @@ class Setup:
         to_proxy: Connector = self._tcp
         if scheme == "https":
             to_proxy = TLSConnector(proxy.ssl_context, over=self._tcp, standard_compatible=False)
-        self._connectors = {
-            "http": to_proxy,
-            "https": HTTPProxyConnector(
-                f"{scheme}://{host}:{port}", auth=proxy.auth, over=to_proxy, inside=inside
-            ),
-        }
         headers = list(proxy.headers.raw)
-        own_headers = bool(headers)
+        tunnel = HTTPProxyConnector(
+            f"{scheme}://{host}:{port}", auth=proxy.auth, over=to_proxy, inside=inside, headers=headers
+        )
+        self._connectors = {"http": to_proxy, "https": tunnel, "ws": tunnel}
         if proxy.raw_auth is not None:
             headers.insert(0, (b"Proxy-Authorization", b"Basic " + b64encode(b":".join(proxy.raw_auth))))
-        self.forward = Forward(url.raw_host.decode("ascii"), port, tuple(headers), own_headers)
+        self.forward = Forward(url.raw_host.decode("ascii"), port, tuple(headers))
 
     def manager(self) -> tuple[ConnectionManager, IdleCount | None, int]:
         """Make a manager; also what counts its idle connections, and how many there may be."""

@@ -253,15 +253,15 @@ class Transport(Base):
         target = request.extensions.get("target") or url.raw_path
         headers = request.headers.raw
         forward = None if self._setup is None else self._setup.forward
-        if forward is not None and plain == "http":
+        if forward is not None and scheme == "http":
             place = http.Place("http", forward.host, forward.port)
             own = {name.lower() for name, _ in headers}
             headers = [pair for pair in forward.headers if pair[0].lower() not in own] + headers
             if target.startswith(b"/"):
                 target = b"http://" + url.netloc + target
+        elif forward is not None and scheme == "ws":
+            place = http.Place("ws", host, port)  # a proxy between would not pass on what follows the upgrade
         else:
-            if forward is not None and forward.own_headers:
-                raise library.module.ProxyError("headers for the proxy itself cannot be sent with CONNECT")
             sni = request.extensions.get("sni_hostname")
             place = http.Place(plain, host, port)
             if sni and plain == "https":

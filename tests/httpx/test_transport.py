@@ -10,7 +10,7 @@ import httpx
 import httpx2
 import pytest
 
-from keepalive import ConnectionManager, http
+from keepalive import ConnectionManager, HTTPProxyConnector, http
 from keepalive.httpx import Transport
 from tests.http.kit import Script, ok, once, silent, url
 from tests.support import Server
@@ -98,11 +98,37 @@ async def test_wrong_arguments() -> None:
         Transport(proxy="nonsense://localhost:1")
 
 
-async def test_headers_for_the_proxy_do_not_get_lost_in_a_tunnel() -> None:
-    proxy = httpx2.Proxy("http://127.0.0.1:1", headers={"X-For-Proxy": "1"})
-    async with httpx2.AsyncClient(transport=Transport(proxy=proxy)) as client:
-        with pytest.raises(httpx2.ProxyError, match="cannot be sent"):
-            await client.get("https://example.test/")
+@pytest.mark.parametrize("lib", LIBRARIES, ids=["httpx2", "httpx"])
+async def test_what_a_proxy_is_asked(lib: Any) -> None:
+    """A whole URL for http; CONNECT for all else, ws too; its own headers either way."""
+    script = Script()
+    with Server(script) as server:
+        proxy = lib.Proxy(url(server), auth=("me", "sesame"), headers={"X-For-Proxy": "1"})
+        for transport in (lib.AsyncHTTPTransport(proxy=proxy), Transport(proxy=proxy)):
+            async with lib.AsyncClient(transport=transport) as client:
+                assert (await client.get("http://far.test/x")).status_code == 404
+                for scheme in ("https", "ws", "wss"):
+                    with pytest.raises(lib.ProxyError):
+                        await client.get(f"{scheme}://far.test:81/x")
+    assert [(a.method, a.target) for a in script.asked] == 2 * [
+        ("GET", "http://far.test/x"), *3 * [("CONNECT", "far.test:81")]
+    ]  # fmt: skip
+    basic = script.asked[0].headers["proxy-authorization"]
+    for asked in script.asked:
+        assert (asked.headers["x-for-proxy"], asked.headers["proxy-authorization"]) == ("1", basic)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"X": "a\r\nY: b"}, {"X": "a\n"}, {"X y": "a"}, {"": "a"}, {"X": " a"}, {"X": "\u20ac"},
+        {"Host": "a"}, {"content-length": "5"}, {"Transfer-Encoding": "chunked"},
+        {"X": 5}, ["X: y"], "X: y", 5, [("a", "b", "c")],
+    ],
+)  # fmt: skip
+def test_wrong_headers_for_a_proxy(wrong: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="headers must be"):
+        HTTPProxyConnector(headers=wrong)
 
 
 async def test_trace_must_be_async() -> None:
