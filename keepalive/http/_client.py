@@ -89,12 +89,15 @@ class Exchange:
 
     async def __aenter__(self) -> Response:
         """Send the request and wait for the head of the answer; see `__await__`."""
-        message, limits = self._message, self._timeout
+        message, limits, place = self._message, self._timeout, self._place
         deadline = None if limits.total is None else anyio.current_time() + limits.total
         retry = False
         while True:
-            if limits is NONE and not retry and self._place[3] is None:
-                conn = await self._manager.allocate(*self._place[:3])
+            if deadline is None and not retry and place[3] is None:
+                try:
+                    conn = await self._manager.allocate(place[0], place[1], place[2], limits.first)
+                except AllocateTimeout as exc:
+                    conn = await self._go_on(exc, None, retry)
             else:
                 conn = await self._connect(deadline, retry)
             self.opened = conn.from_cache is None
@@ -137,13 +140,16 @@ class Exchange:
         )
 
     async def _connect(self, deadline: float | None, fresh: bool) -> Connection:
-        first, more = self._timeout.for_connection()
         try:
-            return await self._allocate(first, deadline, fresh)
+            return await self._allocate(self._timeout.first, deadline, fresh)
         except AllocateTimeout as exc:
-            if not self._timeout.goes_on(exc) or (deadline is not None and anyio.current_time() >= deadline):
-                raise
-        return await self._allocate(more, deadline, fresh)
+            return await self._go_on(exc, deadline, fresh)
+
+    async def _go_on(self, exc: AllocateTimeout, deadline: float | None, fresh: bool) -> Connection:
+        over = deadline is not None and anyio.current_time() >= deadline
+        if over or not self._timeout.goes_on(exc):
+            raise exc
+        return await self._allocate(self._timeout.more, deadline, fresh)
 
     async def _allocate(self, limit: float | None, deadline: float | None, fresh: bool) -> Connection:
         if deadline is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,8 @@ class Timeout:
     connect: float | None = None
     read: float | None = None
     write: float | None = None
+    first: float | None = field(default=None, init=False, repr=False, compare=False)
+    """How long to ask for a connection at first; see `goes_on`."""
 
     def __post_init__(self) -> None:
         for name in ("total", "pool", "connect", "read", "write"):
@@ -41,12 +43,8 @@ class Timeout:
                 msg = f"{name} must not be negative or NaN, not {value!r}"
                 raise ValueError(msg)
 
-    def for_connection(self) -> tuple[float | None, float | None]:
-        """Say how long to ask for a connection, and for how long to ask again, see `goes_on`."""
-        pool, connect = self.pool, self.connect
-        if pool is None or connect is None:
-            return (connect if pool is None else pool), None
-        return min(pool, connect), abs(pool - connect)
+        limits = [limit for limit in (self.pool, self.connect) if limit is not None]
+        object.__setattr__(self, "first", min(limits, default=None))
 
     def goes_on(self, exc: AllocateTimeout) -> bool:
         """Say whether the phase that a first request timed out in has time left.
@@ -56,6 +54,11 @@ class Timeout:
         """
         pool, connect = (inf if value is None else value for value in (self.pool, self.connect))
         return pool > connect if exc.function == "queue" else connect > pool
+
+    @property
+    def more(self) -> float | None:
+        """How long to ask for a connection again, see `goes_on`."""
+        return None if self.pool is None or self.connect is None else abs(self.pool - self.connect)
 
 
 NONE = Timeout()
