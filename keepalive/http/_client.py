@@ -146,10 +146,17 @@ class Exchange:
             return await self._go_on(exc, deadline, fresh)
 
     async def _go_on(self, exc: AllocateTimeout, deadline: float | None, fresh: bool) -> Connection:
-        over = deadline is not None and anyio.current_time() >= deadline
-        if over or not self._timeout.goes_on(exc):
-            raise exc
-        return await self._allocate(self._timeout.more, deadline, fresh)
+        limit = self._timeout.more
+        while True:
+            over = deadline is not None and anyio.current_time() >= deadline
+            if over or not self._timeout.goes_on(exc):
+                raise exc
+            try:
+                return await self._allocate(limit, deadline, fresh)
+            except AllocateTimeout as again:
+                if limit is None or self._timeout.pool is not None:
+                    raise
+                exc, limit = again, limit * 2  # still no place, and no limit for that
 
     async def _allocate(self, limit: float | None, deadline: float | None, fresh: bool) -> Connection:
         if deadline is not None:

@@ -57,8 +57,13 @@ class Timeout:
 
     @property
     def more(self) -> float | None:
-        """How long to ask for a connection again, see `goes_on`."""
-        return None if self.pool is None or self.connect is None else abs(self.pool - self.connect)
+        """How long to ask for a connection again, see `goes_on`.
+
+        Where only connecting is limited, that must have its end too: in as much time as was waited before.
+        """
+        if self.connect is None:
+            return None
+        return self.connect * 2 if self.pool is None else abs(self.pool - self.connect)
 
 
 NONE = Timeout()
