@@ -101,9 +101,11 @@ class Content:
     async def aclose(self) -> None:
         """End the response."""
         events, self._events = self._events, None
-        if events is not None:
-            await events("http11.response_closed.started", {"request": events.request})
-        self._response.close()
+        try:
+            if events is not None:
+                await events("http11.response_closed.started", {"request": events.request})
+        finally:
+            self._response.close()
         if events is not None:
             await events("http11.response_closed.complete", {"return_value": None})
 

@@ -51,3 +51,16 @@ async def test_equal_limits_are_told_apart() -> None:
             with pytest.raises(ReadTimeout):
                 await http.request(mgr, "PUT", url(mute), content=b"x", timeout=limit)
             assert mgr.stats().open == 0
+
+
+async def test_a_continue_that_never_comes_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keepalive.http._wire.CONTINUE_PATIENCE", 0.05)
+    script = Script()
+    with Server(script) as server:
+        async with ConnectionManager() as mgr:
+            wish = {"Expect": "100-continue"}
+            with anyio.fail_after(10):
+                async with http.request(mgr, "POST", url(server), content=b"x", headers=wish) as response:
+                    assert await response.read() == b"hello"
+            assert mgr.stats().idle == 1
+    assert [asked.body for asked in script.asked] == [b"x"]

@@ -137,3 +137,39 @@ async def test_trace_must_be_async() -> None:
             with pytest.raises(TypeError, match="async"):
                 await client.get(url(server), extensions={"trace": lambda name, info: None})
             assert server.connections <= 1
+
+
+@pytest.mark.parametrize("lib", LIBRARIES, ids=["httpx2", "httpx"])
+async def test_a_trace_that_fails_or_is_cancelled_costs_no_connection(lib: Any) -> None:
+    with Server(Script({"/big": ok(bytes(3_000_000))})) as server:
+        async with ConnectionManager() as mgr, lib.AsyncClient(transport=Transport(mgr)) as client:
+            names: list[str] = []
+
+            async def note(name: str, info: dict[str, Any]) -> None:
+                names.append(name)
+
+            async def leave(trace: Any) -> Any:
+                async with client.stream("GET", url(server, "/big"), extensions={"trace": trace}) as response:
+                    pass
+                return response
+
+            await leave(note)
+            assert names[-1] == "http11.response_closed.complete"
+            for bad in dict.fromkeys(names):
+
+                async def fail(name: str, info: dict[str, Any], bad: str = bad) -> None:
+                    if name == bad:
+                        raise ZeroDivisionError
+
+                async def hang(name: str, info: dict[str, Any], bad: str = bad) -> None:
+                    if name == bad:
+                        scope.cancel()
+                        await anyio.sleep_forever()
+
+                held: list[Any] = []  # the garbage collector shall not help
+                with pytest.raises(ZeroDivisionError):
+                    held.append(await leave(fail))
+                assert mgr.stats().open == 0, bad
+                with anyio.CancelScope() as scope:
+                    held.append(await leave(hang))
+                assert mgr.stats().open == 0, bad
