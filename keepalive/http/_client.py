@@ -146,17 +146,21 @@ class Exchange:
             return await self._go_on(exc, deadline, fresh)
 
     async def _go_on(self, exc: AllocateTimeout, deadline: float | None, fresh: bool) -> Connection:
-        limit = self._timeout.more
-        while True:
-            over = deadline is not None and anyio.current_time() >= deadline
-            if over or not self._timeout.goes_on(exc):
-                raise exc
+        """Ask again, if the phase that timed out has time left. See `Timeout.goes_on`."""
+        limits, limit, began = self._timeout, self._timeout.more, exc.function != "queue"
+        goes_on = limits.goes_on(exc)
+        while goes_on and (deadline is None or anyio.current_time() < deadline):
             try:
                 return await self._allocate(limit, deadline, fresh)
             except AllocateTimeout as again:
-                if limit is None or self._timeout.pool is not None:
-                    raise
-                exc, limit = again, limit * 2  # still no place, and no limit for that
+                exc = again
+            if exc.function != "queue":
+                goes_on, began, limit = not began, True, limits.connect  # it began who knows when
+            elif limit is None or limits.pool is not None:
+                break
+            else:
+                limit *= 2  # still no place, and no limit for that
+        raise exc
 
     async def _allocate(self, limit: float | None, deadline: float | None, fresh: bool) -> Connection:
         if deadline is not None:
