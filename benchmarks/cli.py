@@ -30,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=f"Workloads: {names}. Contenders: {', '.join(entry.id for entry in contenders.ENTRIES)}.",
     )
     add = parser.add_argument
-    add("workloads", nargs="*", metavar="workload", help="what to measure (default: everything)")
+    add("workloads", nargs="*", metavar="workload", help="what to measure (default: the manager's own; all)")
     help_contenders = "who takes part: aiohttp, or aiohttp:uvloop for one loop only"
     add("--contenders", nargs="+", default=[], metavar="NAME", help=help_contenders)
     add("--rounds", type=int, help="rounds of each workload (default: 5, 3 or 2, as it says)")

@@ -24,6 +24,8 @@ class Workload:
     budget: float = 0.3
     needs_tls: bool = False
     log: bool = False
+    # Of a part beside the manager (HTTP, SIP, multi): measured when it is named, or with "all".
+    beside: bool = False
     # Further metrics worth a column: name, heading, divisor, decimals.
     extras: tuple[tuple[str, str, float, int], ...] = ()
 
@@ -44,15 +46,15 @@ WORKLOADS = (
     ),
     Workload(
         "exchange-5000", "Exchange, 5,000 tasks on 8 connections", "GET of 13 bytes, time per exchange",
-        floors=("Go net/http",), rounds=2, log=True,
+        beside=True, floors=("Go net/http",), rounds=2, log=True,
     ),
     Workload(
         "download", "Download", "100 MB from a file, thrown away",
-        floors=("Go net/http",), unit="ms", rounds=3,
+        beside=True, floors=("Go net/http",), unit="ms", rounds=3,
     ),
     Workload(
         "upload", "Upload", "100 MB of memory to a server that throws them away",
-        floors=("Go net/http",), unit="ms", rounds=3,
+        beside=True, floors=("Go net/http",), unit="ms", rounds=3,
     ),
     Workload(
         "contention", "Contention", "N tasks want one of 8 connections; time per task, its start included",
@@ -85,13 +87,14 @@ WORKLOADS = (
     ),
     Workload(
         "sip", "SIP over TCP", "OPTIONS of 300 bytes from 1,000 peers in turn, raw; time per message",
-        floors=("cut at empty lines:asyncio",), points=(1_000,), quick_points=(100,), rounds=2,
+        beside=True, floors=("cut at empty lines:asyncio",), points=(1_000,), quick_points=(100,), rounds=2,
         extras=(("rate", "messages/s", 1, 0), ("parsed_rate", "parsed, messages/s", 1, 0),
                 ("held", "then held", 1, 0), ("bytes", "KB per idle connection", 1024, 1)),
     ),
     Workload(
         "fan-out", "Fan-out", "N connections at once to one echo server, a line each way, all stay open",
-        floors=("plain epoll",), points=(1_000, 5_000, 10_000), quick_points=(1_000,), axis="N", rounds=3,
+        beside=True, floors=("plain epoll",), points=(1_000, 5_000, 10_000), quick_points=(1_000,),
+        axis="N", rounds=3,
         log=True, extras=(("bytes", "KB per connection", 1024, 2), ("cpu", "µs of processor", 1, 1)),
     ),
 )  # fmt: skip
@@ -168,9 +171,12 @@ GOALS = (
 
 
 def choose(names: list[str]) -> list[Workload]:
+    """Return the workloads of these names; "all" means all, none means the manager's own."""
     known = {workload.name for workload in WORKLOADS}
-    if unknown := set(names) - known:
+    if unknown := set(names) - known - {"all"}:
         raise ValueError(
-            f"no such workload: {', '.join(sorted(unknown))} (known: {', '.join(sorted(known))})"
+            f"no such workload: {', '.join(sorted(unknown))} (known: {', '.join(sorted(known))}, all)"
         )
-    return [workload for workload in WORKLOADS if not names or workload.name in names]
+    if not names:
+        return [workload for workload in WORKLOADS if not workload.beside]
+    return [workload for workload in WORKLOADS if workload.name in names or "all" in names]
