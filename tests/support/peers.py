@@ -159,9 +159,7 @@ def dnsmasq(folder: Path, *options: str) -> Iterator[str]:
     """Run dnsmasq on a free port of 127.0.0.1 with these options; gives its "address:port"."""
     program = require_peer("dnsmasq")
     for _ in range(5):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.bind(("127.0.0.1", 0))
-            port = sock.getsockname()[1]
+        port = _port_for_both()
         process = subprocess.Popen(
             [
                 *(program, "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"),
@@ -181,6 +179,22 @@ def dnsmasq(folder: Path, *options: str) -> Iterator[str]:
             process.send_signal(signal.SIGTERM)
             process.wait(10)
     pytest.fail("dnsmasq does not start")
+
+
+def _port_for_both() -> int:
+    """Find a port that UDP and TCP have free; for TCP, of connections that ended lately too."""
+    while True:
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        ):
+            tcp.bind(("127.0.0.1", 0))
+            port: int = tcp.getsockname()[1]
+            try:
+                udp.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
