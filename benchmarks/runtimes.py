@@ -101,7 +101,7 @@ class _TrioWaiter:
     def __await__(self) -> Any:
         import trio
 
-        return trio.lowlevel.wait_task_rescheduled(self._abort).__await__()  # noqa: ASYNC105
+        return trio.lowlevel.wait_task_rescheduled(self._abort).__await__()  # noqa: ASYNC105  # the caller awaits it
 
     def _abort(self, _raise_cancel: object) -> Any:
         import trio

@@ -97,7 +97,7 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def running(argv: list[str], **options: object) -> Iterator[subprocess.Popen[str]]:
-    process: subprocess.Popen[str] = subprocess.Popen(argv, text=True, **options)  # type: ignore[call-overload]
+    process: subprocess.Popen[str] = subprocess.Popen(argv, text=True, **options)  # type: ignore[call-overload]  # options by name
     try:
         yield process
     finally:

@@ -135,17 +135,6 @@ def part(name: str, value: object) -> str | int:
     return port_number(name, value, least=0) if name.endswith("port") else text(name, value)
 
 
-def bounded(name: str, value: object, least: int, most: int) -> int:
-    """Check a whole number within bounds."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        msg = f"{name} must be a whole number, not {value!r}"
-        raise TypeError(msg)
-    if not least <= value <= most:
-        msg = f"{name} must be from {least} to {most}, not {value!r}"
-        raise ValueError(msg)
-    return value
-
-
 def bind_address(value: object) -> BindAddresses | None:
     """Check an address, an (address, port) pair, or two of these: one of IPv4 and one of IPv6."""
     if value is None:

@@ -85,7 +85,7 @@ def make_managers() -> None:
     for resolver in (StaticResolver({"a.test": "127.0.0.1", "b.test": ["::1"]}), SystemResolver(threads=2)):
         takes_a_resolver(resolver)
     takes_a_resolver(DNSResolver(["192.0.2.1", "[2001:db8::1]:53"], search=("a.test",), ndots=2, stale=60))
-    DNSResolver(servers=[])  # type: ignore[call-arg]
+    DNSResolver(servers=[])  # type: ignore[call-arg]  # that is the test
     ConnectionManager(
         connectors={
             "https": TLSConnector(alpn=["h2"], server_hostname="a.test", over=OwnConnector()),
@@ -94,10 +94,10 @@ def make_managers() -> None:
             "own": OwnConnector(),
         }
     )
-    ConnectionManager(max_open="many")  # type: ignore[arg-type]
-    ConnectionManager(max_opened=5)  # type: ignore[call-arg]
-    ConnectionManager(connectors={"t": object()})  # type: ignore[dict-item]
-    ConnectionManager(resolver=StaticResolver)  # type: ignore[arg-type]
+    ConnectionManager(max_open="many")  # type: ignore[arg-type]  # that is the test
+    ConnectionManager(max_opened=5)  # type: ignore[call-arg]  # that is the test
+    ConnectionManager(connectors={"t": object()})  # type: ignore[dict-item]  # that is the test
+    ConnectionManager(resolver=StaticResolver)  # type: ignore[arg-type]  # that is the test
 
 
 def takes_a_resolver(resolver: Resolver) -> None:
@@ -134,8 +134,8 @@ async def use_a_manager() -> None:
         read_stats(manager.stats())
         manager.shutdown()
         await manager.aclose(grace=None)
-        manager.allocate("http", "a.test", "80")  # type: ignore[arg-type]
-        manager.allocate("http", "a.test")  # type: ignore[call-arg]
+        manager.allocate("http", "a.test", "80")  # type: ignore[arg-type]  # that is the test
+        manager.allocate("http", "a.test")  # type: ignore[call-arg]  # that is the test
 
 
 def use_a_connection(conn: Connection) -> None:
@@ -159,7 +159,7 @@ def read_stats(stats: Stats) -> None:
     assert_type(stats.failed, Mapping[str, int])
     assert_type(stats.closed, Mapping[str, int])
     assert_type(stats.keys, Mapping[Key, KeyStats])
-    stats.open = 5  # type: ignore[misc]
+    stats.open = 5  # type: ignore[misc]  # that is the test
 
 
 async def handle_errors(manager: ConnectionManager) -> None:

@@ -59,7 +59,7 @@ class SocketOptions:
                 if not 1 <= seconds <= MOST_SECONDS:
                     msg = f"{name} must be from 1 to {MOST_SECONDS} seconds, not {value!r}"
                     raise ValueError(msg)
-        settings.bounded("count", self.count, 1, 127)
+        settings.whole("count", self.count, least=1, most=127)
         settings.flag("no_delay", self.no_delay)
         if settings.positive_seconds("user_timeout", self.user_timeout) < 0.001:
             msg = f"user_timeout must be at least 0.001 seconds, not {self.user_timeout!r}"

@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_TOKEN: Final = rb"[!%'*+.0-9A-Z_`a-z~-]+"
+TOKEN: Final = rb"[!%'*+.0-9A-Z_`a-z~-]+"
 _START: Final = re.compile(
-    rb"(?:(" + _TOKEN + rb") ([^\x00-\x20\x7f]+) SIP/2\.0|SIP/2\.0 ([1-6][0-9]{2}) [^\r\n]*)\r\n"
+    rb"(?:(" + TOKEN + rb") ([^\x00-\x20\x7f]+) SIP/2\.0|SIP/2\.0 ([1-6][0-9]{2}) [^\r\n]*)\r\n"
 )
 _NAME: Final = re.compile(rb"([^\s:]+)[ \t]*")
-_FOLD: Final = re.compile(rb"[ \t]*\r\n[ \t]+")
-_CSEQ: Final = re.compile(rb"([0-9]+)\s+(" + _TOKEN + rb")")
+FOLD: Final = re.compile(rb"[ \t]*\r\n[ \t]+")
+_CSEQ: Final = re.compile(rb"([0-9]+)\s+(" + TOKEN + rb")")
 _CALL_ID: Final = re.compile(rb"[^\s@]+(?:@[^\s@]+)?")
 _BALANCED: Final = re.compile(rb'(?:[^"\\<]++|\\.|"(?:[^"\\]++|\\.)*+"|<[^>]*+>)*+', re.DOTALL)
 _BRANCH: Final = re.compile(rb'[^,]*?;\s*branch\s*=\s*([^;,\s"]+)', re.IGNORECASE)
@@ -111,7 +111,7 @@ def parse_head(header: bytes) -> Head:
     if b"\r\n " in header or b"\r\n\t" in header:
         if lines[1][:1] in (b" ", b"\t"):
             raise Flaw("header line", header)
-        lines = _FOLD.sub(b" ", header).split(b"\r\n")
+        lines = FOLD.sub(b" ", header).split(b"\r\n")
     method, _, code = start.groups()
     return _read_fields(header, lines, method, int(code) if code else 0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from ._head import Flaw, Head, parse_head
+from ._head import FOLD, Flaw, Head, parse_head
 
 if TYPE_CHECKING:
     import sipmessage
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 Packet: TypeAlias = "sipmessage.Request | sipmessage.Response | bytes"
 """A message, parsed or raw."""
 
-_FOLD: Final = re.compile(rb"[ \t]*\r\n[ \t]+")
 _BLANK: Final = re.compile(rb"(?m)^([^\s:]+)[ \t]+:")
 
 
@@ -44,7 +43,7 @@ class Parser:
         """
         raw, header = head.raw, head.header
         if b"\r\n " in header or b"\r\n\t" in header or b" :" in header or b"\t:" in header:
-            raw = _BLANK.sub(rb"\1:", _FOLD.sub(b" ", header)) + raw[len(header) :]
+            raw = _BLANK.sub(rb"\1:", FOLD.sub(b" ", header)) + raw[len(header) :]
         message: Packet = self._parse(raw)
         return message
 

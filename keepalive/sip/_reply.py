@@ -6,7 +6,9 @@ import re
 from hashlib import blake2b
 from typing import Final
 
-_REQUEST: Final = re.compile(rb"([!%'*+.0-9A-Z_`a-z~-]+) ")
+from ._head import TOKEN
+
+_REQUEST: Final = re.compile(rb"(" + TOKEN + rb") ")
 _FIELD: Final = re.compile(
     rb"(?mi)^(via|v|from|f|to|t|call-id|i|cseq)[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)\r\n"
 )

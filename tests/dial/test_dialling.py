@@ -156,7 +156,7 @@ async def test_limits_hold_while_racing(holes: Server, monkeypatch: pytest.Monke
     }
     limits = {"max_open": 4, "max_per_host": 3}
     most = 0
-    async with ConnectionManager(resolver=StaticResolver(table), stagger=0.01, **limits) as mgr:  # type: ignore[arg-type]
+    async with ConnectionManager(resolver=StaticResolver(table), stagger=0.01, **limits) as mgr:  # type: ignore[arg-type]  # mixed
 
         def count() -> None:
             nonlocal most

@@ -109,7 +109,7 @@ async def test_content_that_fails_or_is_no_bytes() -> None:
             with pytest.raises(ZeroDivisionError):
                 await http.request(mgr, "PUT", url(server), content=failing())
             with pytest.raises(TypeError, match="yield bytes"):
-                await http.request(mgr, "PUT", url(server), content=["text"])  # type: ignore[list-item]
+                await http.request(mgr, "PUT", url(server), content=["text"])  # type: ignore[list-item]  # that is the test
             assert mgr.stats().open == 0
 
 

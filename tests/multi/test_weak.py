@@ -71,7 +71,7 @@ async def test_03_shutdown_of_what_is_not_there() -> None:
             assert not peer.close()
             assert not peer.send(b"x")
             with pytest.raises(TypeError, match="id must be"):
-                client.shutdown("1")  # type: ignore[arg-type]
+                client.shutdown("1")  # type: ignore[arg-type]  # that is the test
     assert log.count["disconnected"] == 2
 
 

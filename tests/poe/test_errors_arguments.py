@@ -195,7 +195,7 @@ async def test_free(echo_server: Server) -> None:
         foreign = await get(other, echo_server)
         for wrong in (None, "not a socket", foreign, get(mgr, echo_server)):
             with pytest.raises(ValueError, match="is not a connection of this manager"):
-                mgr.free(wrong)  # type: ignore[arg-type]
+                mgr.free(wrong)  # type: ignore[arg-type]  # that is the test
         await exchange(foreign)
         foreign.release()
         with pytest.raises(ValueError, match="is not a connection of this manager"):
@@ -240,13 +240,13 @@ async def test_stream_arguments(echo_server: Server) -> None:
     async with ConnectionManager() as mgr, get(mgr, echo_server) as conn:
         for wrong in (5, "text", None, [1, 2], 5.0):
             with pytest.raises(TypeError):
-                await conn.send(wrong)  # type: ignore[arg-type]
+                await conn.send(wrong)  # type: ignore[arg-type]  # that is the test
         for number in (0, -1):
             with pytest.raises(ValueError, match="max_bytes"):
                 await conn.receive(number)
         await exchange(conn)
         for data in (bytearray(b"some"), memoryview(b"more")):
-            await exchange(conn, data)  # type: ignore[arg-type]
+            await exchange(conn, data)  # type: ignore[arg-type]  # that is the test
 
 
 def test_tls_connector() -> None:
@@ -276,6 +276,6 @@ def test_resolvers() -> None:
     """The contract: so are the resolvers."""
     check(SystemResolver, counts("threads", zero=False))
     with pytest.raises(TypeError, match="peer"):
-        StaticResolver({"peer": 5})  # type: ignore[dict-item]
+        StaticResolver({"peer": 5})  # type: ignore[dict-item]  # that is the test
     with pytest.raises(ValueError, match="peer"):
         StaticResolver({"peer": "not an address"})

@@ -59,7 +59,7 @@ def test_family() -> None:
 def test_allocate_errors_travel(kind: type[AllocateError], number: int | None, copied: object) -> None:
     """The contract: to another process, say; all but the context, which may be anything."""
     error = kind(KEY, "connect", number, "it is so", request_id=7, context=lambda: None)
-    found = pickle.loads(pickle.dumps(error)) if copied is pickle.dumps else copied(error)  # type: ignore[operator]
+    found = pickle.loads(pickle.dumps(error)) if copied is pickle.dumps else copied(error)  # type: ignore[operator]  # one of three ways
     assert type(found) is kind
     assert str(found) == str(error)
     assert found.args == error.args == (number, "it is so")
@@ -89,7 +89,7 @@ def test_texts() -> None:
 async def failure(mgr: ConnectionManager, *place: object, **more: object) -> AllocateError:
     """Request something that fails; gives the error."""
     try:
-        conn = await mgr.allocate(*place, **more)  # type: ignore[arg-type]
+        conn = await mgr.allocate(*place, **more)  # type: ignore[arg-type]  # one of three ways
     except AllocateError as exc:
         return exc
     raise AssertionError(f"got {conn!r}")

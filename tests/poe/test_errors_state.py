@@ -25,7 +25,7 @@ def calls(mgr: ConnectionManager) -> dict[str, Callable[[], Any]]:
     return {
         "allocate": lambda: mgr.allocate("http", HOST, 80),
         "deallocate": lambda: mgr.deallocate(1),
-        "free": lambda: mgr.free(None),  # type: ignore[arg-type]
+        "free": lambda: mgr.free(None),  # type: ignore[arg-type]  # that is the test
         "shutdown": mgr.shutdown,
         "set_limits": lambda: mgr.set_limits(max_open=1),
     }

@@ -35,7 +35,7 @@ async def test_ways_to_give_back(echo_server: Server, by: str) -> None:
             if by == "free":
                 assert mgr.free(conn) is None  # type: ignore[func-returns-value]  # that is the point
             elif by == "release":
-                assert conn.release() is None  # type: ignore[func-returns-value]
+                assert conn.release() is None  # type: ignore[func-returns-value]  # that is the test
             else:
                 async with conn:
                     pass

@@ -173,7 +173,7 @@ def test_requests_time_out(
 ) -> None:
     @still
     async def story(server: Server) -> None:
-        async with ConnectionManager(connectors={"hang": Opener(hang)}, **options) as manager:  # type: ignore[arg-type]
+        async with ConnectionManager(connectors={"hang": Opener(hang)}, **options) as manager:  # type: ignore[arg-type]  # mixed
             error = await outlive(manager, server, seconds, **more)
             assert error.function == phase
             assert f"{seconds}" in error.error_str
