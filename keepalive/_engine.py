@@ -40,6 +40,7 @@ from ._core._types import (
 from ._failures import explain, warm_up_error
 from ._io._poller import new_poller
 from ._io._sessions import Sessions
+from ._lull import Lull
 from ._moved import Moved
 from ._names import Names
 from ._route._net import Net
@@ -91,7 +92,7 @@ class Engine:
         self.forked = False
         self._runtime = runtime
         self._names = Names(resolver, runtime, self.task_ended)
-        self._all_ended = anyio.Event()
+        self._lull = Lull(lambda: self._attempts.running or self._names.tasks)
         self._attempts = Attempts(
             self,
             runtime,
@@ -360,8 +361,7 @@ class Engine:
 
     def task_ended(self) -> None:
         """Note that a task of an attempt or look-up has ended."""
-        if not self._attempts.running and not self._names.tasks:
-            self._all_ended.set()
+        self._lull.look()
 
     async def close(self) -> None:
         """End everything: cut what is still lent, and wait for the tasks that were told to end."""
@@ -370,11 +370,7 @@ class Engine:
                 self.throw_away(link.slot, CloseReason.SHUTDOWN)
         self._names.close()
         try:
-            with anyio.CancelScope(shield=True):
-                while self._attempts.running or self._names.tasks:
-                    if self._all_ended.is_set():
-                        self._all_ended = anyio.Event()  # else another closer waits for the same one
-                    await self._all_ended.wait()
+            await self._lull.wait()
         finally:
             # A second cancellation may come through the shield; sockets and watches end all the same.
             for link in list(self.poller.links.values()):

@@ -34,6 +34,7 @@ OPENING = {
     "_stats",
     "_warmup",
     "_fork",
+    "_lull",
     "_moved",
 }
 SHELL = {"_attempts", "_connection", "_request", "_engine"}

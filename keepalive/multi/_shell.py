@@ -23,6 +23,7 @@ from keepalive._dial import Dial
 from keepalive._io._link import Link
 from keepalive._io._poller import new_poller
 from keepalive._io._sessions import Sessions
+from keepalive._lull import Lull
 from keepalive._names import Names
 from keepalive._names._shared import LOOPBACK
 from keepalive._route._address import family_of, is_literal, target_of
@@ -86,7 +87,7 @@ class Shell:
         self._others: dict[Peer, tuple[deque[str], DialFailure | None]] = {}  # addresses to try yet
         self._questions: dict[str, Question] = {}
         self._tasks = 0
-        self._all_ended = anyio.Event()
+        self._lull = Lull(lambda: self._tasks or self._names.tasks)
         _fork.watch(self)
 
     def _counted(self, poll: Callable[[], list[Any]]) -> Callable[[], list[Any]]:
@@ -360,8 +361,7 @@ class Shell:
         self._task_ended()
 
     def _task_ended(self) -> None:
-        if not self._tasks and not self._names.tasks:
-            self._all_ended.set()
+        self._lull.look()
 
     # -- the end ------------------------------------------------------------------------------------
 
@@ -371,11 +371,7 @@ class Shell:
             self.desk.die()
             self.desk.catch_up()
             self._names.close()
-            with anyio.CancelScope(shield=True):
-                while self._tasks or self._names.tasks:
-                    if self._all_ended.is_set():
-                        self._all_ended = anyio.Event()  # else another closer waits for the same one
-                    await self._all_ended.wait()
+            await self._lull.wait()
         finally:
             for link in list(self.poller.links.values()):
                 link.close()

@@ -20,6 +20,7 @@ from keepalive._core._types import NEVER
 from keepalive._io._link import Link
 from keepalive._io._poller import new_poller
 from keepalive._io._tls import TLSLink
+from keepalive._lull import Lull
 from keepalive._names import DNSResolver, Names
 
 from ._alarms import Alarms
@@ -89,7 +90,7 @@ class Engine:
         self._forgetting = False
         self._budget = BUDGET
         self._resuming = self._looking = False
-        self._all_ended = anyio.Event()
+        self._lull = Lull(lambda: self.tasks or self.names.tasks)
         _fork.watch(self)
 
     # -- the poller and its turns ---------------------------------------------------------------------
@@ -394,8 +395,7 @@ class Engine:
 
     def task_ended(self) -> None:
         """Note that a task of this pool has ended."""
-        if not self.tasks and not self.names.tasks:
-            self._all_ended.set()
+        self._lull.look()
 
     def shutdown(self) -> None:
         """End all connections; nothing is received or sent from here on."""
@@ -415,11 +415,7 @@ class Engine:
         self.shutdown()
         self.names.close()
         try:
-            with anyio.CancelScope(shield=True):
-                while self.tasks or self.names.tasks:
-                    if self._all_ended.is_set():
-                        self._all_ended = anyio.Event()  # else another closer waits for the same one
-                    await self._all_ended.wait()
+            await self._lull.wait()
         finally:
             self.outcomes.tell_all()
             self._alarms.end()
