@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from keepalive import _settings as settings
+from keepalive._route._options import SocketOptions
 from keepalive.abc import Resolver
 
 if TYPE_CHECKING:
@@ -14,10 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = ("SipConfig", "SipTLS")
 
+_SECONDS: Final = (
+    "connect_timeout", "max_pending", "message_timeout", "min_expire", "max_expire", "ping_expire"
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SipConfig:
-    """The settings of a `SocketPool`; the first eight and their defaults are the ancestor's.
+    """The settings of a `SocketPool`; the first six and their defaults are the ancestor's.
 
     :param max_header: bytes a header may have on a stream
     :param max_body: bytes a body may have on a stream
@@ -28,6 +33,11 @@ class SipConfig:
         A TLS 1.3 server that says nothing after the handshake has as long again for refusing our
         certificate: until then messages do not count as sent
     :param max_pending: seconds that a connection may be quiet while bytes or transactions wait on it
+    :param ping_expire: seconds that a connection may be quiet whose peer keeps it alive by CR LFs, or answers
+        ours, which comes every 95 to 120 seconds (RFC 5626 4.4.1)
+    :param response_timeout: seconds in which something must come, whatever it is, on a connection on which a
+        request was sent, or two CR LFs; else the connection is dead and ends. None to wait on. The default is
+        RFC 3261's timer B
     :param message_timeout: seconds a message may take from its first byte to its last
     :param max_queue: bytes that may wait on one connection
     :param max_inbox: received messages kept while nobody takes them; then nothing more is read
@@ -37,6 +47,7 @@ class SipConfig:
     :param mtu: of the path, for datagrams: a request may have 200 bytes less (RFC 3261 18.1.1)
     :param oversize: what to do with a request above that: "refuse" it with EMSGSIZE, send it over "tcp"
         as the RFC wants it, or "send" it as it is
+    :param options: what TCP sockets are set to, those of callers too: keep-alive, `user_timeout` and others
     :param resolver: turns host names into addresses; by default a `DNSResolver`
     :raises TypeError, ValueError: an argument is wrong; the message names it
     """
@@ -48,6 +59,8 @@ class SipConfig:
     max_expire: float = 120.0
     connect_timeout: float = 10.0
     max_pending: float = 300.0
+    ping_expire: float = 150.0
+    response_timeout: float | None = 32.0
     message_timeout: float = 30.0
     max_queue: int = 16 * 1024 * 1024
     max_inbox: int = 1024
@@ -56,6 +69,7 @@ class SipConfig:
     raw: bool = False
     mtu: int = 1500
     oversize: Literal["refuse", "tcp", "send"] = "refuse"
+    options: SocketOptions = field(default_factory=SocketOptions)
     resolver: Resolver | None = None
 
     def __post_init__(self) -> None:
@@ -64,11 +78,12 @@ class SipConfig:
         _whole("mtu", self.mtu, least=201)
         for name in ("max_connections", "max_per_peer"):
             settings.count(name, getattr(self, name), least=1)
-        for name in ("connect_timeout", "max_pending", "message_timeout", "min_expire", "max_expire"):
+        for name in _SECONDS:
             value = getattr(self, name)
             if settings.seconds(name, value, none=None) == 0:
                 msg = f"{name} must be more than zero, not {value!r}"
                 raise ValueError(msg)
+        settings.positive_seconds("response_timeout", self.response_timeout)
         if self.max_expire < self.min_expire:
             msg = f"max_expire must not be less than min_expire={self.min_expire!r}, not {self.max_expire!r}"
             raise ValueError(msg)
@@ -76,6 +91,7 @@ class SipConfig:
         if self.oversize not in ("refuse", "tcp", "send"):
             msg = f'oversize must be "refuse", "tcp" or "send", not {self.oversize!r}'
             raise ValueError(msg)
+        settings.instance("options", self.options, SocketOptions, none=False)
         settings.instance("resolver", self.resolver, Resolver)
 
 

@@ -25,10 +25,12 @@ from keepalive._names import DNSResolver, Names
 
 from ._alarms import Alarms
 from ._expiry import Expiry
-from ._flow import CLOSED, CONNECTING, DRAINING, HANDSHAKE, OPEN, Flow, Outgoing
+from ._flow import CLOSED, CONNECTING, DRAINING, HANDSHAKE, OPEN, Flow
 from ._framer import Framer
 from ._inbox import Inbox
+from ._limits import Limits
 from ._outcomes import Outcomes
+from ._outgoing import Outgoing
 from ._reply import bad_request
 from ._routes import Routes
 from ._via import parse_via
@@ -71,13 +73,16 @@ class Engine:
         self.names = Names(config.resolver or DNSResolver(), runtime, self.task_ended)
         self.flows: dict[Flow, None] = {}
         self.routes: Routes[Flow] = Routes(config.max_tid)
-        self.expiry: Expiry[Flow] = Expiry(config.min_expire, config.max_expire, config.max_pending)
+        self.expiry: Expiry[Flow] = Expiry(
+            config.min_expire, config.max_expire, config.max_pending, config.ping_expire
+        )
         self.master: Acceptor | Mailbox | None = None
         self.inbox = Inbox(config.max_inbox, self.postpone)
         self.outcomes = Outcomes(runtime)
         self.finish = self.outcomes.finish
         self.resend: Callable[[Outgoing], None]  # set by the sender
         self.lost: Callable[[Source, str], object] | None = None
+        self.lost_idle = False
         self.ready: dict[Flow | Acceptor | Mailbox, None] = {}  # have more to read than their turn allowed
         self.tasks = 0
         self.loans = 0  # further sockets of attempts
@@ -86,7 +91,9 @@ class Engine:
         self.flaws: Counter[str] = Counter()
         self.closed = self.forked = False
         self._parser = parser
+        self._options = config.options.listed()
         self._alarms = Alarms(runtime, self.expiry.next, self._expire)
+        self.limits = Limits(self, config, self._alarms)
         self._forgetting = False
         self._budget = BUDGET
         self._resuming = self._looking = False
@@ -149,16 +156,36 @@ class Engine:
 
     def _expire(self, now: float) -> None:
         for flow in self.expiry.due(now):
-            self.end(flow, "expired", errno.ETIMEDOUT, "the connection was quiet for too long")
+            if flow.pending or not self.speaks(flow):
+                self.end(flow, "expired", errno.ETIMEDOUT, "the connection was quiet for too long")
+
+    def speaks(self, flow: Flow) -> bool:
+        """Look once more before a connection ends for its silence; say whether there is something.
+
+        After a turn that took long the kernel has what the poller has not told yet.
+        """
+        if flow.link is None or flow.ended:
+            return False
+        before = flow.heard
+        flow.link.readable = True
+        self.read_now(flow)
+        return flow.heard > before or self.holds_back(flow)
 
     def later(self, seconds: float, act: Callable[[], object]) -> Deadline:
         """Do something after so many seconds."""
         return self._alarms.later(seconds, act)
 
-    def answered(self, flow: Flow, key: bytes) -> None:
-        """Note that a request has had its final response."""
-        self.routes.answered(flow, key)
-        self._forget_soon()
+    def answered(self, flow: Flow, key: bytes, *, final: bool = True) -> None:
+        """Note that a request has had a response, if not its final one.
+
+        Its peer has time from now on, however long the answer took: it is waiting, and then an ACK comes, or
+        the next request. From a dead peer none comes, so this cannot go on for ever.
+        """
+        if key in (flow.unanswered or ()):
+            flow.heard = self.clock()
+        if final:
+            self.routes.answered(flow, key)
+            self._forget_soon()
 
     def _forget_soon(self) -> None:
         if not self._forgetting and (when := self.routes.next()) < NEVER:
@@ -170,32 +197,15 @@ class Engine:
         self.routes.forget_old(self.clock())
         self._forget_soon()
 
-    def drop_deadline(self, flow: Flow) -> None:
-        """Withdraw a connection's deadline."""
-        if flow.deadline is not None:
-            self._alarms.withdraw(flow.deadline)
-            flow.deadline = None
+    def holds_back(self, flow: Flow) -> bool:
+        """Say whether a connection has something to read that it is not its turn or no room for."""
+        return flow in self.ready or self.inbox.stalls(flow)
 
-    def limit_message(self, flow: Flow, started: bool, fresh: bool) -> None:
-        """Give a message that has begun its time, or forget it when it is complete.
-
-        :param fresh: whether another one has been completed before it just now
-        """
-        if not started:
-            if flow.taken is None:
-                self.drop_deadline(flow)
-        elif flow.deadline is None:
-            flow.deadline = self.later(self.config.message_timeout, lambda: self._message_due(flow))
-            flow.deadline.since = flow.last
-        elif fresh:
-            flow.deadline.since = flow.last
-
-    def _message_due(self, flow: Flow) -> None:
-        deadline = flow.deadline
-        if deadline is not None and deadline.since + self.config.message_timeout > self.clock():
-            self._alarms.put_off(deadline, deadline.since + self.config.message_timeout)
-        else:
-            self.end(flow, "deadline", errno.ETIMEDOUT, "a message was not completed in time")
+    def keep(self, flow: Flow, until: float) -> None:
+        """Spare a connection from expiry until a time, or no more."""
+        sooner, flow.kept_until = until < flow.kept_until, until
+        if sooner and flow.spared:
+            self.settled(flow)
 
     def settled(self, flow: Flow) -> None:
         """Note that nothing is pending any more on a connection that was spared because of that."""
@@ -231,9 +241,11 @@ class Engine:
             sock.close()
             return
         try:
+            for option in self._options:
+                sock.setsockopt(*option)
             link = Link(sock, self.poller)
-        except OSError as exc:  # the kernel's limit of what may be watched
-            logger.warning("cannot watch a connection: %s", exc.strerror)
+        except OSError as exc:  # the kernel's limit of what may be watched, or it does not know an option
+            logger.warning("cannot take a connection: %s", exc.strerror)
             self.counts["refused"] += 1
             sock.close()
             return
@@ -246,35 +258,20 @@ class Engine:
             return
         flow.link = TLSLink(link, self.server_context, None, strict=False, server_side=True)
         flow.state = HANDSHAKE
-        self.limit_opening(flow)
-
-    def limit_opening(self, flow: Flow) -> None:
-        """Start `connect_timeout`."""
-
-        def too_late() -> None:
-            flow.deadline = None
-            self.end(flow, "timeout", errno.ETIMEDOUT, f"not open within {self.config.connect_timeout:g} s")
-
-        flow.deadline = self.later(self.config.connect_timeout, too_late)
-
-    def limit_refusal(self, flow: Flow) -> None:
-        """Give a TLS 1.3 server its time for refusing our certificate; it is the one it has for a handshake.
-
-        Of a client's certificate it knows only after the client's end of the handshake, and it need not say
-        that it is content. Most servers give tickets then, or answer; only a silent one has all this time.
-        """
-        flow.deadline = self.later(self.config.connect_timeout, flow.not_refused)
+        self.limits.opening(flow)
 
     def opened(self, flow: Flow) -> None:
         """Note that a connection stands; messages go both ways from here."""
-        self.drop_deadline(flow)
+        self.limits.drop(flow)
         flow.state = OPEN
-        flow.last = self.clock()
+        flow.last = flow.heard = self.clock()
         flow.framer = Framer(self.config.max_header, self.config.max_body)
         link = flow.link
         if not flow.inbound and isinstance(link, TLSLink) and link.engine.version() == "TLSv1.3":
             flow.taken = []
-            self.limit_refusal(flow)
+            self.limits.refusal(flow)
+        if any(out.asks for out in flow.queue or ()):
+            self.limits.asked(flow)
         flow.set_result()
         if flow.state is OPEN and link is not None and (link.readable or link.layered):
             self._readable(link.inner if isinstance(link, TLSLink) else link)
@@ -310,9 +307,9 @@ class Engine:
         phase = flow.state
         flow.state = CLOSED
         self.closed_by[reason] += 1
-        self.drop_deadline(flow)
+        self.limits.drop_all(flow)
         self.expiry.remove(flow)
-        had = flow.unanswered or flow.awaited
+        had = {*(flow.unanswered or ()), *(flow.awaited or ())}
         self.routes.remove(flow)
         self.ready.pop(flow, None)
         self.inbox.forget(flow)
@@ -323,13 +320,14 @@ class Engine:
         outs = [*(flow.taken or ()), *(flow.queue or ())]
         flow.queue = flow.taken = flow.awaited = None
         flow.queued = 0
+        had.difference_update([out.key for out in outs if out.heeded and out.key is not None])
         for out in outs:
             if phase is CONNECTING and out.spare is not None and not out.finished and not self.closed:
                 self.resend(out)
             else:
                 where = "connect" if phase is CONNECTING and reason == "timeout" else reason
                 self.finish(out, send_error(out.where, where, number, text))
-        if self.lost is not None and had:
+        if self.lost is not None and (had or (self.lost_idle and phase is OPEN)):
             lost, source = self.lost, flow.source
             self.outcomes.soon(lambda _: lost(source, reason), None)
         if drain and not self.closed:
@@ -341,7 +339,7 @@ class Engine:
 
     def close_link(self, flow: Flow) -> None:
         """Close the socket of a connection that has ended."""
-        self.drop_deadline(flow)
+        self.limits.drop_all(flow)
         flow.state = CLOSED
         self.flows.pop(flow, None)
         link = flow.link

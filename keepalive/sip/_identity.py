@@ -29,7 +29,7 @@ def identities(certificate: Mapping[str, Any]) -> set[str]:
     for kind, value in names:
         if kind == "IP Address":
             with suppress(ValueError):
-                found.add(str(ipaddress.ip_address(value.strip())))
+                found.add(_plain(str(ipaddress.ip_address(value.strip()))))
     return {name for name in found if "*" not in name}
 
 
@@ -49,5 +49,6 @@ def _domain(uri: str) -> str:
 
 def _plain(name: str) -> str:
     with suppress(ValueError):
-        return str(ipaddress.ip_address(name.partition("%")[0]))
+        address = ipaddress.ip_address(name.partition("%")[0])
+        return str(getattr(address, "ipv4_mapped", None) or address)
     return name.lower().rstrip(".")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from keepalive._runtime import Runtime
 
-    from ._flow import Outgoing
+    from ._outgoing import Outgoing
     from .errors import SendError
 
 logger = logging.getLogger("keepalive.sip")

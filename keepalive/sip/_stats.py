@@ -18,7 +18,7 @@ class ConnectionInfo:
     :ivar state: "connecting", "handshake", "open" or "draining"
     :ivar inbound: whether the peer called us
     :ivar queued: bytes of messages that are not all with the kernel
-    :ivar idle: seconds since it was last active
+    :ivar idle: seconds since something came from the peer, or one of its requests was answered
     :ivar transactions: requests, received or sent on it, whose final response is awaited
     """
 

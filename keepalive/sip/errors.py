@@ -18,7 +18,7 @@ class SendError(SipError, OSError):
     """A message was not sent, or not all of it.
 
     :ivar reason: the phase or cause: "resolve", "bind", "connect", "tls", "send", "size", "queue", or why the
-        connection ended ("peer", "reset", "expired", "shutdown", "framing", ...)
+        connection ended ("peer", "reset", "silent", "expired", "closed", "shutdown", "framing", ...)
     :ivar error_num: the errno, or None where there is none (a certificate that is not trusted, for example)
     :ivar error_str: what went wrong, for people
     :ivar where: the destination, for people
@@ -40,7 +40,7 @@ class SendError(SipError, OSError):
 
 
 class SendTimeout(SendError, TimeoutError):
-    """`connect_timeout` ran out before the connection stood; ``error_num`` is ETIMEDOUT."""
+    """A time ran out, that for connecting mostly; ``reason`` says which. ``error_num`` is ETIMEDOUT."""
 
 
 class PoolClosed(SipError):
