@@ -55,6 +55,8 @@ BUDGET: Final = 500
 """Messages and connections handled in a row; then other tasks run."""
 DRAIN: Final = 1.0
 """Seconds a peer has for reading why its connection ends."""
+MAX_UNREAD: Final = 65536
+"""Bytes that may wait for a peer on a connection when it is told of a flaw."""
 
 
 class Engine:
@@ -78,6 +80,7 @@ class Engine:
         self.finish = self.outcomes.finish
         self.resend: Callable[[Outgoing], None]  # set by the sender
         self.lost: Callable[[Source, str], object] | None = None
+        self.flawed: Callable[[bytes, Source, str], object] | None = None
         self.ready: dict[Flow | Acceptor | Mailbox, None] = {}  # have more to read than their turn allowed
         self.tasks = 0
         self.loans = 0  # further sockets of attempts
@@ -226,7 +229,8 @@ class Engine:
 
     def accepted(self, sock: socket.socket, peer: Place) -> None:
         """Take a connection that has arrived."""
-        if self.full_for(peer[0]) or not self.admits(*peer):
+        no_certificate = self.proto == "tls" and self.server_context is None
+        if no_certificate or self.full_for(peer[0]) or not self.admits(*peer):
             self.counts["refused"] += 1
             sock.close()
             return
@@ -281,9 +285,7 @@ class Engine:
 
     def reject(self, flow: Flow, flaw: Flaw) -> None:
         """End a connection on which messages cannot be told apart any more; say why, if to a request."""
-        self.note_flaw(flaw.reason)
-        logger.warning("connection with %s, port %d: %s", *flow.where, flaw.reason)
-        answer = bad_request(flaw.header, flaw.reason)
+        answer = self.refuse(flaw.reason, flaw.header, flaw.header, flow.source)
         link = flow.link
         if answer is None or link is None or flow.queue:
             self.end(flow, "framing", errno.EPROTO, f"what the peer sent cannot be read: {flaw.reason}")
@@ -354,6 +356,11 @@ class Engine:
 
     def received(self, flow: Flow, head: Head) -> None:
         """Take a message from a connection."""
+        if head.flaw:
+            answer = self.refuse(head.flaw, head.header, head.raw, flow.source)
+            if answer is not None and flow.state is OPEN and flow.queued < MAX_UNREAD:
+                flow.send(Outgoing(answer, "", None))
+            return
         if not head.code:
             self.routes.came_in(flow, head.key, awaits=head.method != b"ACK")
             if not self._forgetting:
@@ -363,33 +370,33 @@ class Engine:
         elif head.code >= 200 and flow.awaited is not None:
             flow.awaited.pop(head.key, None)
             flow.settle()
-        self.deliver(head, flow.source, flow)
+        self.deliver(head, flow.source)
 
     def _alias(self, flow: Flow, head: Head) -> None:
         via = parse_via(head.via)
         if via is not None and via.alias and flow.certificate is not None:
             self.routes.alias(flow, (flow.where[0], via.port or 5061))
 
-    def deliver(self, head: Head, source: Source, flow: Flow | None) -> None:
+    def refuse(self, reason: str, header: bytes, raw: bytes, source: Source) -> bytes | None:
+        """Drop a message with a flaw and tell of it; return what to answer, if it is a request."""
+        self.note_flaw(reason)
+        logger.warning("message from %s over %s refused: %s", source, source.proto, reason)
+        if self.flawed is not None:
+            flawed = self.flawed
+            self.outcomes.soon(lambda _: flawed(raw, source, reason), None)
+        return bad_request(header, reason)
+
+    def deliver(self, head: Head, source: Source) -> None:
         """Hand a message over, or keep it until somebody takes it."""
         self.counts["received"] += 1
         packet: Packet = head.raw
         if self._parser is not None:
             try:
                 packet = self._parser(head)
-            except ValueError as exc:
-                self._unparsed(head, source, flow, str(exc))
-                return
+            except Exception as exc:  # whatever the library makes of a stranger's bytes, they are not lost
+                self.note_flaw("unparsed")
+                logger.info("message from %s is handed over as bytes: %.200r", source, str(exc))
         self.inbox.put(packet, source)
-
-    def _unparsed(self, head: Head, source: Source, flow: Flow | None, text: str) -> None:
-        """Drop a message that the library cannot represent; its stream is in order and goes on."""
-        self.note_flaw("unparsed")
-        logger.info("message from %r: %s", source, text)
-        answer = bad_request(head.header, "cannot be parsed") if not head.code else None
-        if answer is not None and flow is not None:
-            self.answered(flow, head.key)
-            flow.send(Outgoing(answer, "", None))
 
     # -- the end --------------------------------------------------------------------------------------
 

@@ -39,6 +39,8 @@ ROUNDS: Final = 2
 """Reads of one connection before others have their turn."""
 MAX_AWAITED: Final = 1024
 """Requests sent on one connection whose final response is looked out for; older ones no longer spare it."""
+MAX_DUE: Final = 8
+"""Pings whose answers are looked out for: not every peer gives any."""
 
 
 class FlowState(Enum):
@@ -66,12 +68,13 @@ CLOSED: Final = FlowState.CLOSED
 class Outgoing:
     """One message on its way out, and who wants to know what became of it.
 
+    :ivar pings: how many of ours it is, each of which the peer may answer
     :ivar sent: bytes of it that the kernel (or TLS) has taken
     :ivar finished: it has had its outcome
     :ivar spare: where it may go if nobody is to be found where it goes first
     """
 
-    __slots__ = ("callback", "data", "error", "finished", "flow", "parked", "sent", "spare", "where")
+    __slots__ = ("callback", "data", "error", "finished", "flow", "parked", "pings", "sent", "spare", "where")
 
     def __init__(
         self, data: bytes, where: str, callback: Callable[[SendError | None], object] | None
@@ -82,7 +85,7 @@ class Outgoing:
         self.parked: Parking | None = None
         self.flow: Flow | None = None
         self.spare: Target | None = None
-        self.sent = 0
+        self.sent = self.pings = 0
         self.finished = False
         self.error: SendError | None = None
 
@@ -116,6 +119,7 @@ class Flow:
         "link",
         "name",
         "peer",
+        "pongs",
         "proto",
         "queue",
         "queued",
@@ -143,7 +147,7 @@ class Flow:
         self.unanswered: set[bytes] | None = None
         self.awaited: dict[bytes, None] | None = None
         self.queue: deque[Outgoing] | None = None
-        self.queued = 0
+        self.queued = self.pongs = 0
         self.taken: list[Outgoing] | None = None
         self.broken: tuple[int | None, str] | None = None
         self.framer: Framer | None = None
@@ -229,7 +233,7 @@ class Flow:
             for head in heads:
                 engine.received(self, head)
             count += len(heads)
-            if framer.pings or framer.flaw is not None:
+            if framer.pings or framer.pongs or framer.flaw is not None:
                 self._mind(framer)
             if self.ended:
                 return count
@@ -306,7 +310,11 @@ class Flow:
 
     def _mind(self, framer: Framer) -> None:
         """Answer signs of life (a peer that does not read gets one answer for many); end at a flaw."""
-        pings, framer.pings = framer.pings, 0
+        counts, pings = self.engine.counts, framer.pings
+        counts["pings"] += pings
+        counts["pongs"] += framer.pongs
+        self.pongs += framer.pongs
+        framer.pings = framer.pongs = 0
         if pings and self.state is OPEN and not self.queue:
             self.send(Outgoing(b"\r\n" * min(pings, 8), "", None))
         if framer.flaw is not None and self.state is OPEN:
@@ -337,6 +345,8 @@ class Flow:
             self.set_result()
 
     def _done(self, out: Outgoing) -> None:
+        if out.pings and self.framer is not None:
+            self.framer.due = min(self.framer.due + out.pings, MAX_DUE)
         if self.taken is None:
             self.engine.finish(out, None)
         else:

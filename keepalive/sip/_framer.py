@@ -2,8 +2,8 @@
 
 The rules:
 
-* CR LF before a message is skipped, any number of them, and LF and NUL (some phones' sign of life) too. Two CR
-  LFs in a row are a peer's ping, one is the answer to ours (RFC 5626 4.4.1): `Framer.pings` and `pongs`.
+* CR LF before a message is skipped, any number of them, and so are LF and NUL (some phones' sign of life). Two
+  CR LFs in a row are a peer's ping, one is the answer to ours (RFC 5626 4.4.1): `Framer.pings` and `pongs`.
 * A header ends at the first CR LF CR LF, which must begin at `max_header` bytes or before.
 * Content-Length must be there: on streams nothing else says where a message ends (RFC 3261 18.3). Its name is
   "Content-Length" or "l" in any case; repeated ones must be the same text; the number must not be above
@@ -32,7 +32,7 @@ class Framer:
     :ivar flaw: why the stream cannot be read on, once that is so
     :ivar pings: double CR LFs seen and not answered yet; whoever answers sets it to 0
     :ivar due: pings of ours that the peer has not answered yet; whoever sends one adds it
-    :ivar pongs: answers to them
+    :ivar pongs: answers to them; whoever counts these sets it to 0
     """
 
     __slots__ = (

@@ -4,9 +4,9 @@ The rules are the ancestor's (Net::SIP): what it takes for a broken message is o
 things are: a line end that is not CR LF, and a message without Call-ID or CSeq. Nothing is repaired, nothing
 is guessed: of two readings of a message one may be an attacker's.
 
-To know where a message ends is another matter: a proxy relays what a broken phone says, and the connection is
-not only that phone's. So a message with a flaw is still one (`Head.flaw`), if all readings of its header agree
-on its Content-Length.
+To know where a message ends is another matter: a proxy relays what a broken phone says, and the connection
+is not only that phone's. So a message with a flaw is still one (`Head.flaw`), if all readings of its header
+agree on its Content-Length.
 """
 
 from __future__ import annotations
@@ -224,11 +224,11 @@ def _assemble(header: bytes, method: bytes | None, code: int, via: bytes, once: 
 
 
 def transaction_key(via: bytes, call_id: bytes, number: bytes, method: bytes, sender: bytes) -> bytes:
-    """Make what tells a transaction from others (RFC 3261 17.1.3, 17.2.3), out of fields that a response repeats.
+    """Make what tells a transaction from others (RFC 3261 17.1.3, 17.2.3), of what a response repeats.
 
-    It is the top Via's branch and sent-by, and the method, an ACK's being that of its INVITE. A branch without
-    the magic cookie (RFC 2543, or a container's "0") tells nothing alone: then Call-ID, CSeq, From's tag and
-    all of the top Via that answering leaves as it was count too.
+    It is the top Via's branch and sent-by, and the method, an ACK's being that of its INVITE. A branch
+    without the magic cookie tells too little (8.1.1.7): then Call-ID, CSeq and From's tag count too. The
+    Request-URI, which 17.2.3 names as well, no response has.
     """
     found = _TOP.match(via)
     sent_by, branch = (via, b"") if found is None else (found[1], found[2] or b"")

@@ -12,9 +12,9 @@ from keepalive._dial import text_of
 from keepalive._io._datagrams import Datagrams
 from keepalive._io._listener import Listener
 
-from ._head import Flaw, parse_head
-from ._reply import bad_request
+from ._framer import whole
 from ._source import Source
+from ._stun import binding_response, is_stun
 from .errors import send_error
 
 if TYPE_CHECKING:
@@ -109,28 +109,17 @@ class Mailbox:
         if not engine.admits(host, port):
             engine.note_flaw("not from dst")
             return
-        if len(data) < 13:  # a keep-alive (RFC 5626 4.4 and older ways)
-            return
-        end = data.find(b"\r\n\r\n")
-        try:
-            if end < 0:
-                raise Flaw("no end of header", data)
-            skip = len(data) - len(data.lstrip(b"\r\n"))
-            if skip > end:
-                raise Flaw("empty", data)
-            head = parse_head(data[skip : end + 2])
-            if head.length > len(data) - end - 4:
-                raise Flaw("body cut off", head.header)
-        except Flaw as flaw:
-            engine.note_flaw(flaw.reason)
-            logger.info("datagram from %s, port %d: %s", host, port, flaw.reason)
-            # RFC 3261 18.3 wants an answer to a request whose body is cut off, and to nothing else.
-            answer = bad_request(flaw.header, flaw.reason) if flaw.reason == "body cut off" else None
-            if answer is not None:
-                self._send_now(answer, None if self._connected else address)
-            return
-        head.raw = data[skip:] if skip else data
-        engine.deliver(head, Source(host, host, port, "udp"), None)
+        answer = None
+        if is_stun(data):
+            answer = binding_response(data, host, port)
+        elif (head := whole(data)) is not None:
+            source = Source(host, host, port, "udp")
+            if head.flaw:
+                answer = engine.refuse(head.flaw, head.header, head.raw, source)
+            else:
+                engine.deliver(head, source)
+        if answer is not None:
+            self._send_now(answer, None if self._connected else address)
 
     def _send_now(self, data: bytes, address: Any) -> None:
         try:

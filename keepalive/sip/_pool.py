@@ -252,6 +252,7 @@ class SocketPool:
         self,
         callback: Callable[[Packet, Source], object],
         lost: Callable[[Source, str], object] | None = None,
+        flawed: Callable[[bytes, Source, str], object] | None = None,
     ) -> None:
         """Call back with each message from now on, first with those that wait already. A plain method.
 
@@ -261,19 +262,23 @@ class SocketPool:
         :param callback: called with a message (bytes with `SipConfig.raw`) and its `Source`
         :param lost: called with a source and a reason when a connection ends on which transactions are open:
             requests, received or sent, without their final response
+        :param flawed: called with the bytes of a message that was refused, because it is not as SIP wants it,
+            its source, and what is wrong with it; a request has been answered by 400. If nobody can say where
+            it ends, the bytes are its header, and its connection ends
         """
         engine = self._running()
         engine.check_open()
         _check_callable("callback", callback, none=False)
         _check_callable("lost", lost, none=True)
-        engine.inbox.receiver, engine.lost = callback, lost
+        _check_callable("flawed", flawed, none=True)
+        engine.inbox.receiver, engine.lost, engine.flawed = callback, lost, flawed
         if engine.inbox.kept:
             engine.runtime.call_soon_threadsafe(engine.inbox.empty)
 
     def detach(self) -> None:
         """Call back no more; messages wait again. Connections and what is half received stay."""
         engine = self._running()
-        engine.inbox.receiver = engine.lost = None
+        engine.inbox.receiver = engine.lost = engine.flawed = None
 
     def __aiter__(self) -> Self:
         """Iterate over (message, source); ends when the pool is closed. Each message goes to one iterator."""
@@ -324,6 +329,7 @@ class SocketPool:
                 flow.queued,
                 now - flow.last,
                 len(flow.unanswered or ()) + len(flow.awaited or ()),
+                flow.pongs,
             )
             for flow in engine.flows
         ]
@@ -338,7 +344,9 @@ class SocketPool:
             queued=sum(flow.queued for flow in engine.flows),
             inbox=len(engine.inbox.kept),
             sent=engine.outcomes.sent,
-            **{name: counts[name] for name in ("received", "accepted", "opened", "refused")},
+            **{
+                name: counts[name] for name in ("received", "accepted", "opened", "refused", "pings", "pongs")
+            },
             failed=dict(engine.outcomes.failed),
             closed=dict(engine.closed_by),
             flaws=dict(engine.flaws),

@@ -52,13 +52,16 @@ class Sender:
             return
         flow = None if target is None or target.flow is None or not target.flow.usable else target.flow
         if flow is None and head is not None and head.code:
-            place = None if target is None else (target.addr, target.port)
-            flow = engine.routes.for_response(head.key, place)
+            via = parse_via(head.via)
+            said = None if via is None else (via.received or canonical(via.host), via.rport)
+            place = said if target is None else (target.addr, target.port)
+            known = None if target is None or target.flow is None else target.flow.peer[0]
+            flow = engine.routes.for_response(head.key, place, known)
             if flow is not None and not flow.usable:
                 flow = None  # its peer has gone, which the loop will learn in its next turn
-            if flow is None and engine.only is None and (via := parse_via(head.via)) is not None:
+            if flow is None and engine.only is None and via is not None and said is not None:
                 # RFC 3261 18.2.2: what is left of the request's way, else what the peer said of itself.
-                flow = engine.routes.for_request((via.received or canonical(via.host), via.rport), None)
+                flow = engine.routes.for_request(said, None)
                 out.spare = target
                 target = self._by_via(via)
         if flow is not None:
@@ -98,6 +101,8 @@ class Sender:
             return
         if not out.where:
             out.where = str(flow.source)
+        if head is None:
+            out.pings = len(out.data) // 4
         if head is not None and not head.code and head.method != b"ACK":
             flow.awaits(head.key)
         flow.send(out)
@@ -116,6 +121,8 @@ class Sender:
             return
         if target.flow is not None and target.flow.usable:
             if self._framed(out, head, str(target)):
+                if head is not None and not head.code:
+                    out.data = with_transport(out.data, b"TCP")
                 self._give(out, head, target.flow)  # what went over TCP for its size, and what comes back
             return
         out.where = str(target)

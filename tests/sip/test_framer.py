@@ -308,7 +308,9 @@ def test_key_is_branch_sent_by_and_method() -> None:
     assert len({key(via, method=method) for method in (b"INVITE", b"CANCEL", b"OPTIONS")}) == 3
 
 
-@pytest.mark.parametrize("branch", [b"", b";branch=0", b";branch=z9hG4bK", b";branch=x, SIP/2.0/TCP c;branch=d"])
+@pytest.mark.parametrize(
+    "branch", [b"", b";branch=0", b";branch=z9hG4bK", b";branch=x, SIP/2.0/TCP c;branch=d"]
+)
 def test_key_without_the_magic_cookie(branch: bytes) -> None:
     def of(call: bytes = b"c@d", number: bytes = b"1", tag: bytes = b"t", via: bytes = b"a:5060") -> bytes:
         message = (
