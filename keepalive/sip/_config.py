@@ -33,8 +33,8 @@ class SipConfig:
     :param max_inbox: received messages kept while nobody takes them; then nothing more is read
     :param max_connections: connections in all; further ones are refused. None for no limit
     :param max_per_peer: connections to and from one address. None for no limit
-    :param raw: deliver messages as bytes; else as `sipmessage.Request` and `sipmessage.Response`, and as bytes
-        only what that library cannot take
+    :param raw: deliver messages as bytes; else as `sipmessage.Request` and `sipmessage.Response`, and only
+        what that library cannot take as bytes
     :param mtu: of the path, for datagrams: a request may have 200 bytes less (RFC 3261 18.1.1)
     :param oversize: what to do with a request above that: "refuse" it with EMSGSIZE, send it over "tcp"
         as the RFC wants it, or "send" it as it is
@@ -115,6 +115,9 @@ class SipTLS:
     def __post_init__(self) -> None:
         if self.verify_client not in (0, -1, 1) or isinstance(self.verify_client, bool):
             msg = f"verify_client must be 0, -1 or 1, not {self.verify_client!r}"
+            raise ValueError(msg)
+        if self.verify_client and self.cert is None and self.server_context is None:
+            msg = "verify_client needs cert: without one nobody can call"
             raise ValueError(msg)
         settings.flag("verify_server", self.verify_server)
         settings.client_context("client_context", self.client_context)

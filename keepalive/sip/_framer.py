@@ -2,8 +2,8 @@
 
 The rules:
 
-* CR LF before a message is skipped, any number of them, and so are LF and NUL (some phones' sign of life). Two
-  CR LFs in a row are a peer's ping, one is the answer to ours (RFC 5626 4.4.1): `Framer.pings` and `pongs`.
+* CR LF before a message is skipped, any number of them, and so are LF and NUL (some phones' sign of life).
+  Two CR LFs in a row are a peer's ping, one is the answer to ours (RFC 5626 4.4.1): see `pings` and `pongs`.
 * A header ends at the first CR LF CR LF, which must begin at `max_header` bytes or before.
 * Content-Length must be there: on streams nothing else says where a message ends (RFC 3261 18.3). Its name is
   "Content-Length" or "l" in any case; repeated ones must be the same text; the number must not be above

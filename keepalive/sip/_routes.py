@@ -1,9 +1,10 @@
 """Which connection a message goes out on. Pure: connections are any objects with the fields of `Routable`.
 
 Three tables: connections by the peer's address and port; connections by the address and port that a verified
-peer asked to be called back at (RFC 5923, "alias"); and transactions, by the key of each request (see
+peer asked to be called back at (RFC 5923, "alias"); and transactions, by the key of each request (its
 `transaction_key`), with the connections it came in on. A connection's entries go with it, and only its own;
-and its transactions when none of them has been open for `MEMORY` seconds: an idle connection shall cost little.
+and its transactions when none of them has been open for `MEMORY` seconds: an idle connection shall cost
+little.
 """
 
 from __future__ import annotations
