@@ -31,6 +31,7 @@ from ._inbox import Inbox
 from ._outcomes import Outcomes
 from ._reply import bad_request
 from ._routes import Routes
+from ._source import Source
 from ._via import parse_via
 from .errors import PoolClosed, send_error
 
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from ._masters import Acceptor, Mailbox
     from ._messages import Packet, Parser
     from ._routes import Place
-    from ._source import Source
 
 logger = logging.getLogger("keepalive.sip")
 
@@ -376,6 +376,13 @@ class Engine:
         via = parse_via(head.via)
         if via is not None and via.alias and flow.certificate is not None:
             self.routes.alias(flow, (flow.where[0], via.port or 5061))
+
+    def unreachable(self, error: OSError) -> None:
+        """Note what ICMP said of a datagram; only of a connected socket is it told."""
+        self.note_flaw(f"icmp: {error.strerror}")
+        if self.lost is not None and self.only is not None:
+            lost, (addr, port) = self.lost, self.only
+            self.outcomes.soon(lambda _: lost(Source(addr, addr, port, "udp"), "unreachable"), None)
 
     def refuse(self, reason: str, header: bytes, raw: bytes, source: Source) -> bytes | None:
         """Drop a message with a flaw and tell of it; return what to answer, if it is a request."""

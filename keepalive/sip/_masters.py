@@ -95,7 +95,7 @@ class Mailbox:
             try:
                 found = self.link.try_receive_from(65536)
             except OSError as exc:  # what became of a datagram sent before
-                engine.note_flaw(f"icmp: {exc.strerror}")
+                engine.unreachable(exc)
                 continue
             if found is None:
                 return n + 1

@@ -261,7 +261,8 @@ class SocketPool:
 
         :param callback: called with a message (bytes with `SipConfig.raw`) and its `Source`
         :param lost: called with a source and a reason when a connection ends on which transactions are open:
-            requests, received or sent, without their final response
+            requests, received or sent, without their final response. On a connected UDP socket also, with
+            "unreachable", when the network says that nobody takes datagrams there (ICMP)
         :param flawed: called with the bytes of a message that was refused, because it is not as SIP wants it,
             its source, and what is wrong with it; a request has been answered by 400. If nobody can say where
             it ends, the bytes are its header, and its connection ends

@@ -1,10 +1,11 @@
-"""What is wrong with one message concerns nobody else on its connection; what is no message at all, nobody."""
+"""What is wrong with one message concerns nobody else on its connection; what is no message, nobody at all."""
 
 from __future__ import annotations
 
 import logging
 import socket
 import struct
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -17,7 +18,7 @@ from tests.sip.kit import dial, leg, port_of, request, response, until
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from keepalive.sip import Source
+    from keepalive.sip import SocketPool, Source
     from tests.support import Authority
 
 ODD = [
@@ -168,12 +169,16 @@ async def test_a_response_whose_connection_has_gone_is_not_given_to_another_addr
                 other.recv(100)
 
 
+def seen(pool: SocketPool, pongs: int) -> bool:
+    return pool.stats().pongs == pongs
+
+
 async def test_pongs_are_seen_and_not_answered() -> None:
     async with leg() as pool, leg() as other:
         dst = "127.0.0.1", port_of(other)
         for number in range(1, 4):
             await pool.send_to(b"\r\n\r\n", dst)
-            await until(lambda number=number: pool.stats().pongs == number)
+            await until(partial(seen, pool, number))
         await pool.send_to(request(), dst)
         await other.__anext__()
         assert [info.pongs for info in pool.connections()] == [3]
