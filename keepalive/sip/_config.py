@@ -43,7 +43,8 @@ class SipConfig:
     :param max_inbox: received messages kept while nobody takes them; then nothing more is read
     :param max_connections: connections in all; further ones are refused. None for no limit
     :param max_per_peer: connections to and from one address. None for no limit
-    :param raw: deliver messages as bytes; else as `sipmessage.Request` and `sipmessage.Response`
+    :param raw: deliver messages as bytes; else as `sipmessage.Request` and `sipmessage.Response`, and only
+        what that library cannot take as bytes
     :param mtu: of the path, for datagrams: a request may have 200 bytes less (RFC 3261 18.1.1)
     :param oversize: what to do with a request above that: "refuse" it with EMSGSIZE, send it over "tcp"
         as the RFC wants it, or "send" it as it is
@@ -106,7 +107,8 @@ def _whole(name: str, value: object, *, least: int) -> None:
 class SipTLS:
     """Certificates for both roles: one is shown to callers, and to those called when they ask for it.
 
-    :param cert: file with the certificate and what links it to its authority, PEM; it may hold the key too
+    :param cert: file with the certificate and what links it to its authority, PEM; it may hold the key too.
+        Without one (and without `server_context`) the pool only calls: connections that arrive are refused
     :param key: file with the private key, PEM; by default in `cert`
     :param ca: file with the authorities to trust, PEM; by default the system's
     :param verify_client: certificates of callers: 0 none is asked for, -1 may be missing, 1 must be there
@@ -129,6 +131,9 @@ class SipTLS:
     def __post_init__(self) -> None:
         if self.verify_client not in (0, -1, 1) or isinstance(self.verify_client, bool):
             msg = f"verify_client must be 0, -1 or 1, not {self.verify_client!r}"
+            raise ValueError(msg)
+        if self.verify_client and self.cert is None and self.server_context is None:
+            msg = "verify_client needs cert: without one nobody can call"
             raise ValueError(msg)
         settings.flag("verify_server", self.verify_server)
         settings.client_context("client_context", self.client_context)

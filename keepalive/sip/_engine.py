@@ -33,6 +33,7 @@ from ._outcomes import Outcomes
 from ._outgoing import Outgoing
 from ._reply import bad_request
 from ._routes import Routes
+from ._source import UNKNOWN, Source
 from ._via import parse_via
 from .errors import PoolClosed, send_error
 
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from ._masters import Acceptor, Mailbox
     from ._messages import Packet, Parser
     from ._routes import Place
-    from ._source import Source
 
 logger = logging.getLogger("keepalive.sip")
 
@@ -57,6 +57,8 @@ BUDGET: Final = 500
 """Messages and connections handled in a row; then other tasks run."""
 DRAIN: Final = 1.0
 """Seconds a peer has for reading why its connection ends."""
+MAX_UNREAD: Final = 65536
+"""Bytes that may wait for a peer on a connection when it is told of a flaw."""
 
 
 class Engine:
@@ -83,6 +85,7 @@ class Engine:
         self.resend: Callable[[Outgoing], None]  # set by the sender
         self.lost: Callable[[Source, str], object] | None = None
         self.lost_idle = False
+        self.flawed: Callable[[bytes, Source, str], object] | None = None
         self.ready: dict[Flow | Acceptor | Mailbox, None] = {}  # have more to read than their turn allowed
         self.tasks = 0
         self.loans = 0  # further sockets of attempts
@@ -92,7 +95,7 @@ class Engine:
         self.closed = self.forked = False
         self._parser = parser
         self._options = config.options.listed()
-        self._alarms = Alarms(runtime, self.expiry.next, self._expire)
+        self._alarms = Alarms(runtime, self.expiry.next, lambda now: self.limits.expire(now))
         self.limits = Limits(self, config, self._alarms)
         self._forgetting = False
         self._budget = BUDGET
@@ -153,23 +156,6 @@ class Engine:
                 self.postpone(owner)
 
     # -- time -----------------------------------------------------------------------------------------
-
-    def _expire(self, now: float) -> None:
-        for flow in self.expiry.due(now):
-            if flow.pending or not self.speaks(flow):
-                self.end(flow, "expired", errno.ETIMEDOUT, "the connection was quiet for too long")
-
-    def speaks(self, flow: Flow) -> bool:
-        """Look once more before a connection ends for its silence; say whether there is something.
-
-        After a turn that took long the kernel has what the poller has not told yet.
-        """
-        if flow.link is None or flow.ended:
-            return False
-        before = flow.heard
-        flow.link.readable = True
-        self.read_now(flow)
-        return flow.heard > before or self.holds_back(flow)
 
     def later(self, seconds: float, act: Callable[[], object]) -> Deadline:
         """Do something after so many seconds."""
@@ -236,7 +222,8 @@ class Engine:
 
     def accepted(self, sock: socket.socket, peer: Place) -> None:
         """Take a connection that has arrived."""
-        if self.full_for(peer[0]) or not self.admits(*peer):
+        no_certificate = self.proto == "tls" and self.server_context is None
+        if no_certificate or self.full_for(peer[0]) or not self.admits(*peer):
             self.counts["refused"] += 1
             sock.close()
             return
@@ -278,9 +265,7 @@ class Engine:
 
     def reject(self, flow: Flow, flaw: Flaw) -> None:
         """End a connection on which messages cannot be told apart any more; say why, if to a request."""
-        self.note_flaw(flaw.reason)
-        logger.warning("connection with %s, port %d: %s", *flow.where, flaw.reason)
-        answer = bad_request(flaw.header, flaw.reason)
+        answer = self.refuse(flaw.reason, flaw.header, flaw.header, flow.source)
         link = flow.link
         if answer is None or link is None or flow.queue:
             self.end(flow, "framing", errno.EPROTO, f"what the peer sent cannot be read: {flaw.reason}")
@@ -352,6 +337,11 @@ class Engine:
 
     def received(self, flow: Flow, head: Head) -> None:
         """Take a message from a connection."""
+        if head.flaw:
+            answer = self.refuse(head.flaw, head.header, head.raw, flow.source)
+            if answer is not None and flow.state is OPEN and flow.queued < MAX_UNREAD:
+                flow.send(Outgoing(answer, "", None))
+            return
         if not head.code:
             self.routes.came_in(flow, head.key, awaits=head.method != b"ACK")
             if not self._forgetting:
@@ -361,33 +351,42 @@ class Engine:
         elif head.code >= 200 and flow.awaited is not None:
             flow.awaited.pop(head.key, None)
             flow.settle()
-        self.deliver(head, flow.source, flow)
+        self.deliver(head, flow.source)
 
     def _alias(self, flow: Flow, head: Head) -> None:
         via = parse_via(head.via)
         if via is not None and via.alias and flow.certificate is not None:
             self.routes.alias(flow, (flow.where[0], via.port or 5061))
 
-    def deliver(self, head: Head, source: Source, flow: Flow | None) -> None:
+    def unreachable(self, error: OSError) -> None:
+        """Note what ICMP said of a datagram; only of a connected socket is it told."""
+        self.note_flaw(f"icmp: {error.strerror}")
+        if self.lost is not None and self.only is not None:
+            lost, (addr, port) = self.lost, self.only
+            local = UNKNOWN if self.master is None else self.master.place
+            source = Source(addr, addr, port, "udp", local=local)
+            self.outcomes.soon(lambda _: lost(source, "unreachable"), None)
+
+    def refuse(self, reason: str, header: bytes, raw: bytes, source: Source) -> bytes | None:
+        """Drop a message with a flaw and tell of it; return what to answer, if it is a request."""
+        self.note_flaw(reason)
+        logger.warning("message from %s over %s refused: %s", source, source.proto, reason)
+        if self.flawed is not None:
+            flawed = self.flawed
+            self.outcomes.soon(lambda _: flawed(raw, source, reason), None)
+        return bad_request(header, reason)
+
+    def deliver(self, head: Head, source: Source) -> None:
         """Hand a message over, or keep it until somebody takes it."""
         self.counts["received"] += 1
         packet: Packet = head.raw
         if self._parser is not None:
             try:
                 packet = self._parser(head)
-            except ValueError as exc:
-                self._unparsed(head, source, flow, str(exc))
-                return
+            except Exception as exc:  # whatever the library makes of a stranger's bytes, they are not lost
+                self.note_flaw("unparsed")
+                logger.info("message from %s is handed over as bytes: %.200r", source, str(exc))
         self.inbox.put(packet, source)
-
-    def _unparsed(self, head: Head, source: Source, flow: Flow | None, text: str) -> None:
-        """Drop a message that the library cannot represent; its stream is in order and goes on."""
-        self.note_flaw("unparsed")
-        logger.info("message from %r: %s", source, text)
-        answer = bad_request(head.header, "cannot be parsed") if not head.code else None
-        if answer is not None and flow is not None:
-            self.answered(flow, head.key)
-            flow.send(Outgoing(answer, "", None))
 
     # -- the end --------------------------------------------------------------------------------------
 

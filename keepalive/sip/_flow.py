@@ -36,6 +36,8 @@ ROUNDS: Final = 2
 """Reads of one connection before others have their turn."""
 MAX_AWAITED: Final = 1024
 """Requests sent on one connection whose final response is looked out for; older ones no longer spare it."""
+MAX_DUE: Final = 8
+"""Pings whose answers are looked out for: not every peer gives any."""
 
 
 SIGNS: Final = b"\r\n\0"
@@ -100,6 +102,7 @@ class Flow:
         "patience",
         "peer",
         "pings",
+        "pongs",
         "proto",
         "queue",
         "queued",
@@ -130,7 +133,7 @@ class Flow:
         self.unanswered: set[bytes] | None = None
         self.awaited: dict[bytes, None] | None = None
         self.queue: deque[Outgoing] | None = None
-        self.queued = 0
+        self.queued = self.pongs = 0
         self.taken: list[Outgoing] | None = None
         self.broken: tuple[int | None, str] | None = None
         self.framer: Framer | None = None
@@ -226,7 +229,7 @@ class Flow:
             for head in heads:
                 engine.received(self, head)
             count += len(heads)
-            if framer.pings or framer.flaw is not None:
+            if framer.pings or framer.pongs or framer.flaw is not None:
                 self._mind(framer)
             if self.ended:
                 return count
@@ -312,7 +315,11 @@ class Flow:
 
     def _mind(self, framer: Framer) -> None:
         """Answer signs of life (a peer that does not read gets one answer for many); end at a flaw."""
-        pings, framer.pings = framer.pings, 0
+        counts, pings = self.engine.counts, framer.pings
+        counts["pings"] += pings
+        counts["pongs"] += framer.pongs
+        self.pongs += framer.pongs
+        framer.pings = framer.pongs = 0
         if pings and self.state is OPEN and not self.queue:
             self.send(Outgoing(b"\r\n" * min(pings, 8), "", None))
         if framer.flaw is not None and self.state is OPEN:
@@ -347,6 +354,8 @@ class Flow:
     def _done(self, out: Outgoing) -> None:
         if out.callback is None:
             out.went = self.source
+        if out.pings and self.framer is not None:
+            self.framer.due = min(self.framer.due + out.pings, MAX_DUE)
         if self.taken is None:
             self.engine.finish(out, None)
         else:

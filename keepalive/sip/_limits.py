@@ -1,4 +1,4 @@
-"""How long a connection may take for what it does: to stand, to complete a message, to answer."""
+"""How long a connection may take to stand, to complete a message and to answer, and how long be quiet."""
 
 from __future__ import annotations
 
@@ -77,6 +77,26 @@ class Limits:
         else:
             self._engine.end(flow, "deadline", errno.ETIMEDOUT, "a message was not completed in time")
 
+    # -- to be quiet -----------------------------------------------------------------------------------
+
+    def expire(self, now: float) -> None:
+        """End the connections that were quiet for too long."""
+        for flow in self._engine.expiry.due(now):
+            if flow.pending or not self._speaks(flow):
+                self._engine.end(flow, "expired", errno.ETIMEDOUT, "the connection was quiet for too long")
+
+    def _speaks(self, flow: Flow) -> bool:
+        """Look once more before a connection ends for its silence; say whether there is something.
+
+        After a turn that took long the kernel has what the poller has not told yet.
+        """
+        if flow.link is None or flow.ended:
+            return False
+        before = flow.heard
+        flow.link.readable = True
+        self._engine.read_now(flow)
+        return flow.heard > before or self._engine.holds_back(flow)
+
     # -- to answer --------------------------------------------------------------------------------------
 
     def asked(self, flow: Flow) -> None:
@@ -96,7 +116,7 @@ class Limits:
         engine, limit = self._engine, self._config.response_timeout
         patience = flow.patience
         assert limit is not None, "checked when it was asked"
-        if flow.asked is not None and flow.asked + limit <= self._clock() and engine.speaks(flow):
+        if flow.asked is not None and flow.asked + limit <= self._clock() and self._speaks(flow):
             flow.asked = None  # even if it is we who do not read
         if flow.ended or patience is None:
             return

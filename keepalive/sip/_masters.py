@@ -13,9 +13,9 @@ from keepalive._io._datagrams import Datagrams
 from keepalive._io._listener import Listener
 from keepalive._route._address import target_of
 
-from ._head import Flaw, parse_head
-from ._reply import bad_request
+from ._framer import whole
 from ._source import ANY, MAPPED, Address, Source, local_of, plain
+from ._stun import binding_response, is_stun
 from .errors import send_error
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Mailbox:
             try:
                 found = self.link.try_receive_from(65536)
             except OSError as exc:  # what became of a datagram sent before
-                engine.note_flaw(f"icmp: {exc.strerror}")
+                engine.unreachable(exc)
                 continue
             if found is None:
                 return n + 1
@@ -116,30 +116,19 @@ class Mailbox:
         if not engine.admits(host, port):
             engine.note_flaw("not from dst")
             return
-        if len(data) < 13:  # a keep-alive (RFC 5626 4.4 and older ways)
-            return
-        end = data.find(b"\r\n\r\n")
-        try:
-            if end < 0:
-                raise Flaw("no end of header", data)
-            skip = len(data) - len(data.lstrip(b"\r\n"))
-            if skip > end:
-                raise Flaw("empty", data)
-            head = parse_head(data[skip : end + 2])
-            if head.length > len(data) - end - 4:
-                raise Flaw("body cut off", head.header)
-        except Flaw as flaw:
-            engine.note_flaw(flaw.reason)
-            logger.info("datagram from %s, port %d: %s", host, port, flaw.reason)
-            # RFC 3261 18.3 wants an answer to a request whose body is cut off, and to nothing else.
-            answer = bad_request(flaw.header, flaw.reason) if flaw.reason == "body cut off" else None
-            if answer is not None:
-                self._send_now(answer, None if self._connected else address, local)
-            return
-        local = plain(local) or self.place.addr
-        self._meet(host, port, local)
-        head.raw = data[skip:] if skip else data
-        engine.deliver(head, Source(host, host, port, "udp", local=Address(local, self.place.port)), None)
+        answer = None
+        if is_stun(data):
+            answer = binding_response(data, host, port)
+        elif (head := whole(data)) is not None:
+            ours = plain(local) or self.place.addr
+            self._meet(host, port, ours)
+            source = Source(host, host, port, "udp", local=Address(ours, self.place.port))
+            if head.flaw:
+                answer = engine.refuse(head.flaw, head.header, head.raw, source)
+            else:
+                engine.deliver(head, source)
+        if answer is not None:
+            self._send_now(answer, None if self._connected else address, local)
 
     def _meet(self, host: str, port: int, local: str) -> None:
         """Remember at which address of ours a peer has asked: what is sent to it comes from there.

@@ -23,6 +23,7 @@ class Outgoing:
     :ivar opens: its transaction has begun with it
     :ivar fresh: it goes on a connection of its own
     :ivar flow: the connection it goes on
+    :ivar pings: how many of ours it is, each of which the peer may answer
     :ivar sent: bytes of it that the kernel (or TLS) has taken
     :ivar went: where it went, once all of it has
     :ivar finished: it has had its outcome
@@ -40,6 +41,7 @@ class Outgoing:
         "key",
         "opens",
         "parked",
+        "pings",
         "sent",
         "spare",
         "went",
@@ -64,7 +66,7 @@ class Outgoing:
         self.flow: Flow | None = None
         self.spare: Target | None = None
         self.went: Source | None = None
-        self.sent = 0
+        self.sent = self.pings = 0
         self.finished = False
         self.error: SendError | None = None
 

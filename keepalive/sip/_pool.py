@@ -311,6 +311,7 @@ class SocketPool:
         self,
         callback: Callable[[Packet, Source], object],
         lost: Callable[[Source, str], object] | None = None,
+        flawed: Callable[[bytes, Source, str], object] | None = None,
         *,
         lost_idle: bool = False,
     ) -> None:
@@ -322,22 +323,28 @@ class SocketPool:
         :param callback: called with a message (bytes with `SipConfig.raw`) and its `Source`
         :param lost: called with a source and a reason when a connection ends on which transactions are open:
             requests, received or sent, without their final response. Those do not count of which a send has
-            failed with the connection: its sender is told already. Once for each connection
+            failed with the connection: its sender is told already. Once for each connection. On a connected
+            UDP socket also, with "unreachable", when the network says that nobody listens there (ICMP)
+        :param flawed: called with the bytes of a message that was refused, because it is not as SIP wants it,
+            its source, and what is wrong with it; a request has been answered by 400. If nobody can say where
+            it ends, the bytes are its header, and its connection ends
         :param lost_idle: tell `lost` of every connection that ends after it stood, open transactions or not
         """
         engine = self._running()
         engine.check_open()
         _check_callable("callback", callback, none=False)
         _check_callable("lost", lost, none=True)
+        _check_callable("flawed", flawed, none=True)
         settings.flag("lost_idle", lost_idle)
-        engine.inbox.receiver, engine.lost, engine.lost_idle = callback, lost, lost_idle
+        engine.inbox.receiver, engine.flawed = callback, flawed
+        engine.lost, engine.lost_idle = lost, lost_idle
         if engine.inbox.kept:
             engine.runtime.call_soon_threadsafe(engine.inbox.empty)
 
     def detach(self) -> None:
         """Call back no more; messages wait again. Connections and what is half received stay."""
         engine = self._running()
-        engine.inbox.receiver = engine.lost = None
+        engine.inbox.receiver = engine.lost = engine.flawed = None
 
     def __aiter__(self) -> Self:
         """Iterate over (message, source); ends when the pool is closed. Each message goes to one iterator."""
@@ -388,6 +395,7 @@ class SocketPool:
                 flow.queued,
                 now - flow.heard,
                 len(flow.unanswered or ()) + len(flow.awaited or ()),
+                flow.pongs,
             )
             for flow in engine.flows
         ]
@@ -402,7 +410,9 @@ class SocketPool:
             queued=sum(flow.queued for flow in engine.flows),
             inbox=len(engine.inbox.kept),
             sent=engine.outcomes.sent,
-            **{name: counts[name] for name in ("received", "accepted", "opened", "refused")},
+            **{
+                name: counts[name] for name in ("received", "accepted", "opened", "refused", "pings", "pongs")
+            },
             failed=dict(engine.outcomes.failed),
             closed=dict(engine.closed_by),
             flaws=dict(engine.flaws),

@@ -54,14 +54,16 @@ class Sender:
             return
         flow = self._named(out, target)
         if flow is None and head is not None and head.code:
-            place = None if target is None else (target.addr, target.port)
-            flow = None if out.fresh else engine.routes.for_response(head.key, place)
+            via = parse_via(head.via)
+            said = None if via is None else (canonical(via.received or via.host), via.rport)
+            place = said if target is None else (target.addr, target.port)
+            known = None if target is None or target.flow is None else target.flow.peer[0]
+            flow = None if out.fresh else engine.routes.for_response(head.key, place, known)
             if flow is not None and not flow.usable:
                 flow = None  # its peer has gone, which the loop will learn in its next turn
-            if flow is None and engine.only is None and (via := parse_via(head.via)) is not None:
+            if flow is None and engine.only is None and via is not None and said is not None:
                 # RFC 3261 18.2.2: what is left of the request's way, else what the peer said of itself.
-                place = canonical(via.received or via.host), via.rport
-                flow = None if out.fresh else engine.routes.for_request(place, None)
+                flow = None if out.fresh else engine.routes.for_request(said, None)
                 out.spare = target
                 target = self._by_via(via)
         if flow is not None:
@@ -107,6 +109,8 @@ class Sender:
             return
         if not out.where:
             out.where = str(flow.source)
+        if head is None:
+            out.pings = len(out.data) // 4
         if head is not None and not head.code and head.method != b"ACK":
             out.opens = flow.awaits(head.key)
         flow.send(out)
@@ -125,6 +129,8 @@ class Sender:
             return
         if (flow := self._named(out, target)) is not None:
             if self._framed(out, head, str(target)):
+                if head is not None and not head.code:
+                    out.data = with_transport(out.data, b"TCP")
                 self._give(out, head, flow)  # what went over TCP for its size, and what comes back
             return
         out.where = str(target)

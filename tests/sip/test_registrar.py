@@ -115,7 +115,7 @@ def test_registrations_hold_without_any_ping_and_end(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("ping", [b"\r\n\r\n", b"\r\n"])
+@pytest.mark.parametrize("ping", [b"\r\n\r\n", b"\r\n", b"\r\n\0"])
 def test_phones_that_ping_stay_without_a_mark(backend: str, ping: bytes) -> None:
     async def main() -> None:
         async with leg() as pool:
