@@ -227,6 +227,8 @@ class Flow:
             self._hear(data)
             heads = framer.feed(data)
             for head in heads:
+                if self.ended:  # its user has closed it
+                    return count
                 engine.received(self, head)
             count += len(heads)
             if framer.pings or framer.pongs or framer.flaw is not None:

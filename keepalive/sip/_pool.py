@@ -267,7 +267,8 @@ class SocketPool:
         """Close a connection; what waits on it gets its outcome. A plain method, O(n) in connections.
 
         For a connection that is of no use any more, whatever the user knows that from: the next message to
-        its peer goes elsewhere.
+        its peer goes elsewhere. What has been read from it and not handed over yet is dropped, but for what
+        waits in the inbox.
 
         :param dst: a `Source` means its connection; any other destination all connections to it
         :return: how many have been closed

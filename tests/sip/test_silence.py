@@ -287,6 +287,24 @@ async def test_a_connection_is_closed_by_its_source() -> None:
         assert pool.stats().closed == {"closed": 1}
 
 
+async def test_nothing_follows_from_a_connection_that_was_closed_when_its_message_came() -> None:
+    async with leg() as pool, await dial(pool) as peer:
+        taken: list[bytes] = []
+
+        def take(packet: Any, source: Source) -> None:
+            taken.append(packet)
+            assert pool.close(source) == 1
+
+        pool.attach(take)
+        first, second = request(), request()
+        await peer.send(first + second + b"\r\n\r\n")
+        await until(lambda: pool.stats().closed == {"closed": 1})
+        with suppress(anyio.BrokenResourceError), pytest.raises(anyio.EndOfStream):
+            await peer.receive()
+        assert taken == [first]
+        assert pool.connections() == []
+
+
 async def test_all_connections_to_a_place_are_closed_and_their_senders_told() -> None:
     with mute() as listener:
         host, port = listener.getsockname()
