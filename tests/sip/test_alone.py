@@ -1,4 +1,4 @@
-"""What is wrong with one message concerns nobody else on its connection; what is no message, nobody."""
+"""What is wrong with one message concerns nobody else on its connection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from keepalive.sip import SipTLS
+from keepalive.sip import SipConfig, SipTLS, open_leg
 from keepalive.sip._stun import binding_response, is_stun
 from tests.sip.kit import dial, leg, port_of, request, response, until
 
@@ -195,6 +195,19 @@ async def test_the_next_request_on_such_a_connection_says_tcp_too() -> None:
         small = request("ACK", proto="UDP", body=b"Via: SIP/2.0/UDP x\r\n")
         await pool.send_to(small, source)
         assert (await other.__anext__())[0] == small.replace(b"/UDP 127", b"/TCP 127")
+
+
+async def test_a_connected_udp_socket_tells_that_nobody_is_there() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        dst = sock.getsockname()
+    lost: list[tuple[str, str]] = []
+    async with open_leg("udp", "127.0.0.1", 0, dst=dst, connected=True, config=SipConfig(raw=True)) as pool:
+        pool.attach(lambda packet, source: None, lambda source, reason: lost.append((str(source), reason)))
+        await pool.send_to(request())
+        await until(lambda: lost)
+        assert lost == [(f"127.0.0.1:{dst[1]}", "unreachable")]
+        assert pool.stats().flaws == {"icmp: Connection refused": 1}
 
 
 BINDING = struct.pack("!HHI12s", 1, 0, 0x2112A442, b"transaction!")
