@@ -38,10 +38,12 @@ OPENING = {
     "_moved",
 }
 SHELL = {"_attempts", "_connection", "_request", "_engine"}
-BASE = {"_core", "errors", "abc"}
+TEXT = {"_text"}  # what strangers write must be fit to show, whoever shows it
+BASE = {"_core", "errors", "abc"} | TEXT
 ALLOWED: dict[str, set[str]] = {
     "_core": set(),
-    "errors": {"_core"},
+    "_text": set(),
+    "errors": {"_core"} | TEXT,
     "abc": {"_core"},
     "_io": {"_core"},
     "_runtime": {"_core"},
@@ -51,10 +53,10 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": BASE | {"_io", "_runtime"} | OPENING | SHELL | {"_manager"},
     "sip": BASE | {"_io", "_runtime"} | OPENING,
     "multi": BASE | {"_io", "_runtime"} | OPENING,
-    "http": {"__init__"},  # as any user of the package could have written it
-    "httpx": {"__init__", "http"},
-    "_cli": {"__init__", "http", "multi", "sip"},  # a stranger to the package, like any other user
-    "__main__": {"_cli"},
+    "http": {"__init__"} | TEXT,  # as any user of the package could have written it
+    "httpx": {"__init__", "http"} | TEXT,
+    "_cli": {"__init__", "http", "multi", "sip"} | TEXT,  # a stranger to the package, like any other user
+    "__main__": {"_cli", "__init__"} | TEXT,
 }
 SEALED: dict[str, set[str]] = {
     "_core": {"_core"},

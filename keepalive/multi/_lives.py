@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
+from keepalive._text import fit
+
 from ._line import Line
 from ._types import CLOSED, FLUSHING, MISTAKES, ClientClosed, EndReason
 
@@ -118,4 +120,4 @@ class Lives(Line):
 
 def text_of(exc: BaseException) -> str:
     """Say for people what went wrong."""
-    return str(exc) or type(exc).__name__
+    return fit(str(exc)) or type(exc).__name__

@@ -29,6 +29,7 @@ from keepalive._names._shared import LOOPBACK
 from keepalive._route._address import family_of, is_literal, target_of
 from keepalive._route._failure import DialFailure
 from keepalive._route._net import Net
+from keepalive._text import fit
 
 from ._bells import Bell, Borrowed, Knock, Question, bind_local, other_family
 from ._descriptors import ran_out
@@ -116,7 +117,7 @@ class Shell:
             return self._open_otherwise(peer)
         except Exception as exc:  # the loop is at its end, for example
             logger.exception("opening %r", peer)
-            self.desk.fail_later(peer, Phase.CONNECT, 0, str(exc))
+            self.desk.fail_later(peer, Phase.CONNECT, 0, fit(str(exc)))
             return True
 
     def _open_otherwise(self, peer: Peer) -> bool:

@@ -22,6 +22,7 @@ from keepalive._io._poller import new_poller
 from keepalive._io._tls import TLSLink
 from keepalive._lull import Lull
 from keepalive._names import DNSResolver, Names
+from keepalive._text import fit
 
 from ._alarms import Alarms
 from ._expiry import Expiry
@@ -385,7 +386,7 @@ class Engine:
     def _unparsed(self, head: Head, source: Source, flow: Flow | None, text: str) -> None:
         """Drop a message that the library cannot represent; its stream is in order and goes on."""
         self.note_flaw("unparsed")
-        logger.info("message from %r: %s", source, text)
+        logger.info("message from %r: %s", source, fit(text))
         answer = bad_request(head.header, "cannot be parsed") if not head.code else None
         if answer is not None and flow is not None:
             self.answered(flow, head.key)
