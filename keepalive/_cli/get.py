@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from keepalive import ConnectionManager, TLSConnector
+from keepalive._cli import screen
 from keepalive._cli.fetch import Fetcher, Tally
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class Get:
             table.add_row("Body bytes", f"{tally.size:,}")
             shown = (f"{name} {value * 1000:.1f}" for name, value in percentiles(tally.latencies).items())
             table.add_row("Latency, ms", "  ".join(shown))
-        Console(highlight=False).print(table)
+        screen.console().print(table)
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import click
 
+from keepalive._cli.screen import complain
+from keepalive._text import fit
 from keepalive.sip import SendError, SipConfig, SipTLS, open_leg
 
 if TYPE_CHECKING:
@@ -89,9 +91,9 @@ class SipPing:
                 await pool.send_to(self._request(pool, branch), {"host": ping.host, "port": ping.port})
                 line, source = await _answer(pool, branch)
         except SendError as exc:
-            click.echo(f"Error: {exc}", err=True)
+            complain(str(exc))
         except TimeoutError:
-            click.echo(f"Error: {ping.where}: no answer within {ping.timeout:g} s", err=True)
+            complain(f"{ping.where}: no answer within {ping.timeout:g} s")
         else:
             took = time.perf_counter() - started
             self.times.append(took)
@@ -131,5 +133,5 @@ async def _answer(pool: SocketPool, branch: str) -> tuple[str, Source]:
         assert isinstance(packet, bytes), "the pool is a raw one"
         first, _, rest = packet.partition(b"\r\n")
         if first.startswith(b"SIP/2.0 ") and not first.startswith(b"SIP/2.0 1") and branch.encode() in rest:
-            return first[8:].decode(errors="replace"), source
+            return fit(first[8:], 200), source
     raise TimeoutError
