@@ -135,6 +135,8 @@ def get(
     code = run(backend, job.run)
     for line in job.error_lines():
         complain(line)
+    for line in job.notes:
+        note(f"Note: {line}")
     if code:
         click.echo(f"Interrupted after {job.tally.done} of {job.tally.wanted} requests.", err=True)
     if as_json:

@@ -23,14 +23,14 @@ CTRL_C = b"\x03"
 class Terminal:
     """A command on a pseudo-terminal of its own."""
 
-    def __init__(self, *args: str) -> None:
+    def __init__(self, *args: str, columns: int = 120) -> None:
         self._leader, follower = pty.openpty()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "keepalive", *args],
             stdin=follower,
             stdout=follower,
             stderr=follower,
-            env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+            env={**os.environ, "TERM": "xterm", "COLUMNS": str(columns)},
             # The terminal sends the signal, to whatever it controls.
             preexec_fn=_take_terminal,
         )
