@@ -1,29 +1,38 @@
 """Warm connections for every protocol client, on asyncio, uvloop and trio."""
 
-from ._connection import Connection
-from ._connectors import HTTPProxyConnector, SOCKS5Connector, TCPConnector, TLSConnector, UnixConnector
-from ._core._types import CloseReason, Key, Phase, Reuse
-from ._dial import Dial
-from ._io._link import Link
-from ._io._tls import TLSSessionAttribute
-from ._manager import ConnectionManager
-from ._names import DNSResolver, StaticResolver, SystemResolver
-from ._request import Request
-from ._route._options import SocketOptions
-from ._stats import KeyStats, Stats
-from ._warmup import WarmUp
-from .abc import Connector, Observer, Resolution, Resolver
-from .errors import (
-    AllocateError,
-    AllocateTimeout,
-    ConnectError,
-    KeepaliveError,
-    ManagerClosed,
-    QueueFull,
-    RequestCancelled,
-    ResolveError,
-    TLSError,
-)
+from __future__ import annotations
+
+TYPE_CHECKING = False  # type checkers take it as true; `typing` itself takes long to load
+if TYPE_CHECKING:
+    from . import abc as abc
+    from . import errors as errors
+    from ._connection import Connection
+    from ._connectors import HTTPProxyConnector, SOCKS5Connector, TCPConnector, TLSConnector, UnixConnector
+    from ._core._types import CloseReason, Key, Phase, Reuse
+    from ._dial import Dial
+    from ._io._link import Link
+    from ._io._tls import TLSSessionAttribute
+    from ._manager import ConnectionManager
+    from ._names import DNSResolver, StaticResolver, SystemResolver
+    from ._request import Request
+    from ._route._options import SocketOptions
+    from ._stats import KeyStats, Stats
+    from ._warmup import WarmUp
+    from .abc import Connector, Observer, Resolution, Resolver
+    from .errors import (
+        AllocateError,
+        AllocateTimeout,
+        ConnectError,
+        KeepaliveError,
+        ManagerClosed,
+        QueueFull,
+        RequestCancelled,
+        ResolveError,
+        TLSError,
+    )
+
+    __version__: str
+del TYPE_CHECKING
 
 __all__ = (
     "AllocateError",
@@ -62,3 +71,70 @@ __all__ = (
     "UnixConnector",
     "WarmUp",
 )
+
+_PARTS = frozenset({"abc", "errors"})
+
+# A name is loaded when it is first asked for: a program that merely imports the package, or a part of it,
+# does not pay for anyio, asyncio and ssl.
+_HOMES = {
+    "AllocateError": "errors",
+    "AllocateTimeout": "errors",
+    "CloseReason": "_core._types",
+    "ConnectError": "errors",
+    "Connection": "_connection",
+    "ConnectionManager": "_manager",
+    "Connector": "abc",
+    "DNSResolver": "_names",
+    "Dial": "_dial",
+    "HTTPProxyConnector": "_connectors",
+    "KeepaliveError": "errors",
+    "Key": "_core._types",
+    "KeyStats": "_stats",
+    "Link": "_io._link",
+    "ManagerClosed": "errors",
+    "Observer": "abc",
+    "Phase": "_core._types",
+    "QueueFull": "errors",
+    "Request": "_request",
+    "RequestCancelled": "errors",
+    "Resolution": "abc",
+    "ResolveError": "errors",
+    "Resolver": "abc",
+    "Reuse": "_core._types",
+    "SOCKS5Connector": "_connectors",
+    "SocketOptions": "_route._options",
+    "StaticResolver": "_names",
+    "Stats": "_stats",
+    "SystemResolver": "_names",
+    "TCPConnector": "_connectors",
+    "TLSConnector": "_connectors",
+    "TLSError": "errors",
+    "TLSSessionAttribute": "_io._tls",
+    "UnixConnector": "_connectors",
+    "WarmUp": "_warmup",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name, or find the version (PEP 562)."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: object = version("keepalive-manager")
+    elif name in _HOMES:
+        from importlib import import_module
+
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    elif name in _PARTS:
+        from importlib import import_module
+
+        value = import_module(f"{__name__}.{name}")
+    else:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg, name=name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_PARTS, "__version__"})

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import click
 
+from keepalive._cli.screen import complain
 from keepalive._dial import is_literal, text_of
 from keepalive._names import DNSResolver
 from keepalive._names._check import ascii_name
 from keepalive._names._shared import LOOPBACK
+from keepalive._text import fit
 from keepalive.sip import SendError, SipConfig, SipTLS, open_leg
 
 if TYPE_CHECKING:
@@ -147,9 +149,9 @@ class SipPing:
         except SendError as exc:
             if exc.error_num == errno.ECONNREFUSED:
                 raise _Nobody(exc.error_str) from exc
-            click.echo(f"Error: {exc}", err=True)
+            complain(str(exc))
         except TimeoutError:
-            click.echo(f"Error: {ping.where}: no answer within {ping.timeout:g} s", err=True)
+            complain(f"{ping.where}: no answer within {ping.timeout:g} s")
         else:
             took = time.perf_counter() - started
             self.times.append(took)
@@ -203,7 +205,7 @@ class _Answer:
         """Look at what was received."""
         first, _, rest = packet.partition(b"\r\n")
         if first.startswith(b"SIP/2.0 ") and not first.startswith(b"SIP/2.0 1") and self._branch in rest:
-            self._found = first[8:].decode(errors="replace"), source
+            self._found = fit(first[8:], 200), source
             self._come.set()
 
     def gone(self, source: Source, reason: str) -> None:

@@ -14,6 +14,7 @@ from keepalive import _settings as settings
 from keepalive._core._types import Phase
 from keepalive._dial import DialFailure, is_literal
 from keepalive._io._stream import until_readable
+from keepalive._text import fit
 from keepalive.abc import Connector
 
 from ._plain import TCPConnector, Tunnelling
@@ -226,8 +227,7 @@ def refusal(text: str, number: int | None = None) -> DialFailure:
 
 def shown(data: bytes) -> str:
     """Bring a stranger's bytes into a form fit for messages and logs."""
-    text = "".join(chr(byte) if 32 <= byte < 127 else "?" for byte in data.rstrip(b"\r\n")[:80])
-    return text.strip()
+    return fit(data[:83].rstrip(b"\r\n").decode("ascii", "replace"), 80, instead="?").strip()
 
 
 def authority(host: str, port: int) -> str:

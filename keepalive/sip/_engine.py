@@ -22,6 +22,7 @@ from keepalive._io._poller import new_poller
 from keepalive._io._tls import TLSLink
 from keepalive._lull import Lull
 from keepalive._names import DNSResolver, Names
+from keepalive._text import fit
 
 from ._alarms import Alarms
 from ._expiry import Expiry
@@ -385,7 +386,7 @@ class Engine:
                 packet = self._parser(head)
             except Exception as exc:  # whatever the library makes of a stranger's bytes, they are not lost
                 self.note_flaw("unparsed")
-                logger.info("message from %s is handed over as bytes: %.200r", source, str(exc))
+                logger.info("message from %s is handed over as bytes: %s", source, fit(str(exc)))
         self.inbox.put(packet, source)
 
     # -- the end --------------------------------------------------------------------------------------

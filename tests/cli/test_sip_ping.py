@@ -167,3 +167,34 @@ def test_nonsense(run: Cli, text: str) -> None:
     done = run("sip-ping", text)
     assert done.exit_code == 2
     assert done.stderr.startswith("Error: ")
+
+
+@pytest.mark.parametrize(
+    "nasty",
+    [
+        b"\x1b]0;owned\x07\x1b[2J",
+        b"\x9b31m\xff\xfe",
+        "\u202eevil\x85\u2028".encode(),
+        b"\x0eshift",
+        b"x" * 50_000,
+    ],
+    ids=["escape", "c1", "bidi", "shift-out", "long"],
+)
+def test_a_reason_that_writes_to_the_terminal(run: Cli, nasty: bytes, backend: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as phone:
+        phone.bind(("127.0.0.1", 0))
+        phone.settimeout(10)
+
+        def answer() -> None:
+            asked, address = phone.recvfrom(65536)
+            rest = asked.partition(b"\r\n")[2]
+            phone.sendto(b"SIP/2.0 200 " + nasty + b"\r\n" + rest, address)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        done = run("sip-ping", f"127.0.0.1:{phone.getsockname()[1]}", "--timeout", 2, "--backend", backend)
+        thread.join(10)
+    shown = done.stdout + done.stderr
+    assert all(char.isprintable() or char == "\n" for char in shown)
+    assert shown.count("\n") == 2
+    assert len(shown) < 600
