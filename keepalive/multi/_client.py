@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from threading import get_ident
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from keepalive._names import DNSResolver
 from keepalive._runtime import current_runtime
 from keepalive.abc import Resolver
 
+from ._descriptors import most_connections
 from ._events import EventQueue
 from ._filters import LineFilter
 from ._peer import Peer, checked_filter
@@ -66,7 +68,14 @@ class MultiClient:
     :param write_timeout: seconds without the peer's taking anything while bytes wait; 0 for no limit
     :param shutdown_timeout: seconds that `Peer.shutdown` may take; 0 for no limit
     :param filter: called without arguments, makes the `Filter` of each peer
+    :param lifetime: seconds that a peer may live in all, from the beginning of its attempt; 0 for no limit.
+        Its end is told as that of any other time; `Peer.reason` is ``LIFETIME``
     :param max_connecting: attempts under way at once, > 0, or None; further ones wait
+    :param max_open: attempts and connections at once, > 0; further ones wait. By default, as many as the
+        soft limit of descriptors (``ulimit -n``) allows when the client is entered, less an eighth, and
+        less 32 at least, which are left for the program; `math.inf` for no limit. A peer that finds
+        no free descriptor all the same waits until another one ends; only if for 5 seconds none is open
+        whose end could help, ``on_failure`` tells "socket" and ``EMFILE``
     :param max_output: bytes that may wait to be sent, per peer, > 0, or None
     :param max_events: events that may wait to be taken, > 0, or None; when so many do, nothing is read
     :param resolver: turns host names into addresses; by default a `DNSResolver`
@@ -94,8 +103,10 @@ class MultiClient:
         input_timeout: float | None = 300.0,
         write_timeout: float | None = 300.0,
         shutdown_timeout: float | None = 30.0,
+        lifetime: float | None = None,
         filter: Callable[[], Filter] = LineFilter,
         max_connecting: int | None = 512,
+        max_open: float | None = None,
         max_output: int | None = 16 * 1024 * 1024,
         max_events: int | None = 1000,
         resolver: Resolver | None = None,
@@ -117,7 +128,10 @@ class MultiClient:
             shutdown_timeout=settings.seconds("shutdown_timeout", shutdown_timeout, none=0.0),
             max_connecting=settings.count("max_connecting", max_connecting, least=1),
             max_output=settings.count("max_output", max_output, least=1),
+            max_open=settings.count("max_open", max_open, least=1),
         )
+        self._few = max_open is None  # as many as the system allows
+        self._lifetime = settings.seconds("lifetime", lifetime, none=0.0)
         _callable("filter", filter, none=False)
         self._filter = filter
         self._events: EventQueue | None = None
@@ -147,6 +161,8 @@ class MultiClient:
         if self._shell is not None:
             msg = "a MultiClient can be entered only once"
             raise RuntimeError(msg)
+        if self._few:
+            self._limits = replace(self._limits, max_open=most_connections())
         self._shell = Shell(
             current_runtime(), self._resolver, self._connectors, self._callbacks, self._limits
         )
@@ -221,9 +237,10 @@ class MultiClient:
         bind_port: int | None = None,
         connect_timeout: float | None = None,
         input_timeout: float | None = None,
+        lifetime: float | None = None,
         heap: Mapping[Any, Any] | None = None,
     ) -> Peer:
-        """Make a peer and start connecting it, or queue it when `max_connecting` attempts are under way.
+        """Make a peer and start connecting it, or queue it when `max_connecting` or `max_open` are reached.
 
         A plain method. ``on_initialize`` is called before it returns; whatever else comes, comes later.
 
@@ -234,6 +251,7 @@ class MultiClient:
         :param bind_port: local port
         :param connect_timeout: instead of the client's; 0 for no limit
         :param input_timeout: instead of the client's; 0 for no limit
+        :param lifetime: instead of the client's; 0 for no limit
         :param heap: what `Peer.heap` begins with, copied
         :raises TypeError, ValueError: an argument is wrong; the message names it
         :raises ClientClosed: after `die`, or the end of the block
@@ -257,12 +275,14 @@ class MultiClient:
         bound = self._bind_address
         if bind_address is not None or bind_port is not None:
             bound = _local(bind_address, bind_port, bound)
+        lasts = self._lifetime if lifetime is None else settings.seconds("lifetime", lifetime)
         filled = None if heap is None else _copied(heap)
         codec = _LINES if self._filter is LineFilter else checked_filter("what filter makes", self._filter())
         desk.last_id += 1
         peer = Peer(desk, desk.last_id, addr, port, codec, timeouts)
         peer.scheme = scheme
         peer.bind_address = bound
+        peer._lifetime = lasts
         peer._heap = filled
         desk.enter(peer)
         return peer

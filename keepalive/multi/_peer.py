@@ -10,7 +10,7 @@ from anyio.lowlevel import checkpoint
 from keepalive import _settings as settings
 
 from ._filters import Filter
-from ._types import CLOSED, INITIALISING, EndReason, PeerState
+from ._types import CLOSED, INITIALISING, NEVER, EndReason, PeerState
 
 if TYPE_CHECKING:
     import socket
@@ -51,10 +51,12 @@ class Peer:
         "_attempt",
         "_desk",
         "_drainers",
+        "_ends",
         "_heap",
         "_inbox",
         "_input",
         "_input_timeout",
+        "_lifetime",
         "_link",
         "_outbox",
         "_output",
@@ -88,6 +90,8 @@ class Peer:
         self._state = INITIALISING
         self._input = self._output = codec
         self._timeout, self._input_timeout = timeouts
+        self._lifetime = 0.0  # seconds, of each attempt and what comes of it
+        self._ends = NEVER  # when that is over
         self._heap: dict[Any, Any] | None = None
         self._attempt = False  # one of the `max_connecting` attempts is its own
         self._link: Wire | None = None  # while it is connected
