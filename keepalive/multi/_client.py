@@ -356,6 +356,14 @@ class MultiClient:
         """How many attempts are under way."""
         return 0 if self._shell is None else self._shell.desk.connecting
 
+    @property
+    def max_open(self) -> float | None:
+        """How many attempts and connections there may be at once; None for no limit, or not known yet.
+
+        By default it is known when the client has been entered.
+        """
+        return None if self._limits.max_open == NEVER else self._limits.max_open
+
     def __len__(self) -> int:
         """Return the number of open peers."""
         return len(self.peers)
