@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 __all__ = ("MultiClient",)
 
 TCP = "tcp"
-_LINES = LineFilter()  # it remembers nothing, so that all peers can share one
 
 
 class MultiClient:
@@ -277,7 +276,9 @@ class MultiClient:
             bound = _local(bind_address, bind_port, bound)
         lasts = self._lifetime if lifetime is None else settings.seconds("lifetime", lifetime)
         filled = None if heap is None else _copied(heap)
-        codec = _LINES if self._filter is LineFilter else checked_filter("what filter makes", self._filter())
+        codec = self._filter()
+        if type(codec) is not LineFilter:
+            checked_filter("what filter makes", codec)
         desk.last_id += 1
         peer = Peer(desk, desk.last_id, addr, port, codec, timeouts)
         peer.scheme = scheme

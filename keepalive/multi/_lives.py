@@ -51,6 +51,8 @@ class Lives(Line):
         self._hot.discard(peer)
         if self.hands.shut(peer) and held:
             self.holding -= 1
+        if peer._inbox:
+            peer._inbox.clear()  # a filter may remember it
         peer._link = peer._inbox = peer._outbox = None
         self._wake(peer)
 
