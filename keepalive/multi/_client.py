@@ -237,6 +237,9 @@ class MultiClient:
         connect_timeout: float | None = None,
         input_timeout: float | None = None,
         lifetime: float | None = None,
+        for_scheme: str | None = None,
+        for_addr: str | None = None,
+        for_port: int | None = None,
         heap: Mapping[Any, Any] | None = None,
     ) -> Peer:
         """Make a peer and start connecting it, or queue it when `max_connecting` or `max_open` are reached.
@@ -251,6 +254,9 @@ class MultiClient:
         :param connect_timeout: instead of the client's; 0 for no limit
         :param input_timeout: instead of the client's; 0 for no limit
         :param lifetime: instead of the client's; 0 for no limit
+        :param for_addr: what lies behind `addr`, for a connector that wants to know: the server name to send
+            and to verify (TLS), or the host that a proxy is to connect to; by default `addr`
+        :param for_scheme, for_port: the same, by default `scheme` and `port`
         :param heap: what `Peer.heap` begins with, copied
         :raises TypeError, ValueError: an argument is wrong; the message names it
         :raises ClientClosed: after `die`, or the end of the block
@@ -264,6 +270,10 @@ class MultiClient:
         if type(port) is not int or not 0 < port < 65536:
             settings.port_number("port", port, least=0 if scheme == "unix" else 1)
         _check_addr(addr, scheme)
+        behind: tuple[str, str, int] | None = None
+        if for_scheme is not None or for_addr is not None or for_port is not None:
+            key = settings.key(scheme, addr, port, for_scheme, for_addr, for_port)
+            behind = key.for_scheme, key.for_addr, key.for_port
         limits = self._limits
         timeouts = (
             limits.connect_timeout if connect_timeout is None
@@ -284,6 +294,8 @@ class MultiClient:
         peer.scheme = scheme
         peer.bind_address = bound
         peer._lifetime = lasts
+        if behind is not None:
+            peer._behind = behind
         peer._heap = filled
         desk.enter(peer)
         return peer

@@ -171,7 +171,6 @@ class Desk(Traffic):
 
     def connected(self, peer: Peer, link: Wire) -> None:
         """Note that an attempt has succeeded."""
-        self._short_since = NEVER
         peer._attempt = False
         self.connecting -= 1
         peer._link = link
@@ -198,7 +197,6 @@ class Desk(Traffic):
     def failed(self, peer: Peer, operation: str, number: int, text: str) -> None:
         """Note that an attempt has failed."""
         if peer._state is not CLOSED:
-            self._short_since = NEVER
             self._end(peer, EndReason.FAILURE, "on_failure", (operation, number, text))
 
     def no_room(self, peer: Peer) -> None:

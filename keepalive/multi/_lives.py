@@ -6,7 +6,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from ._line import Line
-from ._types import CLOSED, FLUSHING, MISTAKES, ClientClosed, EndReason
+from ._types import CLOSED, FLUSHING, MISTAKES, NEVER, ClientClosed, EndReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +49,8 @@ class Lives(Line):
         self._held.pop(peer, None)
         self._emptied.pop(peer, None)
         self._hot.discard(peer)
+        if held:
+            self._short_since = NEVER
         if self.hands.shut(peer) and held:
             self.holding -= 1
         if peer._inbox:
