@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 __all__ = ("MultiClient",)
 
 TCP = "tcp"
-_LINES = LineFilter()  # it remembers nothing, so that all peers can share one
 
 
 class MultiClient:
@@ -238,6 +237,9 @@ class MultiClient:
         connect_timeout: float | None = None,
         input_timeout: float | None = None,
         lifetime: float | None = None,
+        for_scheme: str | None = None,
+        for_addr: str | None = None,
+        for_port: int | None = None,
         heap: Mapping[Any, Any] | None = None,
     ) -> Peer:
         """Make a peer and start connecting it, or queue it when `max_connecting` or `max_open` are reached.
@@ -252,6 +254,9 @@ class MultiClient:
         :param connect_timeout: instead of the client's; 0 for no limit
         :param input_timeout: instead of the client's; 0 for no limit
         :param lifetime: instead of the client's; 0 for no limit
+        :param for_addr: what lies behind `addr`, for a connector that wants to know: the server name to send
+            and to verify (TLS), or the host that a proxy is to connect to; by default `addr`
+        :param for_scheme, for_port: the same, by default `scheme` and `port`
         :param heap: what `Peer.heap` begins with, copied
         :raises TypeError, ValueError: an argument is wrong; the message names it
         :raises ClientClosed: after `die`, or the end of the block
@@ -265,6 +270,10 @@ class MultiClient:
         if type(port) is not int or not 0 < port < 65536:
             settings.port_number("port", port, least=0 if scheme == "unix" else 1)
         _check_addr(addr, scheme)
+        behind: tuple[str, str, int] | None = None
+        if for_scheme is not None or for_addr is not None or for_port is not None:
+            key = settings.key(scheme, addr, port, for_scheme, for_addr, for_port)
+            behind = key.for_scheme, key.for_addr, key.for_port
         limits = self._limits
         timeouts = (
             limits.connect_timeout if connect_timeout is None
@@ -277,12 +286,16 @@ class MultiClient:
             bound = _local(bind_address, bind_port, bound)
         lasts = self._lifetime if lifetime is None else settings.seconds("lifetime", lifetime)
         filled = None if heap is None else _copied(heap)
-        codec = _LINES if self._filter is LineFilter else checked_filter("what filter makes", self._filter())
+        codec = self._filter()
+        if type(codec) is not LineFilter:
+            checked_filter("what filter makes", codec)
         desk.last_id += 1
         peer = Peer(desk, desk.last_id, addr, port, codec, timeouts)
         peer.scheme = scheme
         peer.bind_address = bound
         peer._lifetime = lasts
+        if behind is not None:
+            peer._behind = behind
         peer._heap = filled
         desk.enter(peer)
         return peer
@@ -355,6 +368,14 @@ class MultiClient:
     def connecting(self) -> int:
         """How many attempts are under way."""
         return 0 if self._shell is None else self._shell.desk.connecting
+
+    @property
+    def max_open(self) -> float | None:
+        """How many attempts and connections there may be at once; None for no limit, or not known yet.
+
+        By default it is known when the client has been entered.
+        """
+        return None if self._limits.max_open == NEVER else self._limits.max_open
 
     def __len__(self) -> int:
         """Return the number of open peers."""

@@ -88,6 +88,7 @@ class Line:
     def freed(self) -> None:
         """Take back a place that was borrowed, or whose descriptor was still to be closed."""
         self.holding -= 1
+        self._short_since = NEVER
         self._start_next()
 
     def _wait_for_room(self, peer: Peer) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from keepalive._text import fit
 
 from ._line import Line
-from ._types import CLOSED, FLUSHING, MISTAKES, ClientClosed, EndReason
+from ._types import CLOSED, FLUSHING, MISTAKES, NEVER, ClientClosed, EndReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,8 +51,12 @@ class Lives(Line):
         self._held.pop(peer, None)
         self._emptied.pop(peer, None)
         self._hot.discard(peer)
+        if held:
+            self._short_since = NEVER
         if self.hands.shut(peer) and held:
             self.holding -= 1
+        if peer._inbox:
+            peer._inbox.clear()  # a filter may remember it
         peer._link = peer._inbox = peer._outbox = None
         self._wake(peer)
 

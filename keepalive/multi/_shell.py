@@ -332,7 +332,8 @@ class Shell:
 
     def _ask_connector(self, peer: Peer, connector: Connector) -> None:
         """Have a connector open the connection, in a task."""
-        key = Key(peer.scheme, peer.addr, peer.port, peer.scheme, peer.addr, peer.port)
+        near = peer.scheme, peer.addr, peer.port
+        key = Key(*near, *(peer._behind or near))
         slot = Slot(peer.id, HostState(key))
         net = Net(self.poller, self.clock, peer.bind_address)
         dial = Dial(slot, net, Borrowed(self.desk), self._names, lambda *_: None, None, self._sessions)

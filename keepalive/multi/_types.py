@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from keepalive.errors import KeepaliveError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from keepalive._runtime import Parking
 
@@ -135,6 +135,9 @@ class Wire(Protocol):
 
     def try_send(self, data: bytes | memoryview, /) -> int:
         """Send what can be sent; return how much that was."""
+
+    def attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """Return anyio's typed attributes."""
 
     def send_eof(self) -> None:
         """Close the sending direction."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 GARDEN = planting.Garden(
     keepalive.multi,
-    modules=("_timers", "_later", "_lives", "_traffic", "_desk"),
+    modules=("_timers", "_later", "_line", "_lives", "_traffic", "_desk"),
     shared=("_types", "_filters", "_peer"),
 )
 

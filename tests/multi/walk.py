@@ -127,6 +127,8 @@ class Walk(World):
         desk = self.desk
         opened = sum(record.opening for record in self.live)
         assert desk.connecting == opened
+        if desk.holding > opened:
+            self.held = self.now
         assert desk.holding == self.places() <= self.limits.max_open
         queued = [r for r in self.live if not r.shut and not r.opening and r.wire is None and r.told]
         if not desk.stalled and queued:

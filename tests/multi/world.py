@@ -11,6 +11,7 @@ from anyio import BrokenResourceError
 
 from keepalive.multi import BlockFilter, LineFilter, OutputFull, Peer, PeerState
 from keepalive.multi._desk import Desk
+from keepalive.multi._line import SHORTAGE
 from keepalive.multi._types import Callbacks, EndReason, Limits
 
 
@@ -65,6 +66,9 @@ class FakeWire:
         if taken:
             self.record.stuck = self.record.world.now
         return len(taken)
+
+    def attributes(self) -> dict[Any, Any]:
+        return {}
 
     def send_eof(self) -> None:
         assert not self.eof_sent
@@ -141,6 +145,7 @@ class World:
         self.errors = 0
         self.scarce = False  # the system refuses descriptors
         self.refused = -9.0  # when it did that last
+        self.held = 0.0  # when a place was last taken, but for attempts that found no descriptor
         self.closing = 0  # ended attempts with their descriptors still open
         self.borrowed = 0
         names = Callbacks.__slots__
@@ -181,6 +186,8 @@ class World:
         record = self.records[peer.id]
         assert not record.shut
         record.shut = True
+        if record.opening:
+            self.held = self.now
         if record.opening and self.rng.random() < 0.5:
             self.closing += 1
             record.opening = False
@@ -259,6 +266,7 @@ class World:
             assert self.now - self.refused <= 3 * 3.0, "nobody was refused lately: there are descriptors"
             assert args[1] == errno.EMFILE
             assert not self.places(), "somebody could have made room"
+            assert self.now - self.held >= SHORTAGE, "given up too soon"
         else:
             assert args == record.failing
 
