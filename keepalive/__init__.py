@@ -9,6 +9,7 @@ from ._io._tls import TLSSessionAttribute
 from ._manager import ConnectionManager
 from ._names import DNSResolver, StaticResolver, SystemResolver
 from ._request import Request
+from ._route._hostname import HostName
 from ._route._options import SocketOptions
 from ._stats import KeyStats, Stats
 from ._warmup import WarmUp
@@ -36,6 +37,7 @@ __all__ = (
     "DNSResolver",
     "Dial",
     "HTTPProxyConnector",
+    "HostName",
     "KeepaliveError",
     "Key",
     "KeyStats",

@@ -6,6 +6,8 @@ import ipaddress
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from keepalive._route._hostname import one_spelling
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -50,4 +52,4 @@ def _domain(uri: str) -> str:
 def _plain(name: str) -> str:
     with suppress(ValueError):
         return str(ipaddress.ip_address(name.partition("%")[0]))
-    return name.lower().rstrip(".")
+    return one_spelling(name).lower().rstrip(".")
