@@ -120,7 +120,7 @@ class HostsFile:
 
         :raises OSError: there is no descriptor free to read it with
         """
-        if self._of != self._file.edition() and not self._step():
+        if self._of != self._file.edition() and (self._reading is not None or not self._step()):
             turn = self._turn.get(None)
             if turn is None:
                 turn = anyio.Lock()
