@@ -11,10 +11,11 @@ answer or cancelled, it hands that over to another. The last one to go closes th
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
 from collections import defaultdict
-from contextlib import asynccontextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import anyio
@@ -25,7 +26,7 @@ from keepalive._route._address import family_of, target_of
 from ._message import Reply, Unreadable, read
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Iterator
 
     from dns.message import QueryMessage
 
@@ -35,10 +36,10 @@ MOST_SOCKETS = 16
 """So many UDP sockets are open to one server at most, per event loop."""
 MOST_STREAMS = 8
 """So many TCP connections; further questions wait."""
-BURST = 256
-"""So many questions go to one server without a word from it: about what a receive buffer takes."""
-BURST_TIME = 0.25
-"""Seconds after which a question has left that buffer, answered or not."""
+BURST = 100
+"""So many questions wait in a server's receive buffer at most; Linux has room for some 160 by default."""
+BURST_TIME = 0.5
+"""Seconds after which a server that says nothing at all is sent more."""
 LOTS = 32
 """So many datagrams are read in one go."""
 UNREADABLE_PATIENCE = 0.5
@@ -56,6 +57,7 @@ class Question:
         self.reply: Reply | None = None
         self.error: OSError | None = None
         self.unreadable = False
+        self.sent_at = math.inf
         self.event = anyio.Event()
 
     def take(self, data: bytes) -> None:
@@ -119,14 +121,51 @@ class _Port:
             question.event.set()
 
 
+class _Burst:
+    """The questions that one server may not have taken out of its receive buffer yet.
+
+    It takes them in their order, so an answer to one says that those before it have left the buffer, even
+    if their own answers take long.
+    """
+
+    def __init__(self) -> None:
+        self._room = anyio.Semaphore(BURST, fast_acquire=True)
+        self._out: dict[Question, None] = {}  # in the order in which they were sent
+        self._heard = -math.inf
+
+    async def enter(self, question: Question) -> None:
+        """Wait for room in the buffer, first come first served."""
+        await self._room.acquire()
+        self._out[question] = None
+
+    def leave(self, question: Question) -> None:
+        """Note that a question is not in the buffer any more; harmless if that is known."""
+        if question in self._out:
+            del self._out[question]
+            self._room.release()
+
+    def answered(self, question: Question) -> None:
+        """Note that the server has come to this question."""
+        self._heard = anyio.current_time()
+        while question in self._out:
+            self.leave(next(iter(self._out)))
+
+    def looks_at(self, question: Question) -> float:
+        """Return when to `look` again."""
+        return anyio.current_time() + BURST_TIME if question in self._out else math.inf
+
+    def look(self, question: Question) -> None:
+        """Hold nobody up for a server that says nothing."""
+        if anyio.current_time() - max(self._heard, question.sent_at) >= BURST_TIME:
+            self.leave(question)
+
+
 class Ports:
     """The sockets to name servers of one event loop."""
 
     def __init__(self) -> None:
         self._open: dict[Server, list[_Port]] = {}
-        self._bursts: dict[Server, anyio.Semaphore] = defaultdict(
-            lambda: anyio.Semaphore(BURST, fast_acquire=True)
-        )
+        self._bursts: dict[Server, _Burst] = defaultdict(_Burst)
         self.streams: dict[Server, anyio.Semaphore] = defaultdict(
             lambda: anyio.Semaphore(MOST_STREAMS, fast_acquire=True)
         )
@@ -139,39 +178,35 @@ class Ports:
         :raises TimeoutError: there was none
         """
         burst, question = self._bursts[server], Question(message)
-        await burst.acquire()
-        held = True
+        await burst.enter(question)
         try:
-            with anyio.fail_after(seconds) as scope:
-                async with self._sent(question, server) as port:
-                    soon = anyio.current_time() + BURST_TIME
-                    while question.reply is None:
-                        if question.error is not None:
-                            raise OSError(*question.error.args) from question.error
-                        if question.unreadable:
-                            if more:
-                                raise Unreadable
-                            scope.deadline = min(scope.deadline, anyio.current_time() + UNREADABLE_PATIENCE)
-                        with anyio.CancelScope(deadline=soon if held else float("inf")):
-                            await port.changed(question)
-                        if held and anyio.current_time() >= soon:
-                            burst.release()
-                            held = False
-                    return question.reply
+            with anyio.fail_after(seconds) as scope, self._sent(question, server) as port:
+                while question.reply is None:
+                    if question.error is not None:
+                        raise OSError(*question.error.args) from question.error
+                    if question.unreadable:
+                        if more:
+                            raise Unreadable
+                        scope.deadline = min(scope.deadline, anyio.current_time() + UNREADABLE_PATIENCE)
+                    with anyio.CancelScope(deadline=burst.looks_at(question)):
+                        await port.changed(question)
+                    burst.look(question)
+                burst.answered(question)
+                return question.reply
         except TimeoutError:
             if question.unreadable:
                 raise Unreadable from None
             raise
         finally:
-            if held:
-                burst.release()
+            burst.leave(question)
 
-    @asynccontextmanager
-    async def _sent(self, question: Question, server: Server) -> AsyncIterator[_Port]:
+    @contextmanager
+    def _sent(self, question: Question, server: Server) -> Iterator[_Port]:
         port, message = self._port(server), question.message
         while message.id in port.waiting:
             message.id = int.from_bytes(os.urandom(2), "big")
         port.waiting[message.id] = question
+        question.sent_at = anyio.current_time()
         try:
             try:
                 port.sock.send(message.to_wire())
