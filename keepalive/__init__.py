@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ._manager import ConnectionManager
     from ._names import DNSResolver, StaticResolver, SystemResolver
     from ._request import Request
+    from ._route._hostname import HostName
     from ._route._options import SocketOptions
     from ._stats import KeyStats, Stats
     from ._warmup import WarmUp
@@ -45,6 +46,7 @@ __all__ = (
     "DNSResolver",
     "Dial",
     "HTTPProxyConnector",
+    "HostName",
     "KeepaliveError",
     "Key",
     "KeyStats",
@@ -87,6 +89,7 @@ _HOMES = {
     "DNSResolver": "_names",
     "Dial": "_dial",
     "HTTPProxyConnector": "_connectors",
+    "HostName": "_route._hostname",
     "KeepaliveError": "errors",
     "Key": "_core._types",
     "KeyStats": "_stats",

@@ -20,6 +20,7 @@ from ._io._tls import TLSLink
 from ._route._address import is_literal as is_literal  # from here, since connectors of one's own want it
 from ._route._failure import DialFailure as DialFailure
 from ._route._failure import text_of as text_of
+from ._route._hostname import tls_name
 from ._route._options import DEFAULTS
 from ._route._racing import Racing
 
@@ -185,6 +186,8 @@ class Dial:
     ) -> TLSLink:
         """Do a TLS handshake as client over a link, and return the link above it.
 
+        :param server_hostname: whom to ask for and to verify: an address or a name, which goes by its
+            A-labels (IDNA 2008), without a trailing dot
         :param strict: whether an end of stream without TLS's own end is an error (RFC 8446 6.1)
         :param resume: whether to offer the newest session of the same key, name and context, if there is
             one; a peer that knows it no more does a full handshake instead
@@ -194,6 +197,8 @@ class Dial:
         self.phase = Phase.TLS
         self._spend_on(Phase.TLS)
         self.session_refused = False
+        if server_hostname is not None:
+            server_hostname = tls_name(server_hostname)
         layer = link.depth if isinstance(link, TLSLink) else 0
         shelf = self._sessions.shelf(context, server_hostname, self.key, layer) if resume else None
         session = None if shelf is None else shelf.offer()

@@ -252,6 +252,10 @@ class Engine:
         slots = [link.slot for link in links if link.slot is not None and concerned(link.slot.host.key)]
         return self.retire_slots(slots)
 
+    def forget_names(self, host: str | None) -> None:
+        """Have the addresses of a host, or of all, asked for anew."""
+        self._names.forget(host)
+
     def retire_slots(self, slots: list[Slot]) -> int:
         """Close those that are idle, let lent ones close when given back; say how many were idle."""
         closed = self.pool.retire(slots, self.clock())

@@ -81,10 +81,11 @@ IMPURE = {
 }
 # Third parties, by part; a program that does not use a feature never loads what only that feature needs.
 THIRD_PARTIES = {
-    "_connectors": {"anyio", "idna", "socksio"},
+    "_connectors": {"anyio", "socksio"},
     "_cli": {"anyio", "click", "rich"},
     "_core": set(),
-    "_names": {"anyio", "dns", "idna"},
+    "_names": {"anyio", "dns"},
+    "_route": {"anyio", "idna"},
     "_runtime": {"anyio", "trio"},
     "sip": {"anyio", "sipmessage"},
     "http": {"anyio", "httptools"},

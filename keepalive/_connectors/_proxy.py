@@ -14,6 +14,7 @@ from keepalive import _settings as settings
 from keepalive._core._types import Phase
 from keepalive._dial import DialFailure, is_literal
 from keepalive._io._stream import until_readable
+from keepalive._route._hostname import WrongName, ascii_name
 from keepalive._text import fit
 from keepalive.abc import Connector
 
@@ -241,14 +242,10 @@ def wire_host(host: str) -> str:
         if "%" in host:
             raise refusal("an address with a zone means nothing to a proxy", errno.EINVAL)
         return host
-    name = host
-    if not name.isascii():
-        import idna  # comes with anyio; loaded only for such names
-
-        try:
-            name = idna.encode(name, uts46=True).decode()
-        except idna.IDNAError as exc:
-            raise refusal(f"{host!r} is not a host name: {exc}", errno.EINVAL) from exc
+    try:
+        name = host if host.isascii() else ascii_name(host)
+    except WrongName as exc:
+        raise refusal(str(exc.strerror), errno.EINVAL) from exc
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}", name):
         raise refusal(f"{host[:300]!r} is not a host name that a proxy can be sent", errno.EINVAL)
     return name

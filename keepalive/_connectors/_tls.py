@@ -10,7 +10,6 @@ from anyio import BrokenResourceError
 
 from keepalive import _settings as settings
 from keepalive._core._types import Phase
-from keepalive._dial import is_literal
 from keepalive.abc import Connector
 
 from ._plain import TCPConnector, Tunnelling
@@ -88,7 +87,7 @@ class TLSConnector:
         """Open one connection over what ``below`` opens, instead of what ``over`` does."""
         link = await below(dial)
         dial.phase = Phase.TLS
-        name = _wire_name(self._server_hostname or dial.key.for_addr)
+        name = self._server_hostname or dial.key.for_addr
         context = self._context_for(dial.key)
         try:
             return await dial.start_tls(link, context, name, strict=self._strict, resume=self._resume)
@@ -113,10 +112,3 @@ class TLSConnector:
             if self._alpn is not None:
                 self._context.set_alpn_protocols(self._alpn)
         return self._context
-
-
-def _wire_name(name: str) -> str:
-    """Bring a server name into the form that TLS sends and checks: no zone, no trailing dot."""
-    if is_literal(name):
-        return name.partition("%")[0]
-    return name.rstrip(".")

@@ -6,6 +6,8 @@ import ipaddress
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from keepalive._route._hostname import one_spelling
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -51,4 +53,4 @@ def _plain(name: str) -> str:
     with suppress(ValueError):
         address = ipaddress.ip_address(name.partition("%")[0])
         return str(getattr(address, "ipv4_mapped", None) or address)
-    return name.lower().rstrip(".")
+    return one_spelling(name).lower().rstrip(".")

@@ -6,6 +6,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from keepalive._dial import is_literal
+from keepalive._route._hostname import one_spelling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -165,7 +166,7 @@ def _host(name: str, dst: object, host: object) -> str:
 def canonical(host: str) -> str:
     """Bring a host into the form in which hosts are compared: the kernel's for addresses, else lower case."""
     if ":" not in host:
-        return host.lower().rstrip(".")
+        return one_spelling(host).lower().rstrip(".")
     bare, percent, zone = host.partition("%")
     try:
         return plain(
