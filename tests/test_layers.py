@@ -202,7 +202,7 @@ def test_which_address_is_tried_when_is_pure() -> None:
 
 
 def test_what_decides_for_many_peers_is_pure() -> None:
-    pure = {"_desk", "_filters", "_later", "_lives", "_timers", "_traffic", "_types"}
+    pure = {"_desk", "_filters", "_later", "_line", "_lives", "_timers", "_traffic", "_types"}
     for found in ALL:
         if found.module == "asyncio.exceptions":
             continue  # words only
