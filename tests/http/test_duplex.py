@@ -1,0 +1,265 @@
+"""An answer that comes before the request is out, and both directions at once."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from keepalive import ConnectionManager, TLSConnector, http
+from keepalive.http import ReadError, ReadTimeout, Timeout
+from tests.support import Behaviour, Server, until
+
+from .kit import Script, url
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from ssl import SSLContext
+
+    from tests.support import Authority, Peer
+
+SIZE = 3_000_000
+BLOCK = 65536
+
+
+class ThenReads(Behaviour):
+    """Gives its answer at once, and reads on until it has all of a request in one length."""
+
+    def __init__(self, answer: bytes, rest: bytes = b"", size: int = SIZE) -> None:
+        self.answer, self.rest, self.size = answer, rest, size
+        self.taken = 0
+
+    def received(self, peer: Peer, data: bytes) -> None:
+        if not peer.turns:
+            head, _, data = data.partition(b"\r\n\r\n")
+            peer.turns = 1
+            peer.send(self.answer)
+        self.taken += len(data)
+        if self.taken == self.size:
+            peer.send(self.rest)
+            peer.close()
+
+
+class Echo(Behaviour):
+    """Gives back what it gets, as it gets it."""
+
+    def __init__(self) -> None:
+        self.started = False
+
+    def received(self, peer: Peer, data: bytes) -> None:
+        if not peer.turns:
+            peer.turns = 1
+            _, _, data = data.partition(b"\r\n\r\n")
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE)
+        if data:
+            peer.send(data)
+
+
+async def blocks(size: int = SIZE) -> AsyncIterator[bytes]:
+    for start in range(0, size, BLOCK):
+        await anyio.lowlevel.checkpoint()
+        yield bytes(min(BLOCK, size - start))
+
+
+def sized(size: int = SIZE) -> dict[str, str]:
+    return {"Content-Length": str(size)}
+
+
+EARLY = {
+    "close": (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", b""),
+    "close, content later": (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n", b"ok"),
+    "http/1.0": (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\no", b"k"),
+    "no length": (b"HTTP/1.1 200 OK\r\n\r\no", b"k"),
+    "no length, nothing yet": (b"HTTP/1.0 200 OK\r\n\r\n", b"ok"),
+    "created": (b"HTTP/1.1 201 Created\r\nConnection: close\r\n\r\n", b"ok"),
+}
+
+
+@pytest.mark.parametrize("how", EARLY)
+@pytest.mark.parametrize("given", ["bytes", "blocks", "expects"])
+async def test_an_early_200_does_not_cut_the_upload(how: str, given: str) -> None:
+    server_says = ThenReads(*EARLY[how])
+    content: Any = blocks() if given == "blocks" else bytes(SIZE)
+    headers = sized() | ({"Expect": "100-continue"} if given == "expects" else {})
+    with Server(server_says) as server:
+        async with ConnectionManager() as mgr:
+            with anyio.fail_after(20):
+                async with http.request(mgr, "POST", url(server), content=content, headers=headers) as got:
+                    assert await got.read() == b"ok"
+            assert mgr.stats().open == 0
+            await until(lambda: server_says.taken == SIZE)  # what the kernel took is on its way
+
+
+async def test_an_early_200_over_tls(ca: Authority, client_context: SSLContext) -> None:
+    server_says = ThenReads(*EARLY["no length"])
+    with Server(server_says, tls=ca.server()) as server:
+        async with ConnectionManager(connectors={"https": TLSConnector(client_context)}) as mgr:
+            with anyio.fail_after(20):
+                where = url(server, scheme="https")
+                async with http.request(mgr, "POST", where, content=bytes(SIZE)) as response:
+                    assert await response.read() == b"ok"
+            await until(lambda: server_says.taken == SIZE)
+
+
+async def test_a_response_that_nobody_reads_lets_the_request_go_out() -> None:
+    server_says = ThenReads(*EARLY["close, content later"])
+    with Server(server_says) as server:
+        async with ConnectionManager() as mgr:
+            with anyio.fail_after(20):
+                async with http.request(mgr, "POST", url(server), content=bytes(SIZE)) as response:
+                    assert response.status == 200
+            await until(lambda: server_says.taken == SIZE)
+
+
+@pytest.mark.parametrize("given", ["bytes", "blocks"])
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_server_that_echoes_while_it_reads(
+    given: str, secure: bool, ca: Authority, client_context: SSLContext
+) -> None:
+    with Server(Echo(), tls=ca.server() if secure else None, receive_buffer=8192) as server:
+        async with ConnectionManager(connectors={"https": TLSConnector(client_context)}) as mgr:
+            where = url(server, scheme="https" if secure else "http")
+            with anyio.fail_after(30):
+                content: Any = blocks() if given == "blocks" else bytes(SIZE)
+                async with http.request(mgr, "POST", where, content=content, headers=sized()) as response:
+                    size = 0
+                    async for piece in response:
+                        size += len(piece)
+            assert (size, mgr.stats().idle) == (SIZE, 1)
+
+
+async def test_what_is_asked_next_may_depend_on_the_answer_so_far() -> None:
+    heard = anyio.Event()
+    seen: list[str] = []
+    mark = ContextVar("mark", default="none")
+
+    async def talk() -> AsyncIterator[bytes]:
+        seen.append(mark.get())
+        yield bytes(10)
+        await heard.wait()
+        yield bytes(SIZE - 10)
+
+    with Server(Echo()) as server:
+        async with ConnectionManager() as mgr:
+            mark.set("the caller's")
+            with anyio.fail_after(20):
+                async with http.request(mgr, "POST", url(server), content=talk(), headers=sized()) as response:
+                    assert response.uploading
+                    assert await anext(response) == bytes(10)
+                    heard.set()
+                    assert len(await response.read()) == SIZE - 10
+                    assert not response.uploading
+            assert (seen, mgr.stats().idle) == (["the caller's"], 1)
+
+
+@pytest.mark.parametrize("how", ["fails", "short", "left", "cancelled", "dropped"])
+async def test_what_goes_wrong_after_the_head_ends_both_directions(how: str) -> None:
+    ended, failing = anyio.Event(), anyio.Event()
+
+    async def content() -> AsyncIterator[bytes]:
+        try:
+            yield bytes(10)
+            if how == "short":
+                return
+            await failing.wait()
+            raise ZeroDivisionError
+        finally:
+            ended.set()
+
+    with Server(Echo()) as server:
+        async with ConnectionManager() as mgr:
+            with anyio.fail_after(10):
+                request = http.request(mgr, "POST", url(server), content=content(), headers=sized())
+                response = await request
+                if how == "fails":
+                    failing.set()
+                    with pytest.raises(ZeroDivisionError):
+                        await response.read()
+                elif how == "short":
+                    with pytest.raises(http.InvalidRequest, match="shorter"):
+                        await response.read()
+                elif how == "left":
+                    response.close()
+                elif how == "cancelled":
+                    await anext(response)
+                    with anyio.move_on_after(0.01):
+                        await anext(response)
+                else:
+                    with pytest.warns(ResourceWarning):
+                        del request, response
+                        await ended.wait()
+                await ended.wait()
+                await until(lambda: not mgr.stats().open)
+
+
+async def test_the_read_limit_begins_when_the_request_is_out() -> None:
+    """Not before, since a server need not answer what it has not read."""
+    begun = anyio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x"
+        with anyio.move_on_after(0.3):
+            await begun.wait()
+        yield b"y"
+
+    with Server(Script({"/never": lambda peer, asked: None})) as server:
+        async with ConnectionManager() as mgr:
+            limit = Timeout(read=0.1)
+            with anyio.fail_after(10):
+                request = http.request(mgr, "POST", url(server), content=slow(), timeout=limit)
+                async with request as response:
+                    assert await response.read() == b"hello"
+                with pytest.raises(ReadTimeout):
+                    where = url(server, "/never")
+                    await http.request(mgr, "POST", where, content=slow(), timeout=limit)
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+async def test_a_send_that_breaks_is_not_followed_by_waiting_for_ever(
+    size: int, ca: Authority, client_context: SSLContext
+) -> None:
+    """The peer's end is still open: only this side of TLS cannot go on."""
+
+    class Waits(Behaviour):
+        def received(self, peer: Peer, data: bytes) -> None:
+            arrived.append(len(data))
+
+    arrived: list[int] = []
+    with Server(Waits(), tls=ca.server()) as server:
+        async with ConnectionManager(connectors={"https": TLSConnector(client_context)}) as mgr:
+            conn = await mgr.allocate("https", server.host, server.port)
+            engine = conn.extra(anyio.streams.tls.TLSAttribute.ssl_object)
+            with pytest.raises(Exception, match=""):
+                engine.unwrap()  # this side has said its goodbye: it can send nothing more, only receive
+            with pytest.raises(anyio.BrokenResourceError):
+                await conn.send(b"x")
+            conn.discard()
+            with anyio.fail_after(10), pytest.raises(ReadError):
+                await _over_broken(mgr, server, size)
+
+
+async def _over_broken(mgr: ConnectionManager, server: Server, size: int) -> None:
+    async def content() -> AsyncIterator[bytes]:
+        yield bytes(size)
+
+    spoil = _Spoiling(mgr)
+    await http.Exchange(
+        spoil,  # type: ignore[arg-type]  # a manager whose connections are spoiled
+        http.Place("https", server.host, server.port),
+        http.compose("POST", b"/", b"localhost", [], content() if size > 10 else bytes(size)),
+    )
+
+
+class _Spoiling:
+    """Gives connections whose TLS has ended its sending direction."""
+
+    def __init__(self, mgr: ConnectionManager) -> None:
+        self._mgr = mgr
+
+    async def allocate(self, *where: Any, **how: Any) -> Any:
+        conn = await self._mgr.allocate(*where, **how)
+        with pytest.raises(Exception, match=""):
+            conn.extra(anyio.streams.tls.TLSAttribute.ssl_object).unwrap()
+        return conn
