@@ -116,6 +116,7 @@ class Upload:
 
     def _gone(self) -> None:
         self.ended = True
+        del self._wire  # a circle; nobody asks for it any more
         self._over.set()
 
     async def _send_all(self) -> None:
