@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import socket
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from io import BytesIO
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
     from tests.support import Authority, Peer
 
-SIZE = 3_000_000
+SIZE = 30_000_000  # more than the kernel takes for both directions before anybody reads
 BLOCK = 65536
 
 
@@ -59,6 +62,36 @@ class Echo(Behaviour):
             peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE)
         if data:
             peer.send(data)
+
+
+@contextmanager
+def blocking_echo(tls: SSLContext | None) -> Iterator[int]:
+    """Echo as a thread with blocking calls does: nothing is read while what was read cannot go out."""
+
+    def serve() -> None:
+        with suppress(OSError):
+            sock, _ = door.accept()
+            sock.settimeout(30)
+            if tls is not None:
+                sock = tls.wrap_socket(sock, server_side=True)
+            with sock:
+                data = b""
+                while b"\r\n\r\n" not in data:
+                    data += sock.recv(BLOCK)
+                sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE)
+                data = data.partition(b"\r\n\r\n")[2] or sock.recv(BLOCK)
+                while data:
+                    sock.sendall(data)
+                    data = sock.recv(BLOCK)
+
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        door.settimeout(30)
+        thread = Thread(target=serve)
+        thread.start()
+        try:
+            yield door.getsockname()[1]
+        finally:
+            thread.join()
 
 
 async def blocks(size: int = SIZE) -> AsyncIterator[bytes]:
@@ -122,9 +155,9 @@ async def test_a_response_that_nobody_reads_lets_the_request_go_out() -> None:
 async def test_a_server_that_echoes_while_it_reads(
     given: str, secure: bool, ca: Authority, client_context: SSLContext
 ) -> None:
-    with Server(Echo(), tls=ca.server() if secure else None, receive_buffer=8192) as server:
+    with blocking_echo(ca.server() if secure else None) as port:
         async with ConnectionManager(connectors={"https": TLSConnector(client_context)}) as mgr:
-            where = url(server, scheme="https" if secure else "http")
+            where = f"{'https' if secure else 'http'}://localhost:{port}/"
             with anyio.fail_after(30):
                 content: Any = blocks() if given == "blocks" else bytes(SIZE)
                 async with http.request(mgr, "POST", where, content=content, headers=sized()) as response:
