@@ -88,7 +88,7 @@ THIRD_PARTIES = {
     "_route": {"anyio", "idna"},
     "_runtime": {"anyio", "trio"},
     "sip": {"anyio", "sipmessage"},
-    "http": {"anyio", "httptools"},
+    "http": {"anyio", "httptools", "trio"},  # trio only where it runs: anyio has no task without a nursery
     "httpx": {"anyio", "httpx2"},  # for types; what runs is imported by its name, httpx2 or httpx
 }
 
