@@ -35,6 +35,7 @@ Invariants, checked by the tests after every input:
     until one succeeds. A request never waits for a pause alone: it fails if nothing of its key is open.
 11. Nothing is borrowed while a request waits that could use the place; what was called back is repaid
     within the step.
+12. Never more than `max_idle` are idle: the least recently used of all keys goes, not the newest.
 
 Cost: every input is O(1) in waiters, keys and connections, or O(log n) where time or arrival order must
 be sorted. `shutdown` and `set_limits` pay for all there is; a request whose reserved connection is lost
@@ -250,6 +251,7 @@ class Pool(Rules):
         """
         started: list[Slot] = []
         missing = ready - len(host.idle) - len(host.unused) - self._surplus(host)
+        missing = min(missing, self.limits.max_idle - len(self._lru))
         may = not self.closed and self._may_try(host)
         while len(started) < missing and may:
             if self.total >= self.limits.max_open or host.count >= self.limits.max_per_host:
@@ -280,7 +282,7 @@ class Pool(Rules):
             expires = slot.dies
         slot.expires = expires
         alone = not (self._line.claims or self._shrunk or self.closed) and slot.uses < limits.max_uses
-        if alone and queue is None and expires > now:
+        if alone and queue is None and expires > now and len(self._lru) < limits.max_idle:
             # As `_shelve` has it for a used one, without its call.
             slot.state = IDLE
             slot.shelved = True
@@ -376,6 +378,7 @@ class Pool(Rules):
         for slot in list(self._lru):
             if self._over_limit(slot.host):
                 self._close(slot, CloseReason.LIMIT)
+        self._trim(CloseReason.LIMIT)
         for slot in list(self._borrowers):
             self._recall(slot)
         self._over = {host for host in self.hosts.values() if host.count > limits.max_per_host}

@@ -46,7 +46,16 @@ class Rules(Books):
                 return None
         if slot.expires <= now:
             return self._expire(slot, now)
-        return self._shelve(slot)
+        self._shelve(slot)
+        return self._trim(CloseReason.SURPLUS)
+
+    def _trim(self, reason: CloseReason) -> None:
+        """Close the least recently used of all idle connections, as long as there are too many."""
+        while len(self._lru) > self.limits.max_idle:
+            coldest = next(iter(self._lru))
+            self._close(coldest, reason)
+            self._fail_alone(coldest.host)
+            self._rest(coldest.host)
 
     def _outranked(self, queue: WaitQueue, waiter: Waiter) -> bool:
         """Say whether somebody older, who cannot use this connection, needs its place."""
