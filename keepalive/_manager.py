@@ -202,6 +202,8 @@ class ConnectionManager:
         for_port: int | None = None,
         context: object = None,
         fresh: bool = False,
+        queue_timeout: float | None = None,
+        open_timeout: float | None = None,
     ) -> Request:
         """Request a connection; the request is entered before this returns. A plain method.
 
@@ -219,6 +221,9 @@ class ConnectionManager:
             part of the key
         :param context: given back as ``conn.context`` and with errors
         :param fresh: never take a used connection
+        :param queue_timeout: seconds to wait while no attempt stands for the request, for want of room
+        :param open_timeout: seconds from when an attempt stands for the request, its names and TLS
+            included. Each of these two begins with its phase, and `timeout` ends both; 0 means at once
         :raises TypeError, ValueError: an argument is wrong; the message names it
         :raises QueueFull: `max_waiting` requests wait already
         :raises ManagerClosed: the manager has been shut down
@@ -244,7 +249,13 @@ class ConnectionManager:
         if host is None or type(port) is not int:  # for a dict, 80 == 80.0
             host = pool.host_of(settings.key(scheme, addr, port, for_scheme, for_addr, for_port))
         now = engine.clock()
-        waiter = pool.enter(host, now, now + seconds, fresh)
+        phases = None
+        if queue_timeout is not None or open_timeout is not None:
+            phases = (
+                settings.seconds("queue_timeout", queue_timeout),
+                settings.seconds("open_timeout", open_timeout),
+            )
+        waiter = pool.enter(host, now, now + seconds, fresh, phases)
         if pool.bare > pool.limits.max_waiting and pool.overfull(waiter):
             pool.refuse(waiter, now)
             engine.act()

@@ -82,11 +82,30 @@ class Pool(Rules):
 
     # -- requests ---------------------------------------------------------------------------------
 
-    def submit(self, key: Key, now: float, deadline: float, *, fresh: bool = False) -> Waiter:
-        """Enter a request; its state says whether it was served, queued or failed at once."""
-        return self.enter(self.host_of(key), now, deadline, fresh)
+    def submit(
+        self,
+        key: Key,
+        now: float,
+        deadline: float,
+        *,
+        fresh: bool = False,
+        phases: tuple[float, float] | None = None,
+    ) -> Waiter:
+        """Enter a request; its state says whether it was served, queued or failed at once.
 
-    def enter(self, host: HostState, now: float, deadline: float, fresh: bool) -> Waiter:
+        `phases` are seconds that each phase may take from when it begins: while no attempt stands for the
+        request, and while one does. Zero is over at the next tick.
+        """
+        return self.enter(self.host_of(key), now, deadline, fresh, phases)
+
+    def enter(
+        self,
+        host: HostState,
+        now: float,
+        deadline: float,
+        fresh: bool,
+        phases: tuple[float, float] | None = None,
+    ) -> Waiter:
         """Enter a request for a key that has a record; see `submit`."""
         waiter = Waiter()
         self.last_id = waiter.id = number = self.last_id + 1
@@ -96,6 +115,7 @@ class Pool(Rules):
         waiter.deadline = deadline
         waiter.fresh = fresh
         waiter.entry = waiter.waker = None
+        waiter.phases = None if phases is None else (deadline, *phases)
         host.counters.requests += 1
         if deadline < self.earliest:
             self.earliest = deadline
@@ -116,7 +136,8 @@ class Pool(Rules):
         waiter.state = QUEUED
         waiter.slot = waiter.reuse = None
         queue = host.queue
-        if queue is not None and queue.waiting > queue.covered and deadline > now and not host.idle:
+        alike = queue is not None and queue.waiting > queue.covered and phases is None
+        if queue is not None and alike and deadline > now and not host.idle:
             # Others wait that no attempt stands for: one more changes nothing for anybody.
             queue.append(waiter)
             self.bare += 1
@@ -140,6 +161,11 @@ class Pool(Rules):
             if self._observed:
                 self._tell("queued", host.key, waiter.id)
             self._settle(host, now)
+            if waiter.phases is not None and waiter.state is QUEUED:
+                if not waiter.covered:
+                    self._begin_phase(waiter, now)
+                if waiter.deadline <= now:
+                    self._time_out(waiter, now)
 
     def overfull(self, waiter: Waiter) -> bool:
         """Say whether this new request has no attempt and stands beyond `max_waiting`."""
@@ -385,7 +411,7 @@ class Pool(Rules):
         self._shrunk = bool(self._over) or self.total > limits.max_open
         for host in self.hosts.values():
             self._stand_in_line(host)  # all of them first, so that the oldest request gets the new room
-        self._use_room()
+        self._use_room(now)
         for host in list(self.hosts.values()):
             self._rest(host)
 

@@ -70,7 +70,7 @@ class Rules(Books):
         queue = host.queue
         waiting = 0
         if queue is not None:
-            self._cover(host, queue)
+            self._cover(host, queue, now)
             waiting = queue.waiting
             if not waiting:
                 host.queue = None
@@ -87,7 +87,7 @@ class Rules(Books):
             self._drop_spare(host)
         self._stand_in_line(host)
         if self._line.claims:
-            self._use_room()
+            self._use_room(now)
         self._rest(host)
 
     def _stand_in_line(self, host: HostState) -> None:
@@ -160,14 +160,14 @@ class Rules(Books):
         for _ in range(self._surplus(host)):
             self._abort(next(reversed(host.opening)))
 
-    def _use_room(self) -> None:
+    def _use_room(self, now: float) -> None:
         """Start attempts, oldest claim first, as long as room can be made."""
         while not self.closed and (host := self._line.first()):
             if not self._make_room(host):
                 return
             self._new_slot(host)
             assert host.queue is not None, "who claims room has a queue"
-            self._cover(host, host.queue)
+            self._cover(host, host.queue, now)
             self._stand_in_line(host)
 
     def _make_room(self, host: HostState) -> bool:
