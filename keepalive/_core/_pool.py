@@ -276,6 +276,7 @@ class Pool(Rules):
         Only within free room: nothing is closed for them. They end as spare attempts do.
         """
         started: list[Slot] = []
+        missing: float  # max_idle may be NEVER
         missing = ready - len(host.idle) - len(host.unused) - self._surplus(host)
         missing = min(missing, self.limits.max_idle - len(self._lru))
         may = not self.closed and self._may_try(host)
