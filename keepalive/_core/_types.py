@@ -125,6 +125,8 @@ class CloseReason(StrEnum):
     """Its handle was garbage-collected in use."""
     BUSY = "busy"
     """Given back while a task was inside its receive or send, or after an error or send_eof."""
+    SURPLUS = "surplus"
+    """More were idle than `max_idle`, and it had been idle longest."""
     LIFETIME = "lifetime"
     """Reached `max_lifetime`."""
     USES = "uses"
@@ -205,6 +207,7 @@ class Limits:
 
     max_per_host: float = 4
     max_open: float = 128
+    max_idle: float = NEVER
     keep_alive: float = 15.0
     connect_timeout: float = NEVER
     resolve_timeout: float = NEVER
