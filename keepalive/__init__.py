@@ -1,17 +1,23 @@
 """Warm connections for every protocol client, on asyncio, uvloop and trio."""
 
-from ._connection import Connection
-from ._connectors import HTTPProxyConnector, SOCKS5Connector, TCPConnector, TLSConnector, UnixConnector
-from ._core._types import CloseReason, Key, Phase, Reuse
-from ._dial import Dial
-from ._io._link import Link
-from ._io._tls import TLSSessionAttribute
-from ._manager import ConnectionManager
-from ._names import DNSResolver, StaticResolver, SystemResolver
-from ._request import Request
-from ._route._options import SocketOptions
-from ._stats import KeyStats, Stats
-from ._warmup import WarmUp
+from keepalive.base.types import CloseReason, Key, Phase, Reuse
+from keepalive.connect.dial import Dial
+from keepalive.connect.http_proxy import HTTPProxyConnector
+from keepalive.connect.options import SocketOptions
+from keepalive.connect.socks import SOCKS5Connector
+from keepalive.connect.tcp import TCPConnector, UnixConnector
+from keepalive.connect.tls import TLSConnector
+from keepalive.manager.connection import Connection
+from keepalive.manager.manager import ConnectionManager
+from keepalive.manager.preconnect import WarmUp
+from keepalive.manager.request import Request
+from keepalive.manager.stats import KeyStats, Stats
+from keepalive.resolve.dns import DNSResolver
+from keepalive.resolve.static import StaticResolver
+from keepalive.resolve.system import SystemResolver
+from keepalive.transport.link import Link
+from keepalive.transport.tls import TLSSessionAttribute
+
 from .abc import Connector, Observer, Resolution, Resolver
 from .errors import (
     AllocateError,

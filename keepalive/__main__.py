@@ -10,7 +10,7 @@ _EXTRA = frozenset({"click", "httptools", "rich"})
 def main() -> None:
     """Run the command line; what it needs beyond the library comes with the ``cli`` extra."""
     try:
-        from keepalive._cli.app import cli
+        from keepalive.cli.app import cli
     except ModuleNotFoundError as exc:
         missing = (exc.name or "").partition(".")[0]
         if missing not in _EXTRA:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from ._core._types import CloseReason, Key, Reuse
-    from ._dial import Dial
-    from ._io._link import Link
+    from keepalive.base.types import CloseReason, Key, Reuse
+    from keepalive.connect.dial import Dial
+    from keepalive.transport.link import Link
 
 __all__ = ("Connector", "Observer", "Resolution", "Resolver")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._core._types import Key
+    from keepalive.base.types import Key
 
 __all__ = (
     "AllocateError",

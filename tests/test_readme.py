@@ -11,8 +11,8 @@ import pytest
 import keepalive
 from keepalive import ConnectError, ConnectionManager, TLSConnector
 from keepalive.sip import open_leg
+from tests.connect.proxies import HttpProxy
 from tests.http.kit import Script
-from tests.proxies.tools import HttpProxy
 from tests.support import Lines, Server
 from tests.support.nameserver import NameServer, Zone
 

@@ -8,8 +8,8 @@
 HTTP/1.1 only: no HTTP/2, cookies, redirects or decoding. `keepalive.httpx` puts it under a whole client.
 """
 
-from ._client import Client, Exchange, Place, request
-from ._errors import (
+from .client import Client, Exchange, Place, request
+from .errors import (
     BadAnswer,
     HTTPError,
     HTTPTimeout,
@@ -20,11 +20,11 @@ from ._errors import (
     ReadTimeout,
     WriteTimeout,
 )
-from ._head import Headers
-from ._request import Message, compose
-from ._response import RawStream, Response
-from ._timeout import Timeout
-from ._url import ParsedURL, parse_url
+from .head import Headers
+from .request import Message, compose
+from .response import RawStream, Response
+from .timeout import Timeout
+from .url import ParsedURL, parse_url
 
 __all__ = (
     "BadAnswer",

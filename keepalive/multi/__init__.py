@@ -1,10 +1,10 @@
 """Many outgoing connections in one task, with plain callbacks: one record per connection, no task each."""
 
-from ._client import MultiClient
-from ._events import Disconnected, Error, Event, Failure, Flushed, Initialize, Input, Success, Timeout
-from ._filters import BlockFilter, Filter, LengthFilter, LineFilter, StreamFilter, UnitError
-from ._peer import Peer
-from ._types import ClientClosed, EndReason, OutputFull, PeerState
+from .client import MultiClient
+from .events import Disconnected, Error, Event, Failure, Flushed, Initialize, Input, Success, Timeout
+from .filters import BlockFilter, Filter, LengthFilter, LineFilter, StreamFilter, UnitError
+from .peer import Peer
+from .types import ClientClosed, EndReason, OutputFull, PeerState
 
 __all__ = (
     "BlockFilter",

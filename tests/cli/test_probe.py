@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from keepalive._cli.ports import BadRange, parse_span
+from keepalive.cli.ports import BadRange, parse_span
 from tests.support import Greeting, Lines, Server, Silent, full_backlog, has_ipv6, refused_port
 
 if TYPE_CHECKING:

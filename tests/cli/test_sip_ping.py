@@ -10,7 +10,7 @@ import anyio
 import pytest
 from anyio import from_thread
 
-from keepalive._cli.sip import parse_target
+from keepalive.cli.sip import parse_target
 from keepalive.sip import SipTLS
 from tests.sip.kit import Callee, leg, port_of
 from tests.support import refused_port

@@ -9,9 +9,9 @@ import h11
 import pytest
 
 from keepalive.http import BadAnswer, NoAnswer
-from keepalive.http._chunks import MAX_QUIET
-from keepalive.http._head import MAX_FIELDS
-from keepalive.http._reader import DONE, HEAD, LENGTH, MAX_HEAD, RAW, Reader
+from keepalive.http.chunks import MAX_QUIET
+from keepalive.http.head import MAX_FIELDS
+from keepalive.http.reader import DONE, HEAD, LENGTH, MAX_HEAD, RAW, Reader
 
 OK = b"HTTP/1.1 200 OK\r\n"
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import keepalive.multi
 from tests.support import planting
 
 if TYPE_CHECKING:
-    from keepalive.multi._desk import Desk
+    from keepalive.multi.desk import Desk
     from tests.support.planting import Bug
 
 GARDEN = planting.Garden(
-    keepalive.multi,
-    modules=("_timers", "_later", "_lives", "_traffic", "_desk"),
-    shared=("_types", "_filters", "_peer"),
+    tuple(f"keepalive.multi.{module}" for module in ("timers", "later", "lives", "traffic", "desk"))
 )
 
 

@@ -25,7 +25,7 @@ from keepalive.multi import (
     PeerState,
     StreamFilter,
 )
-from tests.bugs.test_processes import forking, in_child
+from tests.manager.test_fork import forking, in_child
 from tests.support import (
     Behaviour,
     Deaf,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keepalive.multi import PeerState
-from keepalive.multi._desk import Desk
-from keepalive.multi._types import Limits
+from keepalive.multi.desk import Desk
+from keepalive.multi.types import Limits
 
 from .world import FakeWire, Record, World
 

@@ -10,8 +10,8 @@ from typing import Any
 from anyio import BrokenResourceError
 
 from keepalive.multi import BlockFilter, LineFilter, OutputFull, Peer, PeerState
-from keepalive.multi._desk import Desk
-from keepalive.multi._types import Callbacks, EndReason, Limits
+from keepalive.multi.desk import Desk
+from keepalive.multi.types import Callbacks, EndReason, Limits
 
 
 class Oops(Exception):

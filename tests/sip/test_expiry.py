@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from keepalive.sip._expiry import Expiry
+from keepalive.sip.expiry import Expiry
 
 if TYPE_CHECKING:
-    from keepalive._core._agenda import Entry
+    from keepalive.base.timer_queue import Entry
 
 
 class One:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import keepalive.sip
-from keepalive.sip._framer import Framer
-from keepalive.sip._reply import bad_request
+from keepalive.sip.framer import Framer
+from keepalive.sip.reply import bad_request
 from tests.sip.kit import request, response
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keepalive.sip._framer import Framer
-from keepalive.sip._reply import bad_request
+from keepalive.sip.framer import Framer
+from keepalive.sip.reply import bad_request
 from tests.sip.test_framer import FIRST, GOOD, REST, feed
 
 PARTS = st.sampled_from(

@@ -14,7 +14,7 @@ import sipmessage
 
 from keepalive import StaticResolver
 from keepalive.sip import PoolClosed, SendError, SipConfig, SipTLS, SocketPool, open_leg
-from tests.shell.tools import turns
+from tests.manager.tools import turns
 from tests.sip.kit import Outcomes, answer, dial, leg, port_of, request, response, response_of, told, until
 from tests.support import Server, Silent, has_ipv6
 

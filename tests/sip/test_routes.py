@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from keepalive._core._types import NEVER
-from keepalive.sip._routes import MEMORY, Place, Routes
+from keepalive.base.types import NEVER
+from keepalive.sip.routes import MEMORY, Place, Routes
 
 
 class Conn:

@@ -9,10 +9,10 @@ import anyio
 import pytest
 
 from keepalive.sip import SendError, SendTimeout, SipTLS
-from tests.shell.tools import turns
-from tests.shell.virtual import jump, run
+from tests.manager.tools import turns
 from tests.sip.kit import Outcomes, dial, leg, port_of, request, response, told, until
 from tests.support import full_backlog
+from tests.support.virtual import jump, run
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from keepalive.sip import SendError, SendTimeout, SipTLS, open_leg
-from tests.shell.tools import turns
+from tests.manager.tools import turns
 from tests.sip.kit import Outcomes, dial, leg, port_of, request, response, response_of, told, until
 from tests.support import Authority, Server, Silent, full_backlog, refused_port
 

@@ -1,0 +1,111 @@
+"""GETs through a manager: many of them, a few at a time."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import anyio
+
+from keepalive import AllocateError, AllocateTimeout, http
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from keepalive import ConnectionManager
+
+    from .target import Target
+
+_HEADERS = {"User-Agent": f"keepalive/{version('keepalive-manager')}", "Accept": "*/*"}
+
+# A host that fails so often in a row is left alone, so that -n 1000 does not wait 1000 timeouts.
+GIVE_UP_AFTER = 5
+
+
+class FetchError(Exception):
+    """One GET has failed; the text is a line for people."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has come of the requests so far."""
+
+    wanted: int
+    statuses: Counter[int] = field(default_factory=Counter)
+    latencies: list[float] = field(default_factory=list)
+    errors: Counter[str] = field(default_factory=Counter)
+    given_up: int = 0
+    size: int = 0
+    retried: int = 0
+    saved_tcp: int = 0
+    saved_tls: int = 0
+    interrupted: bool = False
+
+    @property
+    def done(self) -> int:
+        """How many requests have ended, well or not."""
+        return len(self.latencies) + self.errors.total() + self.given_up
+
+
+class Fetcher:
+    """Fetch every target ``times`` times, at most ``concurrency`` at a time, through one manager."""
+
+    def __init__(
+        self, manager: ConnectionManager, targets: Sequence[Target], times: int, timeout: float, tally: Tally
+    ) -> None:
+        self._client = http.Client(manager, headers=_HEADERS, timeout=timeout)
+        self._timeout = timeout
+        self._tally = tally
+        self._failures: Counter[str] = Counter()  # in a row, by URL
+        self._jobs: Iterator[Target] = (target for _ in range(times) for target in targets)
+
+    async def run(self, concurrency: int, progress: Callable[[], None]) -> None:
+        """Do all the work; ``progress`` is called after each request."""
+        async with anyio.create_task_group() as group:
+            for _ in range(concurrency):
+                group.start_soon(self._work, progress)
+
+    async def _work(self, progress: Callable[[], None]) -> None:
+        for target in self._jobs:
+            if self._failures[target.url] >= GIVE_UP_AFTER:
+                self._tally.given_up += 1
+            else:
+                await self._one(target)
+            progress()
+
+    async def _one(self, target: Target) -> None:
+        tally = self._tally
+        started = time.perf_counter()
+        try:
+            status = await self._get(target)
+        except FetchError as exc:
+            self._failures[target.url] += 1
+            tally.errors[f"{target.url}: {exc}"] += 1
+            return
+        self._failures[target.url] = 0
+        tally.latencies.append(time.perf_counter() - started)
+        tally.statuses[status] += 1
+
+    async def _get(self, target: Target) -> int:
+        tally, size = self._tally, 0
+        try:
+            async with self._client.request("GET", target.url) as response:
+                async for piece in response:
+                    size += len(piece)
+        except AllocateTimeout as exc:
+            raise FetchError(f"timed out after {self._timeout:g} s ({exc.function})") from exc
+        except AllocateError as exc:
+            raise FetchError(f"{exc.function}: {exc.error_str}") from exc
+        except http.HTTPTimeout as exc:
+            raise FetchError(f"timed out after {self._timeout:g} s (no full answer)") from exc
+        except http.HTTPError as exc:
+            raise FetchError(str(exc)) from exc
+        tally.size += size
+        tally.retried += response.retried
+        used = response.from_cache is not None
+        tally.saved_tcp += used
+        tally.saved_tls += used and target.scheme == "https"
+        return response.status

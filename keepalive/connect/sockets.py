@@ -1,0 +1,126 @@
+"""Sockets on their way to an address."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from keepalive.base.addresses import family_of, target_of
+from keepalive.base.failure import DialFailure
+from keepalive.base.types import Phase
+from keepalive.transport.link import Link
+
+from .happy_eyeballs import STAGGER
+from .history import Failures
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from keepalive.base.addresses import Target
+    from keepalive.transport.poller import Poller
+
+    from .options import Option
+
+BindAddresses = dict[int, tuple[str, int]]
+"""Local addresses and ports by family."""
+
+PENDING = (errno.EINPROGRESS, errno.EALREADY, errno.EINTR)
+_NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)  # spares a system call, where it exists
+
+
+class Connecting:
+    """A socket on its way to one address.
+
+    :ivar ready: it was known at once how it ends
+    """
+
+    __slots__ = ("_number", "_target", "link", "ready")
+
+    def __init__(self, link: Link, target: Target, number: int) -> None:
+        self.link = link
+        self.ready = number not in PENDING
+        self._target = target
+        self._number = number
+
+    def look(self) -> int | None:
+        """Say how it went: 0 for a connection, an errno for a failure, None while that is open.
+
+        It raises nothing: the frames behind an error are those of whoever made the poller look, and what
+        they hold would live as long as the error.
+        """
+        number, sock = self._number, self.link.sock
+        if number in PENDING:
+            self._number = number = sock.connect_ex(self._target)
+            if number in PENDING:
+                return None
+        if number not in (0, errno.EISCONN):
+            return number
+        # TCP's simultaneous open with itself: nobody listens there.
+        return errno.ECONNREFUSED if self._target == sock.getsockname() else 0
+
+
+class Net:
+    """What all attempts of one manager share."""
+
+    def __init__(
+        self,
+        poller: Poller,
+        clock: Callable[[], float],
+        bind_addresses: Mapping[int, tuple[str, int]] | None,
+        stagger: float = STAGGER,
+    ) -> None:
+        self.poller = poller
+        self.clock = clock
+        self.bind_addresses = bind_addresses
+        self.stagger = stagger
+        self.failures = Failures()
+
+    def reachable(self, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        """Leave out the families that no local address is given for, if one is given for the other."""
+        bound = self.bind_addresses
+        if bound is None or not addresses:
+            return addresses
+        fitting = tuple(address for address in addresses if family_of(address) in bound)
+        if not fitting:
+            host = " and ".join(host for host, _ in bound.values())
+            raise DialFailure(Phase.BIND, errno.EAFNOSUPPORT, f"bind_address {host} is of the other family")
+        return fitting
+
+    def begin(self, address: str, port: int, options: Sequence[Option]) -> Connecting:
+        """Begin to connect to a literal address.
+
+        :raises OSError, DialFailure: it could not even be begun
+        """
+        family = family_of(address)
+        target = target_of(address, port)
+        sock = socket.socket(family, socket.SOCK_STREAM | _NONBLOCK)
+        try:
+            if not _NONBLOCK:
+                sock.setblocking(False)
+            for level, name, value in options:
+                sock.setsockopt(level, name, value)
+            if self.bind_addresses is not None:
+                _bind(sock, *self.bind_addresses[family])
+            number = sock.connect_ex(target)
+            if number in PENDING:
+                # One call more on the same socket tells its state, on all systems, and on loopback it finds
+                # the connection made without a turn of the loop.
+                number = sock.connect_ex(target)
+            elif number:
+                raise OSError(number, os.strerror(number))
+            return Connecting(Link(sock, self.poller), target, number)
+        except BaseException:
+            sock.close()
+            raise
+
+
+def _bind(sock: socket.socket, host: str, port: int) -> None:
+    try:
+        if port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+    except OSError as exc:
+        number = None if isinstance(exc, socket.gaierror) else exc.errno  # an unknown zone has no errno
+        raise DialFailure(Phase.BIND, number, f"bind to {host}, port {port}: {exc.strerror}") from exc

@@ -1,0 +1,274 @@
+"""Requests over the connections of a manager."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import anyio
+from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
+
+from keepalive import AllocateTimeout, ConnectionManager
+
+from .errors import NoAnswer, ReadError
+from .reader import HEAD, Reader
+from .request import compose, header_pairs
+from .response import Response
+from .timeout import NONE, checked
+from .url import parse_url
+from .wire import Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from types import TracebackType
+
+    from keepalive import Connection
+
+    from .request import Content, HeaderInput, Message
+    from .timeout import Timeout
+
+__all__ = ("Client", "Exchange", "Place", "request")
+
+_REMEMBERED = 1024
+"""So many different requests without fields and content of their own a client keeps ready-made."""
+
+
+class Place(NamedTuple):
+    """Where to connect to: the parts of the pool key, see `ConnectionManager.allocate`."""
+
+    scheme: str
+    addr: str
+    port: int
+    for_scheme: str | None = None
+    for_addr: str | None = None
+    for_port: int | None = None
+
+
+class Exchange:
+    """One request and its answer, not begun yet.
+
+    ``async with exchange as response`` sends the request, gives the `Response` once its head is there, and
+    ends it at the end of the block. ``await exchange`` gives the response too; it must then be read to its
+    end, or closed.
+
+    :param may_keep: called with the connection when the exchange is complete, before the connection is
+        given back; if it says no, the connection is closed
+    :ivar opened: whether a connection was opened for it, as far as it has come
+    """
+
+    __slots__ = ("_manager", "_may_keep", "_message", "_place", "_response", "_timeout", "opened")
+
+    _response: Response
+
+    def __init__(
+        self,
+        manager: ConnectionManager,
+        place: Place,
+        message: Message,
+        timeout: Timeout | None = None,
+        may_keep: Callable[[Connection], bool] | None = None,
+    ) -> None:
+        self._manager = manager
+        self._place = place
+        self._message = message
+        self._timeout = NONE if timeout is None else timeout
+        self._may_keep = may_keep
+        self.opened = False
+
+    def __await__(self) -> Generator[Any, Any, Response]:
+        """Send the request and wait for the head of the answer.
+
+        A request that meets a stale connection (used before, ended before the first byte of an answer) is
+        sent once more, on a fresh one, if its method is idempotent (RFC 9110 9.2.2) and its content at
+        hand. When cancelled, or failed, the connection is closed.
+
+        :raises AllocateError: no connection could be had; `AllocateTimeout` when time ran out meanwhile
+        :raises HTTPError: the answer breaks the rules or was cut off, or time ran out
+        :raises QueueFull, ManagerClosed: as `ConnectionManager.allocate` does
+        """
+        return self.__aenter__().__await__()
+
+    async def __aenter__(self) -> Response:
+        """Send the request and wait for the head of the answer; see `__await__`."""
+        message, limits, place = self._message, self._timeout, self._place
+        deadline = None if limits.total is None else anyio.current_time() + limits.total
+        retry = False
+        while True:
+            if deadline is None and not retry and place[3] is None:
+                try:
+                    conn = await self._manager.allocate(place[0], place[1], place[2], limits.first)
+                except AllocateTimeout as exc:
+                    conn = await self._go_on(exc, None, retry)
+            else:
+                conn = await self._connect(deadline, retry)
+            self.opened = conn.from_cache is None
+            reader = Reader(message.method, message.upgrades)
+            wire = Wire(conn, reader, limits, deadline)
+            try:
+                if limits is NONE and message.at_once:
+                    # `Wire.converse` without its frames, for this is what most requests are.
+                    try:
+                        await conn.send(message.at_once)
+                        wire.sent = True
+                        content = reader.receive(await conn.receive())
+                    except (BrokenResourceError, ClosedResourceError, EndOfStream):
+                        content = await wire.receive()  # it has an answer for us, or says the same again
+                    while reader.state is HEAD:
+                        content = await wire.receive()
+                else:
+                    content = await wire.converse(message)
+            except BaseException as exc:
+                conn.discard()
+                if retry or not self._stale(exc, wire):
+                    raise
+                retry = True
+                continue
+            self._response = response = Response(wire, message.keep, content, retry, self._may_keep)
+            return response
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End the response; does not switch tasks."""
+        self._response.close()
+
+    def _stale(self, exc: BaseException, wire: Wire) -> bool:
+        return (
+            isinstance(exc, (NoAnswer, ReadError))
+            and self._message.repeatable
+            and wire.conn.from_cache is not None
+            and not wire.reader.began
+        )
+
+    async def _connect(self, deadline: float | None, fresh: bool) -> Connection:
+        try:
+            return await self._allocate(self._timeout.first, deadline, fresh)
+        except AllocateTimeout as exc:
+            return await self._go_on(exc, deadline, fresh)
+
+    async def _go_on(self, exc: AllocateTimeout, deadline: float | None, fresh: bool) -> Connection:
+        """Ask again, if the phase that timed out has time left. See `Timeout.goes_on`."""
+        limits, limit, began = self._timeout, self._timeout.more, exc.function != "queue"
+        goes_on = limits.goes_on(exc)
+        while goes_on and (deadline is None or anyio.current_time() < deadline):
+            try:
+                return await self._allocate(limit, deadline, fresh)
+            except AllocateTimeout as again:
+                exc = again
+            if exc.function != "queue":
+                goes_on, began, limit = not began, True, limits.connect  # it began who knows when
+            elif limit is None or limits.pool is not None:
+                break
+            else:
+                limit *= 2  # still no place, and no limit for that
+        raise exc
+
+    async def _allocate(self, limit: float | None, deadline: float | None, fresh: bool) -> Connection:
+        if deadline is not None:
+            left = deadline - anyio.current_time()
+            limit = left if limit is None else min(limit, left)
+        scheme, addr, port, for_scheme, for_addr, for_port = self._place
+        return await self._manager.allocate(
+            scheme,
+            addr,
+            port,
+            limit,
+            for_scheme=for_scheme,
+            for_addr=for_addr,
+            for_port=for_port,
+            fresh=fresh,
+        )
+
+
+class Client:
+    """Sends HTTP/1.1 requests over the connections of a manager.
+
+    It has no state of its own but defaults and ready-made requests: no cookies, no redirects, no decoding
+    of content. Any number of clients may share a manager, with each other and with other protocols.
+
+    :param manager: where connections come from; "https" URLs take its connector of that name
+    :param headers: fields that every request has, unless it has fields of the same name itself
+    :param timeout: for each exchange: a `Timeout`, or seconds for all of it; None for the manager's own
+        timeout until there is a connection, and no limit from then on
+    """
+
+    def __init__(
+        self,
+        manager: ConnectionManager,
+        *,
+        headers: HeaderInput | None = None,
+        timeout: Timeout | float | None = None,
+    ) -> None:
+        _check("manager", manager, ConnectionManager)
+        self._manager = manager
+        self._timeout = checked(timeout)
+        self._headers = header_pairs(headers)
+        compose("GET", b"/", b"localhost", self._headers, None)  # a bad field is told here and now
+        self._plain: dict[tuple[str, str], tuple[Place, Message]] = {}
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: HeaderInput | None = None,
+        content: Content | None = None,
+        timeout: Timeout | float | None = None,
+    ) -> Exchange:
+        """Make a request ready; nothing is sent yet. A plain method.
+
+        :param method: any token, "GET" for example; "CONNECT" asks for a tunnel to the URL's host and port,
+            through the server there (`Exchange` has a `Place` for anything else)
+        :param url: http or https
+        :param headers: a mapping, or pairs, of str (latin-1) or bytes. Host, Content-Length and
+            Transfer-Encoding are added if missing. "Expect: 100-continue" is heeded, for a second at most
+        :param content: bytes, or an iterable or async iterable of bytes, sent as it comes: in chunks, or
+            plain if `headers` has a Content-Length
+        :param timeout: as for the client; None for the client's
+        :raises InvalidRequest: method, URL or fields cannot be said in HTTP/1.1, or two lengths differ
+        :raises TypeError: an argument of the wrong type
+        """
+        limits = self._timeout if timeout is None else checked(timeout)
+        if headers is not None or content is not None:
+            place, message = self._compose(method, url, headers, content)
+            return Exchange(self._manager, place, message, limits)
+        known = self._plain.get((method, url))
+        if known is None:
+            known = self._compose(method, url, None, None)
+            if len(self._plain) >= _REMEMBERED:
+                self._plain.clear()
+            self._plain[method, url] = known
+        return Exchange(self._manager, *known, limits)
+
+    def _compose(
+        self, method: str, url: str, headers: HeaderInput | None, content: Content | None
+    ) -> tuple[Place, Message]:
+        _check("url", url, str)
+        parts = parse_url(url)
+        fields = header_pairs(headers)
+        own = {name.lower() for name, _ in fields}
+        fields = [pair for pair in self._headers if pair[0].lower() not in own] + fields
+        target, authority = parts.target, parts.authority
+        if method == "CONNECT":
+            name = f"[{parts.host}]" if ":" in parts.host else parts.host
+            target = authority = f"{name}:{parts.port}"
+        message = compose(method, target.encode("ascii"), authority.encode("ascii"), fields, content)
+        return Place(parts.scheme, parts.host, parts.port), message
+
+
+def _check(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        msg = f"{name} must be a {kind.__name__}, not {value!r}"
+        raise TypeError(msg)
+
+
+def request(
+    manager: ConnectionManager,
+    method: str,
+    url: str,
+    *,
+    headers: HeaderInput | None = None,
+    content: Content | None = None,
+    timeout: Timeout | float | None = None,
+) -> Exchange:
+    """Make one request ready, over a connection of a manager; see `Client.request`."""
+    return Client(manager).request(method, url, headers=headers, content=content, timeout=timeout)

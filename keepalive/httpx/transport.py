@@ -1,0 +1,321 @@
+"""The transport: httpx's requests and responses on one side, `keepalive.http` on the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from keepalive import AllocateError, ConnectionManager, KeepaliveError, http
+
+from .library import Library, library_of
+from .network import NetworkStream
+from .setup import Setup
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+    from typing import Self
+
+    # Which of the two asks is seen when it does; for types, the living one stands for both.
+    from httpx2 import AsyncBaseTransport as Base
+
+    from keepalive import Connection
+
+    from .setup import IdleCount
+else:
+    Base = object
+
+__all__ = ("Transport",)
+
+_PORTS = {"http": 80, "https": 443}
+_PLAIN = {"http": "http", "ws": "http", "https": "https", "wss": "https"}
+_REMEMBERED = 256
+
+
+class Events:
+    """Tells a request's `trace` extension what happens, in httpcore's words."""
+
+    def __init__(self, trace: Callable[[str, dict[str, Any]], Awaitable[None]], request: object) -> None:
+        self._trace = trace
+        self.request = request
+
+    async def __call__(self, name: str, info: dict[str, Any]) -> None:
+        """Tell one event."""
+        told = self._trace(name, info)
+        if not hasattr(told, "__await__"):
+            msg = "the callback of the `trace` extension must be an async function"
+            raise TypeError(msg)
+        await told
+
+    async def step(self, name: str, result: object = None) -> None:
+        """Tell a step that went well."""
+        await self(f"{name}.started", {"request": self.request})
+        await self(f"{name}.complete", {"return_value": result})
+
+    async def failed(self, name: str, exc: Exception) -> None:
+        """Tell a step that did not."""
+        await self(f"{name}.started", {"request": self.request})
+        await self(f"{name}.failed", {"exception": exc})
+
+
+class Transport(Base):
+    """Sends the requests of an `httpx2.AsyncClient` or `httpx.AsyncClient`.
+
+    With a manager of yours it shares connections and limits with everything else that uses that manager,
+    and leaves it open in the end; everything about connections is then the manager's: TLS by its "https"
+    connector, proxies and Unix sockets by connectors too. Without one it makes its own of the other
+    arguments, which mean what they mean to the client's own transport.
+
+    Exceptions are the library's. A request that meets a stale connection is sent once more if its method is
+    idempotent and its content at hand.
+
+    :param manager: a `ConnectionManager` that has been entered; None for one of its own
+    :param verify, cert, trust_env: as for `AsyncHTTPTransport`; best an `ssl.SSLContext` as `verify`
+    :param limits: the library's `Limits`; by default 100 connections, 20 of them idle, for 5 seconds
+    :param proxy: a URL or the library's `Proxy`: http, https (CONNECT for https URLs), socks5, socks5h
+    :param uds: path of a Unix socket to connect to, whatever the URL's host
+    :param local_address: address to connect from
+    :param socket_options: triples for `socket.setsockopt`, for TCP sockets
+    :param retries: how often to try again, with growing pauses, when no connection could be opened
+    :raises TypeError, ValueError: an argument is wrong
+    :raises ImportError: neither library is installed, or a SOCKS proxy is asked for without ``socksio``
+    """
+
+    def __init__(
+        self,
+        manager: ConnectionManager | None = None,
+        *,
+        verify: ssl.SSLContext | str | bool = True,
+        cert: Any = None,
+        trust_env: bool = True,
+        limits: Any = None,
+        proxy: Any = None,
+        uds: str | None = None,
+        local_address: str | None = None,
+        retries: int = 0,
+        socket_options: Any = None,
+    ) -> None:
+        self._manager: Any = manager
+        self._setup: Setup | None = None
+        self._count: IdleCount | None = None
+        self._most_idle = 0
+        self._retries = retries
+        self._translated: dict[tuple[Any, ...], tuple[http.Place, http.Message]] = {}
+        self._timeouts: dict[tuple[Any, ...], http.Timeout] = {}
+        if manager is None:
+            self._setup = Setup(
+                verify=verify, cert=cert, trust_env=trust_env, limits=limits, proxy=proxy, uds=uds,
+                local_address=local_address, socket_options=socket_options,
+            )  # fmt: skip
+            return
+        _check(manager)
+        taken = {
+            "cert": cert,
+            "limits": limits,
+            "proxy": proxy,
+            "uds": uds,
+            "local_address": local_address,
+            "socket_options": socket_options,
+        }
+        mixed = [name for name, value in taken.items() if value is not None] + ["verify"] * (
+            verify is not True
+        )
+        if mixed:
+            msg = f"{mixed[0]} must not be given beside a manager, whose own settings count"
+            raise ValueError(msg)
+
+    # -- its life -----------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Do nothing yet: a manager of its own is made at the first request."""
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        """Close it; see `aclose`."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close its own manager and all connections of it; a manager that was given is left alone."""
+        if self._setup is not None and self._manager is not None:
+            manager, self._manager = self._manager, None
+            await manager.aclose()
+
+    async def _open(self) -> None:
+        assert self._setup is not None, "else there is a manager"
+        self._manager, self._count, self._most_idle = self._setup.manager()
+        await self._manager.__aenter__()
+
+    # -- a request ----------------------------------------------------------------------------------
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Send a request and return the library's response, its content still to come."""
+        library = library_of(request)
+        extensions = request.extensions
+        place, message = self._known(library, request)
+        timeout = self._timeout(extensions.get("timeout"))
+        if self._manager is None:
+            await self._open()
+        trace = extensions.get("trace")
+        events = None if trace is None else Events(trace, request)
+        response = await self._exchange(library, place, message, timeout, events)
+        if events is not None:
+            try:
+                await _tell(events, response, place, message)
+            except BaseException:
+                response.close()
+                raise
+        return library.response(
+            response.status,
+            headers=response.headers,
+            stream=library.stream(library, response, events),
+            extensions={
+                "http_version": b"HTTP/1.1" if response.http_version == "1.1" else b"HTTP/1.0",
+                "reason_phrase": response.reason,
+                "network_stream": NetworkStream(library, response),
+            },
+        )
+
+    async def _exchange(
+        self,
+        library: Library,
+        place: http.Place,
+        message: http.Message,
+        timeout: http.Timeout | None,
+        events: Events | None,
+    ) -> http.Response:
+        tries, pause = self._retries, 0.0
+        may_keep = None if self._count is None else self._may_keep
+        while True:
+            exchange = http.Exchange(self._manager, place, message, timeout, may_keep)
+            try:
+                return await exchange
+            except KeepaliveError as exc:
+                translated = library.translated(exc)
+                if events is not None:
+                    await _tell_failure(events, exc, translated or exc, exchange.opened, place)
+                if translated is None:
+                    raise
+                if tries <= 0 or not isinstance(exc, AllocateError) or exc.function == "queue":
+                    raise translated from exc
+            tries -= 1
+            await anyio.sleep(pause)
+            pause = pause * 2 or 0.5
+
+    def _may_keep(self, conn: Connection) -> bool:
+        assert self._count is not None, "else nobody asks"
+        return len(self._count) < self._most_idle
+
+    def _timeout(self, given: Any) -> http.Timeout | None:
+        if not given:
+            return None
+        key = (given.get("pool"), given.get("connect"), given.get("read"), given.get("write"))
+        known = self._timeouts.get(key)
+        if known is None and key != (None, None, None, None):
+            known = http.Timeout(pool=key[0], connect=key[1], read=key[2], write=key[3])
+            if len(self._timeouts) >= _REMEMBERED:
+                self._timeouts.clear()
+            self._timeouts[key] = known
+        return known
+
+    # -- what to send, and where --------------------------------------------------------------------
+
+    def _known(self, library: Library, request: Any) -> tuple[http.Place, http.Message]:
+        """Translate a request, or remember how one just like it was translated."""
+        content, extensions, url = _content(library, request), request.extensions, request.url
+        if content is not None or "target" in extensions or "sni_hostname" in extensions:
+            return self._translate(library, request, content)
+        key = (library, request.method, url.scheme, url.netloc, url.raw_path, *request.headers.raw)
+        known = self._translated.get(key)
+        if known is None:
+            known = self._translate(library, request, None)
+            if len(self._translated) >= _REMEMBERED:
+                self._translated.clear()
+            self._translated[key] = known
+        return known
+
+    def _translate(self, library: Library, request: Any, content: Any) -> tuple[http.Place, http.Message]:
+        url = request.url
+        scheme = url.scheme
+        plain = _PLAIN.get(scheme)
+        if plain is None:
+            what = (
+                f"an unsupported protocol '{scheme}://'" if scheme else "no 'http://' or 'https://' protocol"
+            )
+            raise library.module.UnsupportedProtocol(f"Request URL has {what}.")
+        host, port = url.raw_host.decode("ascii"), url.port or _PORTS[plain]
+        target = request.extensions.get("target") or url.raw_path
+        headers = request.headers.raw
+        forward = None if self._setup is None else self._setup.forward
+        if forward is not None and scheme == "http":
+            place = http.Place("http", forward.host, forward.port)
+            own = {name.lower() for name, _ in headers}
+            headers = [pair for pair in forward.headers if pair[0].lower() not in own] + headers
+            if target.startswith(b"/"):
+                target = b"http://" + url.netloc + target
+        elif forward is not None and scheme == "ws":
+            place = http.Place("ws", host, port)  # a proxy between would not pass on what follows the upgrade
+        else:
+            sni = request.extensions.get("sni_hostname")
+            place = http.Place(plain, host, port)
+            if sni and plain == "https":
+                place = http.Place(plain, host, port, plain, sni, port)
+        try:
+            return place, http.compose(request.method, target, url.netloc, headers, content)
+        except http.InvalidRequest as exc:
+            raise library.module.LocalProtocolError(str(exc)) from exc
+
+
+def _check(manager: object) -> None:
+    if not isinstance(manager, ConnectionManager):
+        msg = f"manager must be a ConnectionManager, not {manager!r}"
+        raise TypeError(msg)
+
+
+def _content(library: Library, request: Any) -> Any:
+    """Return the content: bytes if they are at hand, for such a request may be repeated."""
+    stream: Any = request.stream
+    return (b"".join(iter(stream)) or None) if isinstance(stream, library.whole) else stream
+
+
+async def _tell(events: Events, response: http.Response, place: http.Place, message: http.Message) -> None:
+    """Tell what has happened up to the head, now that it has: attempts belong to no request."""
+    if response.from_cache is None:
+        await _tell_opened(events, place)
+    await events.step("http11.send_request_headers")
+    await events.step("http11.send_request_body")
+    version = b"HTTP/1.1" if response.http_version == "1.1" else b"HTTP/1.0"
+    head = (version, response.status, response.reason, list(response.headers))
+    await events.step("http11.receive_response_headers", head)
+
+
+async def _tell_opened(events: Events, place: http.Place) -> None:
+    await events.step("connection.connect_tcp")
+    if place.scheme == "https":
+        await events.step("connection.start_tls")
+
+
+async def _tell_failure(
+    events: Events, exc: Exception, told: Exception, opened: bool, place: http.Place
+) -> None:
+    if isinstance(exc, AllocateError):
+        if exc.function != "queue":
+            await events.failed(
+                "connection.start_tls" if exc.function == "tls" else "connection.connect_tcp", told
+            )
+        return
+    if opened:
+        await _tell_opened(events, place)
+    await events.step("http11.send_request_headers")
+    if isinstance(exc, (http.WriteTimeout, http.InvalidRequest)):
+        await events.failed("http11.send_request_body", told)
+    else:
+        await events.step("http11.send_request_body")
+        await events.failed("http11.receive_response_headers", told)
+    await events.step("http11.response_closed")

@@ -1,0 +1,181 @@
+"""A connection in the hands of its user."""
+
+from __future__ import annotations
+
+import warnings
+from threading import get_ident
+from typing import TYPE_CHECKING
+
+from anyio.lowlevel import checkpoint
+
+from keepalive.base import arguments as settings
+from keepalive.base.types import NEVER, CloseReason
+from keepalive.pool.states import LENT
+from keepalive.transport.stream import LinkStream
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from keepalive.base.types import Key, Reuse
+    from keepalive.pool.records import Slot
+    from keepalive.transport.link import Link
+
+    from .driver import Engine
+
+__all__ = ("Connection",)
+
+
+class Connection(LinkStream):
+    """A byte stream that goes back to its pool.
+
+    An `anyio.abc.ByteStream`: `send`, `receive`, `send_eof`, `aclose` and typed attributes, raising only
+    anyio's stream errors. ``async with conn`` releases it at the end of the block, or closes it if an
+    exception (a cancellation too) leaves the block, since nobody knows then what its protocol expects
+    next. A handle that is dropped without either is noticed by the garbage collector: a `ResourceWarning`
+    is given, and the connection is closed unless nothing was sent or received on it.
+
+    :ivar context: what the request was given as context
+    :ivar from_cache: `Reuse.IMMEDIATE` if it was idle when the request came, `Reuse.DEFERRED` if the request
+        waited for it, None for a new one
+    :ivar uses: how many times it has been handed out, this time included
+    :ivar idle_for: for how many seconds nobody had it before that
+    """
+
+    __slots__ = ("_engine", "_slot", "context", "from_cache", "idle_for", "uses")
+
+    # `Engine.fetch` sets all of these: an `__init__` would cost it as much as all the rest.
+    _engine: Engine
+    _slot: Slot
+    context: object
+    from_cache: Reuse | None
+    uses: int
+    idle_for: float
+
+    # -- what it is ---------------------------------------------------------------------------------
+
+    @property
+    def key(self) -> Key:
+        """The pool key it was opened for."""
+        return self._slot.host.key
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of the request."""
+        return self.key.scheme
+
+    @property
+    def addr(self) -> str:
+        """The host, or path, of the request."""
+        return self.key.addr
+
+    @property
+    def port(self) -> int:
+        """The port of the request."""
+        return self.key.port
+
+    @property
+    def for_scheme(self) -> str:
+        """The scheme behind a proxy; otherwise `scheme`."""
+        return self.key.for_scheme
+
+    @property
+    def for_addr(self) -> str:
+        """The host behind a proxy; otherwise `addr`."""
+        return self.key.for_addr
+
+    @property
+    def for_port(self) -> int:
+        """The port behind a proxy; otherwise `port`."""
+        return self.key.for_port
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was opened."""
+        return self._engine.clock() - self._slot.born
+
+    # -- giving it back -----------------------------------------------------------------------------
+
+    def release(self, keep_for: float | None = None) -> None:
+        """Give it back for reuse, at once and without switching tasks.
+
+        It is closed instead if it is not fit for reuse: unread bytes, an end of stream, an error or
+        `send_eof` on it, a task inside `receive` or `send`, `max_uses` or `max_lifetime` reached.
+        Harmless on a handle that has been given back.
+
+        :param keep_for: seconds it may stay idle, if that is less than the manager's `keep_alive`; a
+            server's own keep-alive time, for example
+        :raises RuntimeError: called from another event loop or thread
+        """
+        link = self._link
+        if link is None or link.closed:
+            return
+        engine = self._engine
+        if get_ident() != engine.thread or not engine.running():
+            engine.check_here()
+        kept = NEVER if keep_for is None else settings.seconds("keep_for", keep_for)
+        self._link = None
+        slot = self._slot
+        if (
+            link.readable or link.doubtful or link.reader is not None or link.writer is not None
+        ) or slot.state is not LENT:
+            engine.take_back(slot, link, kept)
+            return
+        # The hot path: what `take_back` does with a link that is fit, without its calls.
+        pool = engine.pool
+        pool.release(slot, engine.clock(), kept)
+        if pool.effects or pool.earliest < engine.armed:
+            engine.act()
+
+    def discard(self) -> None:
+        """Close it for good, at once and without switching tasks. Harmless when given back already.
+
+        :raises RuntimeError: called from another event loop or thread
+        """
+        if self._given_back() is None:
+            return
+        self._engine.check_here()
+        self._link = None
+        self._engine.throw_away(self._slot, CloseReason.DISCARDED)
+
+    def _given_back(self) -> Link | None:
+        """Return the link if the handle still has it. A manager's end or a fork takes it away too."""
+        if self._link is not None and self._link.closed:
+            self._link = None
+        return self._link
+
+    async def aclose(self) -> None:
+        """Close it for good; its place is free before this switches tasks, as it then does once."""
+        self.discard()
+        await checkpoint()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Release it, or close it after an exception. Does not switch tasks."""
+        if exc_type is None:
+            self.release()
+        elif exc_type is GeneratorExit:
+            self._drop()  # the block's coroutine is being thrown away: see `__del__`
+        else:
+            self.discard()
+
+    def _drop(self) -> bool:
+        """Leave a note for the engine, from any thread, at any moment, inside the engine's code too."""
+        if self._given_back() is None:
+            return False
+        self._link = None
+        self._engine.orphan(self._slot)
+        return True
+
+    def __del__(self) -> None:
+        if self._link is not None and self._drop():
+            text = f"a connection to {self.key} was dropped without being given back"
+            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
+
+    def __repr__(self) -> str:
+        state = "given back" if self._link is None else "closed" if self._link.closed else "lent"
+        return f"<Connection to {self.key}: {state}, use {self.uses}>"

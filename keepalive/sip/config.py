@@ -1,0 +1,121 @@
+"""What can be set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from keepalive.abc import Resolver
+from keepalive.base import arguments as settings
+
+if TYPE_CHECKING:
+    import ssl
+    from pathlib import Path
+
+__all__ = ("SipConfig", "SipTLS")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SipConfig:
+    """The settings of a `SocketPool`; the first eight and their defaults are the ancestor's.
+
+    :param max_header: bytes a header may have on a stream
+    :param max_body: bytes a body may have on a stream
+    :param max_tid: transactions per connection whose response finds its way back by it
+    :param min_expire: seconds that a connection may be quiet when there are very many
+    :param max_expire: the same when it is the only one; in between it is min + (max - min) / n
+    :param connect_timeout: seconds a connection may take to stand: name, TCP and TLS, in both directions.
+        A TLS 1.3 server that says nothing after the handshake has as long again for refusing our
+        certificate: until then messages do not count as sent
+    :param max_pending: seconds that a connection may be quiet while bytes or transactions wait on it
+    :param message_timeout: seconds a message may take from its first byte to its last
+    :param max_queue: bytes that may wait on one connection
+    :param max_inbox: received messages kept while nobody takes them; then nothing more is read
+    :param max_connections: connections in all; further ones are refused. None for no limit
+    :param max_per_peer: connections to and from one address. None for no limit
+    :param raw: deliver messages as bytes; else as `sipmessage.Request` and `sipmessage.Response`
+    :param mtu: of the path, for datagrams: a request may have 200 bytes less (RFC 3261 18.1.1)
+    :param oversize: what to do with a request above that: "refuse" it with EMSGSIZE, send it over "tcp"
+        as the RFC wants it, or "send" it as it is
+    :param resolver: turns host names into addresses; by default a `DNSResolver`
+    :raises TypeError, ValueError: an argument is wrong; the message names it
+    """
+
+    max_header: int = 16384
+    max_body: int = 65536
+    max_tid: int = 30
+    min_expire: float = 15.0
+    max_expire: float = 120.0
+    connect_timeout: float = 10.0
+    max_pending: float = 300.0
+    message_timeout: float = 30.0
+    max_queue: int = 16 * 1024 * 1024
+    max_inbox: int = 1024
+    max_connections: int | None = 20_000
+    max_per_peer: int | None = None
+    raw: bool = False
+    mtu: int = 1500
+    oversize: Literal["refuse", "tcp", "send"] = "refuse"
+    resolver: Resolver | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_header", "max_body", "max_tid", "max_queue", "max_inbox"):
+            _whole(name, getattr(self, name), least=0 if name == "max_body" else 1)
+        _whole("mtu", self.mtu, least=201)
+        for name in ("max_connections", "max_per_peer"):
+            settings.count(name, getattr(self, name), least=1)
+        for name in ("connect_timeout", "max_pending", "message_timeout", "min_expire", "max_expire"):
+            value = getattr(self, name)
+            if settings.seconds(name, value, none=None) == 0:
+                msg = f"{name} must be more than zero, not {value!r}"
+                raise ValueError(msg)
+        if self.max_expire < self.min_expire:
+            msg = f"max_expire must not be less than min_expire={self.min_expire!r}, not {self.max_expire!r}"
+            raise ValueError(msg)
+        settings.flag("raw", self.raw)
+        if self.oversize not in ("refuse", "tcp", "send"):
+            msg = f'oversize must be "refuse", "tcp" or "send", not {self.oversize!r}'
+            raise ValueError(msg)
+        settings.instance("resolver", self.resolver, Resolver)
+
+
+def _whole(name: str, value: object, *, least: int) -> None:
+    if value is None:
+        msg = f"{name} must be a whole number, not None"
+        raise TypeError(msg)
+    settings.count(name, value, least=least)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SipTLS:
+    """Certificates for both roles: one is shown to callers, and to those called when they ask for it.
+
+    :param cert: file with the certificate and what links it to its authority, PEM; it may hold the key too
+    :param key: file with the private key, PEM; by default in `cert`
+    :param ca: file with the authorities to trust, PEM; by default the system's
+    :param verify_client: certificates of callers: 0 none is asked for, -1 may be missing, 1 must be there
+    :param verify_server: whether certificates and names of those called are checked (RFC 5922)
+    :param password: of the private key
+    :param server_context, client_context: contexts of one's own, in place of what the others would make
+    :raises TypeError, ValueError: an argument is wrong; the message names it
+    :raises OSError: a file cannot be read, or does not hold what it should; when the pool is made
+    """
+
+    cert: str | Path | None = None
+    key: str | Path | None = None
+    ca: str | Path | None = None
+    verify_client: Literal[0, -1, 1] = 0
+    verify_server: bool = True
+    password: str | None = field(default=None, repr=False)
+    server_context: ssl.SSLContext | None = None
+    client_context: ssl.SSLContext | None = None
+
+    def __post_init__(self) -> None:
+        if self.verify_client not in (0, -1, 1) or isinstance(self.verify_client, bool):
+            msg = f"verify_client must be 0, -1 or 1, not {self.verify_client!r}"
+            raise ValueError(msg)
+        settings.flag("verify_server", self.verify_server)
+        settings.client_context("client_context", self.client_context)
+        if self.key is not None and self.cert is None:
+            msg = "key needs cert"
+            raise ValueError(msg)

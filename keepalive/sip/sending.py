@@ -1,0 +1,251 @@
+"""How a message finds its way out: the connection to take, or the attempt to open one."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from keepalive.base.addresses import is_literal, target_of
+from keepalive.base.failure import DialFailure
+from keepalive.base.types import Phase
+from keepalive.transport.tls import TLSLink
+
+from .errors import send_error
+from .flow import CONNECTING, Flow, Outgoing
+from .masters import Mailbox, place_of
+from .source import Target, canonical
+from .via import parse_via, response_place, with_transport
+
+if TYPE_CHECKING:
+    from keepalive.transport.link import Link
+
+    from .dialling import Dialling
+    from .engine import Engine
+    from .head import Head
+    from .via import Via
+
+PORTS: Final = {"udp": 5060, "tcp": 5060, "tls": 5061}
+SPARE: Final = 200
+"""Bytes by which a request in a datagram must stay below the path's MTU (RFC 3261 18.1.1)."""
+
+
+class Sender:
+    """Sends the messages of one pool."""
+
+    def __init__(self, engine: Engine, dialling: Dialling) -> None:
+        self._engine = engine
+        engine.resend = self._resend
+        self._dialling = dialling
+
+    # -- the way --------------------------------------------------------------------------------------
+
+    def submit(self, out: Outgoing, head: Head | None, target: Target | None) -> None:
+        """Send a message; its outcome comes now or later, and only by `Engine.finish`.
+
+        :param target: None for a response that goes where its Via says
+        """
+        engine, proto = self._engine, self._engine.proto
+        if engine.flows:
+            engine.look()
+        if proto == "udp":
+            self._submit_datagram(out, head, target)
+            return
+        flow = None if target is None or target.flow is None or not target.flow.usable else target.flow
+        if flow is None and head is not None and head.code:
+            place = None if target is None else (target.addr, target.port)
+            flow = engine.routes.for_response(head.key, place)
+            if flow is not None and not flow.usable:
+                flow = None  # its peer has gone, which the loop will learn in its next turn
+            if flow is None and engine.only is None and (via := parse_via(head.via)) is not None:
+                # RFC 3261 18.2.2: what is left of the request's way, else what the peer said of itself.
+                flow = engine.routes.for_request((via.received or canonical(via.host), via.rport), None)
+                out.spare = target
+                target = self._by_via(via)
+        if flow is not None:
+            self._give(out, head, flow)
+        elif target is not None:
+            self._give_to(target, out, head, proto)
+        else:
+            engine.finish(out, send_error("?", "route", errno.EDESTADDRREQ, "no dst, and no usable Via"))
+
+    def _give_to(self, target: Target, out: Outgoing, head: Head | None, proto: str) -> None:
+        """Send on a connection that leads there, or on a new one."""
+        out.where = str(target)
+        place = target.addr, target.port
+        flow = self._engine.routes.for_request(place, target.host) or self._open(out, target, proto)
+        if flow is not None:
+            self._give(out, head, flow)
+
+    def _by_via(self, via: Via) -> Target:
+        proto = self._engine.proto
+        host, port = response_place(via, stream=proto != "udp", default_port=PORTS[proto])
+        return Target(canonical(via.host), canonical(host), port)
+
+    def _resend(self, out: Outgoing) -> None:
+        """Send a message the other way: nobody was to be found where it went first."""
+        target, out.spare = out.spare, None
+        assert target is not None, "asked for by the caller"
+        if self._engine.proto != "udp":
+            self._give_to(target, out, None, self._engine.proto)
+            return
+        out.data = with_transport(out.data, b"UDP")
+        self._post_to(target, out)
+
+    def _give(self, out: Outgoing, head: Head | None, flow: Flow) -> None:
+        engine = self._engine
+        if flow.queued + len(out.data) > engine.config.max_queue:
+            engine.finish(out, send_error(out.where, "queue", errno.ENOBUFS, "too many bytes wait already"))
+            return
+        if not out.where:
+            out.where = str(flow.source)
+        if head is not None and not head.code and head.method != b"ACK":
+            flow.awaits(head.key)
+        flow.send(out)
+        if head is not None and head.code >= 200:
+            engine.answered(flow, head.key)
+            flow.settle()
+
+    # -- datagrams ------------------------------------------------------------------------------------
+
+    def _submit_datagram(self, out: Outgoing, head: Head | None, target: Target | None) -> None:
+        engine = self._engine
+        if target is None and head is not None and (via := parse_via(head.via)) is not None:
+            target = self._by_via(via)
+        if target is None:
+            engine.finish(out, send_error("?", "route", errno.EDESTADDRREQ, "no dst, and no usable Via"))
+            return
+        if target.flow is not None and target.flow.usable:
+            if self._framed(out, head, str(target)):
+                self._give(out, head, target.flow)  # what went over TCP for its size, and what comes back
+            return
+        out.where = str(target)
+        most = engine.config.mtu - SPARE
+        if head is not None and not head.code and len(out.data) > most and engine.config.oversize != "send":
+            if engine.config.oversize == "refuse":
+                text = f"a request of {len(out.data)} bytes, more than {most} (see SipConfig.oversize)"
+                engine.finish(out, send_error(out.where, "size", errno.EMSGSIZE, text))
+                return
+            if not self._framed(out, head, out.where):
+                return
+            # RFC 3261 18.1.1: the top Via then says so, and where nobody takes it, it goes by UDP after all.
+            out.data = with_transport(out.data, b"TCP")
+            out.spare = target
+            self._give_to(target, out, head, "tcp")
+            return
+        self._post_to(target, out)
+
+    def _framed(self, out: Outgoing, head: Head | None, where: str) -> bool:
+        """Say whether a stream's reader could tell where it ends; if not, it has been told.
+
+        Datagrams need no Content-Length, so only here it may be missing or wrong.
+        """
+        if head is None or head.length == len(out.data) - len(head.header) - 2:
+            return True
+        text = "no Content-Length, or a wrong one: it cannot go over TCP"
+        self._engine.finish(out, send_error(where, "size", errno.EMSGSIZE, text))
+        return False
+
+    def _post_to(self, target: Target, out: Outgoing) -> None:
+        if is_literal(target.addr):
+            self._post(out, target.addr, target.port)
+        else:
+            self._resolve_and_post(out, target)
+
+    def _post(self, out: Outgoing, addr: str, port: int) -> None:
+        mailbox = cast("Mailbox", self._engine.master)
+        if not self._fits(addr):
+            text = "the socket is of the other family"
+            self._engine.finish(out, send_error(out.where, "send", errno.EAFNOSUPPORT, text))
+            return
+        try:
+            address = target_of(addr, port)
+        except OSError as exc:
+            self._engine.finish(out, send_error(out.where, "send", exc.errno, exc.strerror))
+            return
+        mailbox.send(out, address)
+
+    def _fits(self, addr: str) -> bool:
+        """Say whether an address is of the datagram socket's family."""
+        return (":" in addr) == cast("Mailbox", self._engine.master).ipv6
+
+    def _resolve_and_post(self, out: Outgoing, target: Target) -> None:
+        engine = self._engine
+
+        async def work() -> None:
+            try:
+                found = await engine.names.resolve(target.addr)
+                fitting = [addr for addr in found if self._fits(addr)]
+                if not fitting:
+                    raise DialFailure(Phase.RESOLVE, errno.EAFNOSUPPORT, "no address of the socket's family")
+            except DialFailure as exc:
+                engine.finish(out, send_error(out.where, str(exc.phase), exc.number, exc.text))
+            else:
+                if not engine.closed:
+                    self._post(out, fitting[0], target.port)
+
+        def ended() -> None:
+            engine.finish(out, send_error(out.where, "shutdown", errno.ECANCELED))
+
+        self._spawn(work, ended, f"keepalive sip look-up of {target.addr}")
+
+    def _spawn(self, work: Any, ended: Any, name: str) -> Any:
+        engine = self._engine
+
+        def done() -> None:
+            engine.tasks -= 1
+            ended()
+            engine.task_ended()
+
+        task = engine.runtime.spawn(work, done, name)
+        engine.tasks += 1
+        return task
+
+    # -- attempts -------------------------------------------------------------------------------------
+
+    def _open(self, out: Outgoing, target: Target, proto: str) -> Flow | None:
+        """Start an attempt; None if there may not be one, and the message has been told."""
+        engine = self._engine
+        if engine.full_for(target.addr):
+            engine.counts["refused"] += 1
+            engine.finish(out, send_error(out.where, "limit", errno.EMFILE, "too many connections"))
+            return None
+        name = target.host if proto == "tls" else None
+        flow = Flow(engine, proto, (target.addr, target.port), name=name, inbound=False)
+        dial = self._dialling.dial(proto, target)
+
+        async def attempt() -> None:
+            try:
+                link = await self._dialling.connect(proto, dial)
+                if flow.state is CONNECTING:
+                    dial.keep(link)
+                    self._connected(flow, link)
+            except Exception as exc:
+                flow.attempt = None  # it is ending by itself
+                failure = dial.failure(exc)
+                engine.end(flow, str(failure.phase), failure.number, failure.text)
+            finally:
+                dial.close()
+
+        def ended() -> None:
+            flow.attempt = None
+            if flow.state is CONNECTING:
+                engine.end(flow, "connect", errno.ECANCELED, "the attempt was cancelled")
+
+        engine.add(flow)
+        engine.limit_opening(flow)
+        try:
+            flow.attempt = self._spawn(attempt, ended, f"keepalive sip attempt for {target}")
+        except BaseException:  # the loop is at its end
+            engine.end(flow, "connect", errno.ECANCELED, "the attempt could not be started")
+            raise
+        return flow
+
+    def _connected(self, flow: Flow, link: Link) -> None:
+        root = link.inner if isinstance(link, TLSLink) else link
+        root.slot = flow
+        flow.link, flow.attempt = link, None
+        flow.where = place_of(root.sock.getpeername())
+        engine = self._engine
+        engine.counts["opened"] += 1
+        engine.routes.alias(flow, flow.where)
+        engine.opened(flow)

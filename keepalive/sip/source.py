@@ -1,0 +1,160 @@
+"""Where a message came from, and where one shall go."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+from keepalive.base.addresses import is_literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .flow import Flow
+
+__all__ = ("Source",)
+
+
+class Source:
+    """Where a message came from. As destination it means: back there, on the same connection while it lives.
+
+    All messages of one connection have the same source object.
+
+    :ivar host: the name that was called, or the address
+    :ivar addr: the address, an IPv4 or IPv6 literal
+    :ivar port: the port
+    :ivar family: `socket.AF_INET` or `socket.AF_INET6`
+    :ivar proto: "udp", "tcp" or "tls"
+    """
+
+    __slots__ = ("_flow", "addr", "family", "host", "port", "proto")
+
+    def __init__(self, host: str, addr: str, port: int, proto: str, flow: Flow | None = None) -> None:
+        self.host = host
+        self.addr = addr
+        self.port = port
+        self.family = socket.AF_INET6 if ":" in addr else socket.AF_INET
+        self.proto = proto
+        self._flow = flow
+
+    @property
+    def peer_certificate(self) -> dict[str, Any] | None:
+        """The peer's verified certificate, as `ssl.SSLSocket.getpeercert` gives it; None if there is none."""
+        return None if self._flow is None else self._flow.certificate
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection it came in on is still open; False for a datagram."""
+        return self._flow is not None and self._flow.usable
+
+    def __str__(self) -> str:
+        addr = f"[{self.addr}]" if ":" in self.addr else self.addr
+        return f"{addr}:{self.port}"
+
+    def __repr__(self) -> str:
+        return f"<Source {self.proto} {self}>"
+
+
+class Target:
+    """Where a message shall go.
+
+    :ivar host: as it was given: what TLS verifies
+    :ivar addr: where to connect: the address if it was given, else the host
+    :ivar flow: the connection to use if it lives
+    """
+
+    __slots__ = ("addr", "flow", "host", "port")
+
+    def __init__(self, host: str, addr: str, port: int, flow: Flow | None = None) -> None:
+        self.host = host
+        self.addr = addr
+        self.port = port
+        self.flow = flow
+
+    def __str__(self) -> str:
+        return f"[{self.addr}]:{self.port}" if ":" in self.addr else f"{self.addr}:{self.port}"
+
+
+def destination(name: str, dst: object, default_port: int) -> Target:
+    """Read a destination: a `Source`, "host:port", "[v6]:port", (host, port), or a record with these names.
+
+    A record has ``addr`` or ``host`` or both, and maybe ``port``, as attributes or as items.
+
+    :raises TypeError, ValueError: it is none; the message names it
+    """
+    if isinstance(dst, Source):
+        return Target(dst.host, dst.addr, dst.port, dst._flow)
+    if isinstance(dst, str):
+        host, port = split_host_port(name, dst)
+        return Target(host, host, _port(name, dst, port, default_port))
+    if isinstance(dst, tuple) and 2 <= len(dst) <= 4:
+        host = _host(name, dst, dst[0])
+        return Target(host, host, _port(name, dst, dst[1], default_port))
+    addr, host, port = (_part(dst, part) for part in ("addr", "host", "port"))
+    if addr is None and host is None:
+        msg = (
+            f"{name} must be a Source, 'host:port', (host, port) or a record with addr and port, not {dst!r}"
+        )
+        raise TypeError(msg)
+    addr = _host(name, dst, host if addr is None else addr)
+    return Target(
+        addr if host is None else _host(name, dst, host), addr, _port(name, dst, port, default_port)
+    )
+
+
+def _part(dst: object, name: str) -> Any:
+    found: Mapping[str, Any] | object = dst
+    if isinstance(found, dict):
+        return found.get(name)
+    return getattr(found, name, None)
+
+
+def _host(name: str, dst: object, host: object) -> str:
+    if not isinstance(host, str):
+        msg = f"{name}'s host must be a str, not {host!r}"
+        raise TypeError(msg)
+    bare = host.strip("[]")
+    if not bare or "\0" in bare or any(char.isspace() for char in bare) or len(bare) > 255:
+        msg = f"{name} has no usable host: {dst!r}"
+        raise ValueError(msg)
+    return canonical(bare)
+
+
+def canonical(host: str) -> str:
+    """Bring a host into the form in which hosts are compared: the kernel's for addresses, else lower case."""
+    if ":" not in host:
+        return host.lower().rstrip(".")
+    bare, percent, zone = host.partition("%")
+    try:
+        return socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, bare)) + percent + zone
+    except OSError:
+        return host
+
+
+def _port(name: str, dst: object, port: object, default: int) -> int:
+    if port is None or (isinstance(port, int) and not isinstance(port, bool) and port == 0):
+        return default
+    if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
+        msg = f"{name}'s port must be from 1 to 65535, not {port!r} in {dst!r}"
+        raise ValueError(msg)
+    return port
+
+
+def split_host_port(name: str, text: str) -> tuple[str, int | None]:
+    """Split "host", "host:port", "[v6]", "[v6]:port", or a bare v6 address; None for no port."""
+    if is_literal(text):
+        return text, None
+    host, colon, digits = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        host, digits = text, ""
+    if (colon and not digits and not text.endswith("]")) or (digits and not digits.isdecimal()):
+        msg = f"{name} must end in a port number, not {text!r}"
+        raise ValueError(msg)
+    if ":" in host and not (host.startswith("[") and host.endswith("]") and is_literal(host[1:-1])):
+        msg = f"{name} must have an IPv6 address in brackets, not {text!r}"
+        raise ValueError(msg)
+    port = int(digits) if digits else None
+    if port is not None and not 1 <= port <= 65535:
+        msg = f"{name}'s port must be from 1 to 65535, not {text!r}"
+        raise ValueError(msg)
+    return _host(name, text, host), port

@@ -1,0 +1,570 @@
+"""The default resolver against name servers that behave, and against some that do not."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+import trio
+from anyio import to_thread
+
+from keepalive import ConnectionManager, DNSResolver, Resolution
+from keepalive.resolve import dns_client as _wire
+from keepalive.resolve.resolv_conf import Config
+from tests.manager.kit import exchange, until
+from tests.manager.stepping import cancel_everywhere
+from tests.support.nameserver import NameServer, Question, Zone, truncated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from tests.support import Server
+
+V4, V6 = "60 A 192.0.2.1", "60 AAAA 2001:db8::1"
+
+
+def only(*servers: NameServer, **options: object) -> DNSResolver:
+    """Return a resolver that knows of nothing but these servers."""
+    options = {"hosts": None, "timeout": 0.05, **options}
+    return DNSResolver([server.address for server in servers], **options)  # type: ignore[arg-type]  # mixed
+
+
+async def refused(resolver: DNSResolver, name: str) -> socket.gaierror:
+    """Return what asking for a name fails with."""
+    with pytest.raises(socket.gaierror) as caught:
+        await resolver.resolve(name)
+    return caught.value
+
+
+# -- answers -----------------------------------------------------------------------------------------
+
+
+async def test_both_families() -> None:
+    zone = Zone(
+        {"a.test": [V4, "30 AAAA 2001:db8::1"], "four.test": [V4, "60 A 192.0.2.2"], "six.test": [V6]}
+    )
+    with NameServer(zone) as server:
+        resolver = only(server)
+        found = await resolver.resolve("A.test")
+        assert (set(found.addresses), found.ttl) == ({"192.0.2.1", "2001:db8::1"}, 30.0)
+        assert (await resolver.resolve("four.test")).addresses == ("192.0.2.1", "192.0.2.2")
+        assert (await resolver.resolve("six.test")).addresses == ("2001:db8::1",)
+        assert (server.names("A"), server.names("AAAA")) == (["a.test", "four.test", "six.test"],) * 2
+        assert len({question.port for question in server.asked}) > 1
+        assert len({question.message.id for question in server.asked}) > 1
+        assert all(question.message.edns == 0 and not question.by_tcp for question in server.asked)
+
+
+async def test_ttl_within_bounds() -> None:
+    zone = Zone(
+        {"short.test": ["0 A 192.0.2.1"], "long.test": ["999999 A 192.0.2.1"], "none.test": []}, negative=9
+    )
+    with NameServer(zone) as server:
+        resolver = only(server, min_ttl=3, max_ttl=100, max_negative_ttl=5, stale=7)
+        assert await resolver.resolve("short.test") == Resolution(("192.0.2.1",), 3.0, 7.0)
+        assert await resolver.resolve("long.test") == Resolution(("192.0.2.1",), 100.0, 7.0)
+        for name, text in (("none.test", "the name has no address"), ("missing.test", "no such name")):
+            error = await refused(resolver, name)
+            assert (error.errno, error.strerror, getattr(error, "ttl", None)) == (
+                socket.EAI_NONAME,
+                text,
+                5.0,
+            )
+
+
+async def test_negative_answers_without_soa_are_hardly_remembered() -> None:
+    """RFC 2308 5."""
+    with NameServer(Zone({}, soa=False)) as server:
+        assert getattr(await refused(only(server), "missing.test"), "ttl", None) == 1.0
+
+
+async def test_another_zone_s_soa_says_nothing() -> None:
+    def answer(question: Question) -> Iterable[bytes]:
+        yield question.reply(rcode="NXDOMAIN", authority=["other.test 999 SOA ns. admin. 1 1 1 1 999"])
+
+    with NameServer(answer) as server:
+        assert getattr(await refused(only(server), "missing.test"), "ttl", None) == 1.0
+
+
+async def test_cname_chains() -> None:
+    table = {"a.test": ["5 CNAME b.test."], "b.test": ["60 CNAME c.test."], "c.test": [V4, V6]}
+    with NameServer(Zone(table)) as server:
+        found = await only(server).resolve("a.test")
+        assert (set(found.addresses), found.ttl) == ({"192.0.2.1", "2001:db8::1"}, 5.0)
+        assert server.names() == ["a.test"]
+
+
+async def test_cname_that_the_server_does_not_follow() -> None:
+    def one_link(question: Question) -> Iterable[bytes]:
+        links = {"a.test": "a.test 10 CNAME B.test.", "b.test": "b.test 60 CNAME c.test."}
+        here = links.get(question.name.lower())
+        yield question.reply(here or f"{question.name} 20 A 192.0.2.1")
+
+    with NameServer(one_link) as server:
+        assert await only(server, search=["no.test"]).resolve("a.test") == Resolution(("192.0.2.1",), 10.0)
+        assert [name.lower() for name in server.names()] == ["a.test", "b.test", "c.test"]
+
+
+async def test_cname_circles() -> None:
+    def here(question: Question) -> Iterable[bytes]:
+        yield question.reply("a.test 60 CNAME b.test.", "b.test 60 CNAME a.test.")
+
+    def elsewhere(question: Question) -> Iterable[bytes]:
+        yield question.reply(f"{question.name} 60 CNAME {'b' if question.name == 'a.test' else 'a'}.test.")
+
+    def onwards(question: Question) -> Iterable[bytes]:
+        yield question.reply(f"{question.name} 60 CNAME x{question.name}.")
+
+    for answer in (here, elsewhere, onwards):
+        with NameServer(answer) as server, anyio.fail_after(5):
+            assert "CNAMEs" in str(await refused(only(server), "a.test"))
+            assert len(server.asked) < 30
+
+
+async def test_truncated_answers_again_over_tcp() -> None:
+    many = [f"60 A 192.0.2.{n}" for n in range(60)]
+
+    def answer(question: Question) -> Iterable[bytes]:
+        yield from Zone({"a.test": many})(question) if question.by_tcp else [truncated(question)]
+
+    def halved(question: Question) -> Iterable[bytes]:
+        wire = bytearray(next(iter(Zone({"a.test": many})(question))))
+        wire[2] |= 2
+        yield bytes(wire) if question.by_tcp else bytes(wire[: len(wire) // 2 + 3])
+
+    with NameServer(answer) as server:
+        assert len((await only(server, timeout=5.0).resolve("a.test")).addresses) == 60
+        assert [question.by_tcp for question in server.asked].count(True) == 2
+    with NameServer(halved) as server:
+        error = await refused(only(server, timeout=5.0), "a.test")
+        assert "cut short even by TCP" in str(error)
+
+
+# -- answers that are none ---------------------------------------------------------------------------
+
+
+def wrong_id(question: Question) -> bytes:
+    wire = bytearray(question.reply(f"{question.name} 60 A 203.0.113.66"))
+    wire[1] ^= 1
+    return bytes(wire)
+
+
+def wrong_question(question: Question) -> bytes:
+    other = question.reply("evil.test 60 A 203.0.113.66")
+    return other.replace(b"\1a\4test", b"\1e\4test")
+
+
+def a_question(question: Question) -> bytes:
+    return question.message.to_wire()
+
+
+LIES: dict[str, Callable[[Question], bytes]] = {
+    "wrong id": wrong_id,
+    "wrong question": wrong_question,
+    "a question": a_question,
+    "rubbish": lambda question: b"\xff" * 40,
+    "empty": lambda question: b"",
+    "cut": lambda question: question.reply(f"{question.name} 60 A 203.0.113.66")[:-3],
+    "pointers in a circle": lambda question: question.reply()[:12] + b"\xc0\x0c" * 8,
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_lies_before_the_truth_are_ignored(lie: str) -> None:
+    def answer(question: Question) -> Iterable[bytes]:
+        yield from [LIES[lie](question)] * 3
+        yield from Zone({"a.test": [V4]})(question)
+
+    with NameServer(answer) as server:
+        assert (await only(server, timeout=2.0).resolve("a.test")).addresses == ("192.0.2.1",)
+
+
+async def test_lies_alone_are_no_answer() -> None:
+    def answer(question: Question) -> Iterable[bytes]:
+        yield from (lie(question) for lie in LIES.values())
+
+    with NameServer(answer) as server:
+        error = await refused(only(server, attempts=1), "a.test")
+        assert f"127.0.0.1 port {server.port}: no answer" in str(error)
+        assert (error.errno, getattr(error, "ttl", None)) == (socket.EAI_AGAIN, None)
+
+
+async def test_another_host_s_answer_does_not_arrive() -> None:
+    """RFC 5452 9.1: it comes from the address and the port that were asked, or not at all."""
+
+    def answer(question: Question) -> Iterable[bytes]:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.sendto(
+                question.reply(f"{question.name} 60 A 203.0.113.66"), ("127.0.0.1", question.port)
+            )
+        yield from Zone({"a.test": [V4]})(question)
+
+    with NameServer(answer) as server:
+        assert (await only(server, timeout=2.0).resolve("a.test")).addresses == ("192.0.2.1",)
+
+
+async def test_records_for_other_names_are_not_used() -> None:
+    """pools.md 3.46 ff., the issue: what was not asked for is not believed."""
+
+    def answer(question: Question) -> Iterable[bytes]:
+        soa = [". 60 SOA ns. admin. 1 1 1 1 60"]
+        yield question.reply("evil.test 60 A 203.0.113.66", "b.test 9 CNAME evil.test.", authority=soa)
+
+    with NameServer(answer) as server:
+        assert (await refused(only(server), "a.test")).strerror == "the name has no address"
+
+
+async def test_addresses_of_a_name_that_does_not_exist() -> None:
+    def answer(question: Question) -> Iterable[bytes]:
+        yield question.reply(f"{question.name} 60 A 203.0.113.66", rcode="NXDOMAIN")
+
+    with NameServer(answer) as liar, NameServer(Zone({"a.test": [V4]})) as server:
+        assert (await only(liar, server).resolve("a.test")).addresses == ("192.0.2.1",)
+
+
+async def test_fuzz() -> None:
+    """Whatever is in a datagram: an error or an answer of the right form, never anything else."""
+    rng = random.Random(7)
+
+    def answer(question: Question) -> Iterable[bytes]:
+        wire = bytearray(next(iter(Zone({"a.test": ["60 CNAME b.test."], "b.test": [V4, V6]})(question))))
+        for _ in range(rng.randrange(4)):
+            wire[rng.randrange(2, len(wire))] = rng.randrange(256)
+        yield bytes(wire[: rng.randrange(12, len(wire) + 20)])
+
+    with NameServer(answer) as server:
+        resolver = only(server, timeout=0.005, attempts=1)
+
+        async def ask() -> None:
+            try:
+                assert (await resolver.resolve("a.test")).addresses
+            except socket.gaierror:
+                pass
+
+        for _ in range(10):
+            async with anyio.create_task_group() as group:
+                for _ in range(10):
+                    group.start_soon(ask)
+
+
+# -- servers that do not help ------------------------------------------------------------------------
+
+
+def silent(question: Question) -> Iterable[bytes]:
+    return ()
+
+
+def servfail(question: Question) -> Iterable[bytes]:
+    yield question.reply(rcode="SERVFAIL")
+
+
+@pytest.mark.parametrize("bad", [silent, servfail])
+async def test_the_second_server(bad: Callable[[Question], Iterable[bytes]]) -> None:
+    with NameServer(bad) as first, NameServer(Zone({"a.test": [V4]})) as second:
+        assert (await only(first, second).resolve("a.test")).addresses == ("192.0.2.1",)
+        assert first.names() == second.names() == ["a.test"]
+
+
+async def test_a_server_that_is_not_there(unused_udp_port: int) -> None:
+    """The kernel tells at once; nobody waits for the time-out."""
+    with NameServer(Zone({"a.test": [V4]})) as server, anyio.fail_after(5):
+        resolver = DNSResolver([f"127.0.0.1:{unused_udp_port}", server.address], timeout=60, hosts=None)
+        assert (await resolver.resolve("a.test")).addresses == ("192.0.2.1",)
+        error = await refused(DNSResolver([f"127.0.0.1:{unused_udp_port}"], timeout=60, hosts=None), "a.test")
+        assert "Connection refused" in str(error)
+
+
+@pytest.fixture
+def unused_udp_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+async def test_attempts() -> None:
+    with NameServer(silent) as first, NameServer(servfail) as second:
+        error = await refused(only(first, second, attempts=3, timeout=0.01), "a.test")
+        assert (first.names(), second.names()) == (
+            ["a.test"] * 3,
+            ["a.test"],
+        )  # who has said all is not asked again
+        assert "no answer" in str(error)
+        assert "SERVFAIL" in str(error)
+
+
+async def test_the_second_try_of_the_same_server() -> None:
+    seen: list[str] = []
+
+    def answer(question: Question) -> Iterable[bytes]:
+        seen.append(question.kind)
+        if seen.count(question.kind) > 1:
+            yield from Zone({"a.test": [V4, V6]})(question)
+
+    with NameServer(answer) as server:
+        assert len((await only(server).resolve("a.test")).addresses) == 2
+        assert len({question.port for question in server.asked}) == 4
+
+
+async def test_rotate() -> None:
+    zone = Zone({"a.test": [V4]})
+    with NameServer(zone) as first, NameServer(zone) as second:
+        resolver = only(first, second, rotate=True)
+        for _ in range(4):
+            await resolver.resolve("a.test")
+        assert (len(first.names()), len(second.names())) == (2, 2)
+
+
+async def test_a_server_older_than_edns() -> None:
+    def answer(question: Question) -> Iterable[bytes]:
+        if question.message.edns >= 0:
+            yield question.reply(rcode="FORMERR")
+        else:
+            yield from Zone({"a.test": [V4]})(question)
+
+    with NameServer(answer) as server:
+        assert (await only(server).resolve("a.test")).addresses == ("192.0.2.1",)
+
+
+@pytest.mark.parametrize("lost", ["A", "AAAA"])
+async def test_a_family_without_answer_does_not_hold_up_the_other(lost: str) -> None:
+    """RFC 4074: some servers drop, refuse or deny what they do not know. Half an answer is not kept long."""
+    told: list[Resolution] = []
+    with NameServer(lambda q: () if q.kind == lost else Zone({"a.test": [V4, V6]})(q)) as server:
+        found = await only(server, attempts=1).resolve_parts("a.test", told.append)
+        assert len(found.addresses) == 1
+        assert (":" in found.addresses[0]) is (lost == "A")
+        assert (found.ttl, found.partial) == (10.0, True)
+        assert [part.addresses for part in told] == [found.addresses]
+
+
+async def test_a_family_waits_a_moment_for_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for all the time-outs and attempts that its questions have."""
+    monkeypatch.setattr("keepalive.resolve.dns.PATIENCE", 0.02)
+    with NameServer(lambda q: () if q.kind == "AAAA" else Zone({"a.test": [V4]})(q)) as server:
+        with anyio.fail_after(5):
+            assert (await only(server, timeout=60.0).resolve("a.test")).addresses == ("192.0.2.1",)
+
+
+@pytest.mark.parametrize("rcode", ["NXDOMAIN", "NOTIMP", "SERVFAIL"])
+async def test_a_server_that_does_not_know_ipv6(rcode: str) -> None:
+    def answer(question: Question) -> Iterable[bytes]:
+        if question.kind == "AAAA":
+            yield question.reply(rcode=rcode)
+        else:
+            yield from Zone({"a.test": [V4]})(question)
+
+    with NameServer(answer) as server:
+        assert (await only(server).resolve("a.test")).addresses == ("192.0.2.1",)
+
+
+async def test_nobody_knows_whether_there_is_ipv6() -> None:
+    """No address by IPv4 and no answer by IPv6: that is a failure, which is not remembered."""
+
+    def answer(question: Question) -> Iterable[bytes]:
+        if question.kind == "A":
+            yield from Zone({"a.test": [V6]})(question)
+
+    with NameServer(answer) as server:
+        assert (await refused(only(server, attempts=1), "a.test")).errno == socket.EAI_AGAIN
+
+
+# -- names, files ------------------------------------------------------------------------------------
+
+
+async def test_search_list() -> None:
+    zone = Zone({"host.b.test": [V4], "host.sub": [V4], "none.a.test": ["60 TXT x"]})
+    with NameServer(zone) as server:
+        resolver = only(server, search=["a.test", "b.test"])
+        assert (await resolver.resolve("host")).addresses == ("192.0.2.1",)
+        assert server.names() == ["host.a.test", "host.b.test"]
+        server.asked.clear()
+        assert (await resolver.resolve("host.sub")).addresses
+        await refused(resolver, "host.")
+        assert server.names() == ["host.sub", "host"]
+        assert (await refused(resolver, "none")).strerror == "the name has no address"
+
+
+async def test_the_search_ends_when_nobody_can_tell() -> None:
+    """What comes later in the list may be somebody else's host."""
+
+    def answer(question: Question) -> Iterable[bytes]:
+        good = question.name == "host.b.test"
+        yield question.reply(
+            *([f"host.b.test {V4}"] if good else []), rcode="NOERROR" if good else "SERVFAIL"
+        )
+
+    with NameServer(answer) as server:
+        await refused(only(server, search=["a.test", "b.test"]), "host")
+        assert server.names() == ["host.a.test"]
+
+
+async def test_resolv_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read at the first question, and again when it has changed; arguments go first."""
+    file = tmp_path / "resolv.conf"
+    with NameServer(Zone({"host.a.test": [V4], "host.b.test": ["60 A 192.0.2.2"]})) as server:
+        monkeypatch.setattr("keepalive.resolve.resolv_conf.PORT", server.port)
+        monkeypatch.setattr("keepalive.resolve.files.LOOK_EVERY", 0.0)
+        resolver = DNSResolver(resolv_conf=str(file), hosts=None)
+        file.write_text("nameserver 127.0.0.1\nsearch a.test\n")
+        assert (await resolver.resolve("host")).addresses == ("192.0.2.1",)
+        file.write_text("nameserver 127.0.0.1\nsearch  b.test\n")
+        assert (await resolver.resolve("host")).addresses == ("192.0.2.2",)
+        assert (await DNSResolver(search=["a.test"], resolv_conf=str(file)).resolve("host")).addresses == (
+            "192.0.2.1",
+        )
+        server.asked.clear()
+        file.write_text("nameserver 127.0.0.1\noptions use-vc no-aaaa\n")
+        await resolver.resolve("host.a.test")
+        assert [(question.kind, question.by_tcp) for question in server.asked] == [("A", True)]
+
+
+async def test_hosts_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keepalive.resolve.files.LOOK_EVERY", 0.0)
+    file = tmp_path / "hosts"
+    file.write_text("192.0.2.7 here.test Other.Test. b\u00fccher.test\n2001:db8::7 here.test\n")
+    with NameServer(Zone({"here.test": [V4]})) as server:
+        resolver = only(server, hosts=str(file))
+        assert set((await resolver.resolve("HERE.test.")).addresses) == {"192.0.2.7", "2001:db8::7"}
+        assert (await resolver.resolve("other.test")).addresses == ("192.0.2.7",)
+        assert server.asked == []
+        file.write_text("")
+        assert (await resolver.resolve("here.test")).addresses == ("192.0.2.1",)
+
+
+async def test_names_that_dns_is_never_asked_for() -> None:
+    """RFC 6761 6.4, RFC 7686."""
+    with NameServer(Zone({})) as server:
+        for name in ("nowhere.invalid", "invalid", "x.onion."):
+            assert (await refused(only(server), name)).strerror == "no such name"
+        assert (await only(server).resolve("192.0.2.1")).addresses == ("192.0.2.1",)
+        assert server.asked == []
+
+
+# -- on the event loop -------------------------------------------------------------------------------
+
+
+async def test_full_thread_pools_do_not_delay_a_look_up(echo_server: Server) -> None:
+    """pools.md 3.48: cpython#112169: the loop's default executor and anyio's threads are full of sleepers."""
+    go = threading.Event()
+    asleep: list[None] = []
+
+    def sleep() -> None:
+        asleep.append(None)
+        go.wait()
+
+    with NameServer(Zone({"a.test": ["60 A 127.0.0.1"]})) as server:
+        threads = int(to_thread.current_default_thread_limiter().total_tokens)
+        if not trio.lowlevel.in_trio_run():
+            executor = ThreadPoolExecutor(2)
+            asyncio.get_running_loop().set_default_executor(executor)
+            for _ in range(4):
+                executor.submit(sleep)
+            threads += 2
+        async with anyio.create_task_group() as group:
+            for _ in range(50):
+                group.start_soon(to_thread.run_sync, sleep)
+            await until(lambda: len(asleep) == threads)
+            try:
+                async with ConnectionManager(resolver=only(server, timeout=5)) as mgr:
+                    with anyio.fail_after(2):
+                        async with mgr.allocate("http", "a.test", echo_server.port) as conn:
+                            await exchange(conn)
+            finally:
+                go.set()
+
+
+async def test_cancelled_at_any_moment() -> None:
+    """By UDP, by TCP, with an answer under way: no descriptor stays (the leak check looks)."""
+    with NameServer(lambda q: Zone({"a.test": [V4]})(q) if q.by_tcp else [truncated(q)]) as server:
+        config = Config(servers=(("127.0.0.1", server.port),))
+
+        async def ask() -> None:
+            found = await _wire.ask("a.test", "A", config.servers, config)
+            assert found.addresses == ("192.0.2.1",)
+
+        async def no_check() -> None:
+            pass
+
+        assert await cancel_everywhere(ask, no_check) >= 4
+
+
+def test_dnspython_is_loaded_by_the_first_question() -> None:
+    code = (
+        "import sys, keepalive; keepalive.DNSResolver(); print('dns' in sys.modules, 'idna' in sys.modules)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False False\n"
+
+
+# -- arguments ---------------------------------------------------------------------------------------
+
+
+def test_nameservers() -> None:
+    resolver = DNSResolver(["192.0.2.1", "192.0.2.1:54", "2001:db8::1", "[2001:db8::1]:55", "fe80::1%lo"])
+    assert resolver._given["servers"] == (
+        ("192.0.2.1", 53),
+        ("192.0.2.1", 54),
+        ("2001:db8::1", 53),
+        ("2001:db8::1", 55),
+        ("fe80::1%lo", 53),
+    )
+
+
+WRONG = [
+    ("nameservers", "192.0.2.1", TypeError),
+    ("nameservers", 5, TypeError),
+    ("nameservers", [5], TypeError),
+    ("nameservers", [], ValueError),
+    *[
+        ("nameservers", [entry], ValueError)
+        for entry in (
+            "",
+            "ns.test",
+            "192.0.2.1:",
+            "192.0.2.1:0",
+            "192.0.2.1:65536",
+            "192.0.2.1:x",
+            "192.0.2.1:+5",
+        )
+    ],
+    *[
+        ("nameservers", [entry], ValueError)
+        for entry in ("[2001:db8::1]", "[192.0.2.1]:53", "2001:db8::1:99999")
+    ],
+    ("search", "a.test", TypeError),
+    ("search", [5], TypeError),
+    ("search", ["a..test"], ValueError),
+    ("ndots", -1, ValueError),
+    ("ndots", 16, ValueError),
+    ("ndots", 1.0, TypeError),
+    ("timeout", 0, ValueError),
+    ("timeout", "5", TypeError),
+    ("attempts", 0, ValueError),
+    ("attempts", True, TypeError),
+    ("attempts", float("inf"), TypeError),
+    ("rotate", 1, TypeError),
+    ("hosts", "", ValueError),
+    ("hosts", 5, TypeError),
+    ("resolv_conf", None, TypeError),
+    ("min_ttl", -1, ValueError),
+    ("min_ttl", float("nan"), ValueError),
+    ("min_ttl", 1e9, ValueError),
+    ("max_ttl", None, TypeError),
+    ("max_negative_ttl", "1", TypeError),
+    ("stale", -1.0, ValueError),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "error"), WRONG)
+def test_wrong_arguments_are_named(name: str, value: object, error: type[Exception]) -> None:
+    with pytest.raises(error, match=name):
+        DNSResolver(**{name: value})  # type: ignore[arg-type]  # that is the point
