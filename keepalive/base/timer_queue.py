@@ -23,15 +23,15 @@ Entry = list[Any]
 
 
 class Due(Protocol):
-    """A record that can stand in an agenda."""
+    """A record that can stand in a timer queue."""
 
-    entry: Entry | None
+    timer: Entry | None
 
 
 R = TypeVar("R", bound=Due)
 
 
-class Agenda(Generic[R]):
+class TimerQueue(Generic[R]):
     """The records that want to be looked at when their time comes."""
 
     __slots__ = ("_entries", "_heap", "_withdrawn")
@@ -46,15 +46,15 @@ class Agenda(Generic[R]):
         self.withdraw(record)
         if when != NEVER:
             self._entries += 1
-            record.entry = entry = [when, self._entries, record]
+            record.timer = entry = [when, self._entries, record]
             heappush(self._heap, entry)
 
     def withdraw(self, record: R) -> None:
         """Forget the record's time, if it has one."""
-        entry = record.entry
+        entry = record.timer
         if entry is None:
             return
-        record.entry = entry[2] = None
+        record.timer = entry[2] = None
         self._withdrawn += 1
         self._clean()
 
@@ -70,7 +70,7 @@ class Agenda(Generic[R]):
         """Yield the records whose time has come, each withdrawn; the caller may enter more meanwhile."""
         while self.next() <= now:
             record: R = heappop(self._heap)[2]
-            record.entry = None
+            record.timer = None
             yield record
         self._clean()
 

@@ -64,7 +64,7 @@ class Dial:
         budget: Budget | None,
         sessions: Sessions,
     ) -> None:
-        self.key: Key = slot.host.key
+        self.key: Key = slot.per_key.key
         self._slot = slot
         self._net = net
         self._places = places
@@ -93,8 +93,8 @@ class Dial:
     @phase.setter
     def phase(self, phase: str) -> None:
         slot = self._slot
-        if slot.phase != phase or not slot.born:
-            slot.phase, slot.born = phase, self._net.clock()
+        if slot.phase != phase or not slot.phase_since:
+            slot.phase, slot.phase_since = phase, self._net.clock()
 
     def _spend_on(self, phase: Phase) -> None:
         """Say what time is spent on from now on, so that the right deadline holds."""

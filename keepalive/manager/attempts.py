@@ -77,7 +77,7 @@ class Attempts:
         """Start the attempt of a slot."""
         if slot.state is not OPENING:
             return  # given up meanwhile, by an observer's call; `abort` is next
-        key = slot.host.key
+        key = slot.per_key.key
         connector = self._connectors.get(key.scheme, self._plain)
         if type(connector) is TCPConnector and self._begin(slot, connector):
             return
@@ -122,7 +122,7 @@ class Attempts:
 
     def borrow(self, slot: Slot, recall: Callable[[], None]) -> bool:
         """Take a place for one more socket of an attempt; see `Places`."""
-        if not self.engine.pool.borrow(slot):
+        if not self.engine.pool.take_extra(slot):
             return False
         self._recalls[slot] = recall
         return True
@@ -134,14 +134,14 @@ class Attempts:
             return
         if slot.extra == 1:
             del self._recalls[slot]
-        engine.pool.repay(slot, engine.clock())
+        engine.pool.give_back_extra(slot, engine.clock())
         engine.act()
 
     # -- without a task -----------------------------------------------------------------------------
 
     def _begin(self, slot: Slot, connector: TCPConnector) -> bool:
         """Begin to connect to a literal address; False if it is none, or if that failed at once."""
-        key = slot.host.key
+        key = slot.per_key.key
         if self.net.bind_addresses is not None or "%" in key.addr or not is_literal(key.addr):
             return False
         try:
@@ -149,7 +149,7 @@ class Attempts:
         except Exception:
             return False  # a task will fail in the same way: not before the caller has had his turn
         slot.phase = Phase.CONNECT
-        slot.born = self.engine.clock()
+        slot.opened_at = self.engine.clock()
         self.running[slot] = _Direct(self, slot, connecting)
         connect_timeout = self.engine.pool.limits.connect_timeout
         if connect_timeout != NEVER:
@@ -165,7 +165,7 @@ class Attempts:
     def missed(self, slot: Slot, error: OSError) -> None:
         """Note that a direct attempt failed."""
         del self.running[slot]
-        key, now = slot.host.key, self.engine.clock()
+        key, now = slot.per_key.key, self.engine.clock()
         self.net.failures.note(key.addr, key.port, now)
         failure = DialFailure(Phase.CONNECT, error.errno, error.strerror or str(error))
         failure.__cause__ = error
@@ -198,7 +198,7 @@ class Attempts:
     def _failed(self, slot: Slot, dial: Dial, exc: Exception) -> None:
         failure = dial.failure(exc)
         if not isinstance(exc, (OSError, DialFailure, BrokenResourceError, EndOfStream)):
-            logger.error("the connector for %s raised", slot.host.key, exc_info=exc)
+            logger.error("the connector for %s raised", slot.per_key.key, exc_info=exc)
         dial.close()
         if slot.state is OPENING:
             self.engine.pool.open_failed(slot, failure, self.engine.clock())

@@ -57,7 +57,7 @@ class Connection(LinkStream):
     @property
     def key(self) -> Key:
         """The pool key it was opened for."""
-        return self._slot.host.key
+        return self._slot.per_key.key
 
     @property
     def scheme(self) -> str:
@@ -92,7 +92,7 @@ class Connection(LinkStream):
     @property
     def age(self) -> float:
         """Seconds since it was opened."""
-        return self._engine.clock() - self._slot.born
+        return self._engine.clock() - self._slot.opened_at
 
     # -- giving it back -----------------------------------------------------------------------------
 
@@ -124,7 +124,7 @@ class Connection(LinkStream):
         # The hot path: what `take_back` does with a link that is fit, without its calls.
         pool = engine.pool
         pool.release(slot, engine.clock(), kept)
-        if pool.effects or pool.earliest < engine.armed:
+        if pool.effects or pool.timers.earliest < engine.armed:
             engine.act()
 
     def discard(self) -> None:

@@ -25,14 +25,14 @@ from keepalive.pool.states import (
     CLOSE,
     IDLE,
     LENT,
-    LOOK,
     OPEN,
     QUEUED,
     RECALL,
     RESERVED,
     SERVED,
+    VALIDATE,
     WAKE,
-    Do,
+    Effect,
 )
 from keepalive.resolve.service import Names
 from keepalive.transport import fork as _fork
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from keepalive.abc import Connector, Observer, Resolver
     from keepalive.base.types import Key
     from keepalive.connect.sockets import BindAddresses
-    from keepalive.pool.records import HostState
+    from keepalive.pool.records import KeyState
     from keepalive.pool.states import Limits
     from keepalive.transport.link import Link
     from keepalive.transport.runtime import Runtime
@@ -139,7 +139,7 @@ class Engine:
         """
         pool = self.pool
         slot = waiter.slot
-        if slot is not None and (slot.shelved or slot.uses):
+        if slot is not None and (slot.was_idle or slot.uses):
             events = self.poll()
             if events:
                 self.poller.sort(events)  # it may turn out to be dead; the request then waits again
@@ -194,7 +194,7 @@ class Engine:
             return
         pool = self.pool
         pool.release(slot, self.clock(), keep_for)
-        if pool.effects or pool.earliest < self.armed:
+        if pool.effects or pool.timers.earliest < self.armed:
             self.act()
 
     def throw_away(self, slot: Slot, reason: CloseReason) -> None:
@@ -228,9 +228,9 @@ class Engine:
                 else:
                     self.throw_away(record, CloseReason.DROPPED)
 
-    def warm(self, host: HostState, ready: int) -> WarmUp:
+    def warm(self, per_key: KeyState, ready: int) -> WarmUp:
         """Open connections for nobody, until so many are ready."""
-        slots = self.pool.warm(host, ready, self.clock())
+        slots = self.pool.preconnect(per_key, ready, self.clock())
         warm_up = WarmUp(len(slots))
         self._warm_ups.update(dict.fromkeys(slots, warm_up))
         self.act()
@@ -250,7 +250,7 @@ class Engine:
         """
         self.sessions.forget(concerned)
         links = list(self.poller.links.values())
-        slots = [link.slot for link in links if link.slot is not None and concerned(link.slot.host.key)]
+        slots = [link.slot for link in links if link.slot is not None and concerned(link.slot.per_key.key)]
         return self.retire_slots(slots)
 
     def retire_slots(self, slots: list[Slot]) -> int:
@@ -272,8 +272,8 @@ class Engine:
             return  # an attempt's
         if slot.state is not IDLE and slot.state is not RESERVED:
             return  # its user will read
-        if not slot.uses and not slot.shelved:
-            return  # just opened for a request: what its peer does with it is the user's to see (or LOOK)
+        if not slot.uses and not slot.was_idle:
+            return  # just opened for a request: what its peer does with it is the user's to see (or VALIDATE)
         reason = slot.link.look()
         if reason is None or (reason is CloseReason.UNREAD and not slot.uses and not root.hung):
             return  # session tickets, a false alarm, or a server's greeting for the first user
@@ -298,14 +298,14 @@ class Engine:
                 self._carry_out(do, what)
             finally:
                 self._acting = False
-        if pool.earliest < self.armed:
-            self.armed = pool.earliest
+        if pool.timers.earliest < self.armed:
+            self.armed = pool.timers.earliest
             self._timer.move(max(0.0, self.armed - self.clock()))
-        if self._empty and not pool.total:
+        if self._empty and not pool.capacity.total:
             for event in self._empty:
                 event.set()
 
-    def _carry_out(self, do: Do, what: Any) -> None:
+    def _carry_out(self, do: Effect, what: Any) -> None:
         if do is CLOSE:
             self._close(what)
         elif do is OPEN:
@@ -314,7 +314,7 @@ class Engine:
             self._attempts.abort(what)
         elif do is RECALL:
             self._attempts.recall(what)
-        elif do is LOOK:
+        elif do is VALIDATE:
             if what.state is IDLE:
                 self._unread(what.link)
         else:
@@ -325,7 +325,7 @@ class Engine:
         try:
             link.close()
         except Exception:
-            logger.exception("closing a connection to %s", slot.host.key)
+            logger.exception("closing a connection to %s", slot.per_key.key)
 
     def _tell(self, event: str, details: tuple[object, ...]) -> None:
         try:
@@ -351,7 +351,7 @@ class Engine:
 
     async def drain(self, grace: float) -> None:
         """Wait until nothing is open any more, for `grace` seconds at most."""
-        if self.pool.total:
+        if self.pool.capacity.total:
             event = anyio.Event()
             self._empty.append(event)
             try:
@@ -391,5 +391,5 @@ class Engine:
         self.thread = 0  # nobody's: all calls take the way that asks more questions
         self.poller.abandon()
         self.pool = Pool(self.pool.limits)
-        self.pool.closed = True
+        self.pool.shutdown(0.0)
         self._orphans.clear()

@@ -35,16 +35,16 @@ _LATE = {
 
 def numbers(waiter: Waiter, pool: Pool) -> str:
     """Tell how full the pool is, for messages. O(1): under overload every request may get one."""
-    host, limits = waiter.host, pool.limits
+    per_key, limits = waiter.per_key, pool.limits
     return (
-        f"{pool.total} of {limits.max_open} connections open, "
-        f"{host.count} of {limits.max_per_host} for this key, {pool.bare} requests queued"
+        f"{pool.capacity.total} of {limits.max_open} connections open, "
+        f"{per_key.count} of {limits.max_per_host} for this key, {pool.requests.uncovered} requests queued"
     )
 
 
 def explain(waiter: Waiter, pool: Pool, context: object) -> KeepaliveError:
     """Make the exception for a request that ended without a connection."""
-    key = waiter.host.key
+    key = waiter.per_key.key
     if waiter.state is WaiterState.CANCELLED:
         return RequestCancelled(f"request {waiter.id} for {key} was cancelled")
     if waiter.failure is Failure.SHUTDOWN:
@@ -94,17 +94,17 @@ def attempt_error(
 def warm_up_error(slot: Slot, failure: Exception | None, pool: Pool) -> AllocateError | None:
     """Make the exception for an attempt of a warm-up; None if it was merely given up."""
     if failure is not None:
-        return attempt_error(slot.host.key, slot.phase, failure)
+        return attempt_error(slot.per_key.key, slot.phase, failure)
     limits = pool.limits
-    seconds = getattr(limits, slot.patience.value)
-    if pool.closed or seconds == NEVER or slot.dies == NEVER:
+    seconds = getattr(limits, slot.overdue.value)
+    if pool.closed or seconds == NEVER or not slot.was_overdue:
         return None
-    text = f"no {_LATE[slot.patience]} within {slot.patience.value}={seconds:g} s"
-    return AllocateTimeout(slot.host.key, slot.phase, errno.ETIMEDOUT, text)
+    text = f"no {_LATE[slot.overdue]} within {slot.overdue.value}={seconds:g} s"
+    return AllocateTimeout(slot.per_key.key, slot.phase, errno.ETIMEDOUT, text)
 
 
 def _paused(waiter: Waiter, context: object) -> AllocateError:
     """Make the exception for a request that came while its key was left alone after failures."""
-    host = waiter.host
-    more = f"; no new attempt for a while, after {host.failures} failures in a row"
-    return attempt_error(host.key, waiter.phase, waiter.error, more, request=waiter.id, context=context)
+    per_key = waiter.per_key
+    more = f"; no new attempt for a while, after {per_key.failures} failures in a row"
+    return attempt_error(per_key.key, waiter.phase, waiter.error, more, request=waiter.id, context=context)

@@ -233,23 +233,23 @@ class ConnectionManager:
             seconds = settings.seconds("timeout", timeout, none=None, any_sign=True)
         pool = engine.pool
         try:
-            host = (
-                pool.near.get((scheme, addr, port))
+            per_key = (
+                pool.keys.direct.get((scheme, addr, port))
                 if for_scheme is None and for_addr is None and for_port is None
                 else None
             )
         except TypeError:
-            host = None  # an argument that cannot be a part of any key; told below
-        if host is None or type(port) is not int:  # for a dict, 80 == 80.0
-            host = pool.host_of(settings.key(scheme, addr, port, for_scheme, for_addr, for_port))
+            per_key = None  # an argument that cannot be a part of any key; told below
+        if per_key is None or type(port) is not int:  # for a dict, 80 == 80.0
+            per_key = pool.keys.of(settings.key(scheme, addr, port, for_scheme, for_addr, for_port))
         now = engine.clock()
-        waiter = pool.enter(host, now, now + seconds, fresh)
-        if pool.bare > pool.limits.max_waiting and pool.overfull(waiter):
+        waiter = pool.enter(per_key, now, now + seconds, fresh)
+        if pool.requests.uncovered > pool.limits.max_waiting and pool.overfull(waiter):
             pool.refuse(waiter, now)
             engine.act()
-            msg = f"request {waiter.id} for {host.key} cannot be queued; {numbers(waiter, pool)}"
+            msg = f"request {waiter.id} for {per_key.key} cannot be queued; {numbers(waiter, pool)}"
             raise QueueFull(msg)
-        if pool.effects or pool.earliest < engine.armed:
+        if pool.effects or pool.timers.earliest < engine.armed:
             engine.act()
         request = Request()
         request._engine = engine
@@ -274,8 +274,8 @@ class ConnectionManager:
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
         engine = self._running()
-        settings.issued("req_id", req_id, engine.pool.last_id)
-        waiter = engine.pool.requests.get(req_id)
+        settings.issued("req_id", req_id, engine.pool.requests.last_id)
+        waiter = engine.pool.requests.open.get(req_id)
         return waiter is not None and engine.withdraw(waiter)
 
     def free(self, conn: Connection) -> None:
@@ -325,7 +325,7 @@ class ConnectionManager:
             msg = f"n must be a whole number, not {n!r}"
             raise TypeError(msg)
         key = settings.key(scheme, addr, port, for_scheme, for_addr, for_port)
-        return engine.warm(engine.pool.host_of(key), int(ready))
+        return engine.warm(engine.pool.keys.of(key), int(ready))
 
     def evict(
         self,
@@ -402,7 +402,7 @@ class ConnectionManager:
         else:
             state = "closed" if engine.pool.closed else "open"
             if not engine.here():  # no place to count what may change meanwhile
-                return f"<ConnectionManager {state}: open={engine.pool.total} requests={engine.pool.last_id}>"
+                return f"<ConnectionManager {state}: open={engine.pool.capacity.total} requests={engine.pool.requests.last_id}>"
             now = snapshot(engine.pool, engine.sessions)
         return (
             f"<ConnectionManager {state}: open={now.open} connecting={now.connecting} lent={now.lent} "

@@ -117,4 +117,4 @@ class Request:
                 self._engine.orphan(self._waiter)
 
     def __repr__(self) -> str:
-        return f"<Request {self._waiter.id} for {self._waiter.host.key}: {self._waiter.state.value}>"
+        return f"<Request {self._waiter.id} for {self._waiter.per_key.key}: {self._waiter.state.value}>"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from keepalive.base.types import Key
     from keepalive.pool.pool import Pool
-    from keepalive.pool.records import HostState
+    from keepalive.pool.records import KeyState
     from keepalive.transport.sessions import Sessions
 
 __all__ = ("KeyStats", "Stats")
@@ -62,17 +62,17 @@ class Stats(KeyStats):
     keys: Mapping[Key, KeyStats] = field(default_factory=dict)
 
 
-def _gauges(host: HostState) -> dict[str, int]:
-    connecting, idle = len(host.opening) + host.extra, len(host.idle) + len(host.unused)
-    waiting = host.queue.waiting if host.queue is not None else 0
+def _gauges(per_key: KeyState) -> dict[str, int]:
+    connecting, idle = len(per_key.opening) + per_key.extra, len(per_key.idle) + len(per_key.unused)
+    waiting = per_key.queue.waiting if per_key.queue is not None else 0
     return {
-        "open": host.count,
+        "open": per_key.count,
         "connecting": connecting,
-        "lent": host.count - connecting - idle - host.closing,
+        "lent": per_key.count - connecting - idle - per_key.closing,
         "idle": idle,
-        "closing": host.closing,
+        "closing": per_key.closing,
         "waiting": waiting,
-        "queued": waiting - host.queue.covered if host.queue is not None else 0,
+        "queued": waiting - per_key.queue.covered if per_key.queue is not None else 0,
     }
 
 
@@ -87,15 +87,15 @@ def _totals(counters: Counters) -> dict[str, object]:
 def snapshot(pool: Pool, sessions: Sessions) -> Stats:
     """Take a snapshot of a pool. O(keys)."""
     everything = Counters()
-    everything.add(pool.past)
+    everything.add(pool.keys.past)
     sums: dict[str, int] = {}
     keys: dict[Key, KeyStats] = {}
-    for key, host in pool.hosts.items():
-        gauges = _gauges(host)
+    for key, per_key in pool.keys.states.items():
+        gauges = _gauges(per_key)
         for name, n in gauges.items():
             sums[name] = sums.get(name, 0) + n
-        everything.add(host.counters)
-        keys[key] = KeyStats(**gauges, **_totals(host.counters))  # type: ignore[arg-type]  # by name
+        everything.add(per_key.counters)
+        keys[key] = KeyStats(**gauges, **_totals(per_key.counters))  # type: ignore[arg-type]  # by name
     totals = _totals(everything)
     totals |= {"handshakes": sessions.handshakes, "resumed": sessions.resumed}
     return Stats(**sums, **totals, keys=MappingProxyType(keys))  # type: ignore[arg-type]  # by name

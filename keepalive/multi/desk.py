@@ -174,7 +174,7 @@ class Desk(Traffic):
             peer._state = CONNECTED
             peer._timeout = seconds = peer._input_timeout
             peer._since = peer._stuck = now = self.clock()
-            if seconds and ((entry := peer.entry) is None or now + seconds < entry[0]):
+            if seconds and ((entry := peer.timer) is None or now + seconds < entry[0]):
                 self._timers.look_by(peer, now + seconds)
             if (told := self.on.on_success) is not None:
                 try:

@@ -44,7 +44,7 @@ class Peer:
     :ivar bind_address: its local (address, port) by family, or None
     :ivar address: the address it is connected to, once it is, a proxy's as well; None for a Unix socket
     :ivar reason: why it is closed, once it is
-    :ivar entry: the client's own: its next timer
+    :ivar timer: the client's own: its next timer
     """
 
     __slots__ = (
@@ -66,7 +66,7 @@ class Peer:
         "addr",
         "address",
         "bind_address",
-        "entry",
+        "timer",
         "id",
         "port",
         "reason",
@@ -83,7 +83,7 @@ class Peer:
         self.bind_address: dict[int, tuple[str, int]] | None = None
         self.address: str | None = None
         self.reason: EndReason | None = None
-        self.entry: Entry | None = None
+        self.timer: Entry | None = None
         self._desk = desk
         self._state = INITIALISING
         self._input = self._output = codec

@@ -21,7 +21,7 @@ from keepalive.base.types import Key, Phase
 from keepalive.connect.dial import Dial
 from keepalive.connect.sockets import Net
 from keepalive.connect.tcp import TCPConnector
-from keepalive.pool.records import HostState, Slot
+from keepalive.pool.records import KeyState, Slot
 from keepalive.resolve.service import LOOPBACK, Names
 from keepalive.transport import fork as _fork
 from keepalive.transport.link import Link
@@ -312,7 +312,7 @@ class Shell:
     def _ask_connector(self, peer: Peer, connector: Connector) -> None:
         """Have a connector open the connection, in a task."""
         key = Key(peer.scheme, peer.addr, peer.port, peer.scheme, peer.addr, peer.port)
-        slot = Slot(peer.id, HostState(key))
+        slot = Slot(peer.id, KeyState(key))
         net = Net(self.poller, self.clock, peer.bind_address)
         dial = Dial(slot, net, Roomy(), self._names, lambda *_: None, None, self._sessions)
 

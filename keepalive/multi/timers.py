@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keepalive.base.timer_queue import Agenda
+from keepalive.base.timer_queue import TimerQueue
 
 from .types import CONNECTED, CONNECTING, FLUSHING, NEVER
 
@@ -30,7 +30,7 @@ class Timers:
     def __init__(self, limits: Limits, hands: Hands) -> None:
         self._limits = limits
         self._hands = hands
-        self._agenda: Agenda[Peer] = Agenda()
+        self._agenda: TimerQueue[Peer] = TimerQueue()
         self._armed = NEVER  # when the hands call `Desk.tick`
 
     def end_of(self, peer: Peer) -> float:
@@ -52,7 +52,7 @@ class Timers:
 
     def look_by(self, peer: Peer, end: float) -> None:
         """See to it that a peer is looked at at this time, or before."""
-        entry = peer.entry
+        entry = peer.timer
         if end < (NEVER if entry is None else entry[0]):
             self._agenda.enter(peer, end)
             if end < self._armed:

@@ -1,4 +1,4 @@
-"""The pool's books: one record per request, per connection and per key. Plain data, no rules."""
+"""The pool's records: one per request, per connection and per key. Plain data, no rules."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from keepalive.base.types import NEVER
 
-from .states import OPENING, Failure
+from .states import OPENING, QUEUED, Failure
 
 if TYPE_CHECKING:
     from keepalive.base.timer_queue import Entry
@@ -53,95 +53,51 @@ class Counters:
             self.closed[reason] = self.closed.get(reason, 0) + n
 
 
-class HostState:
-    """What the pool knows of one key. ``idle`` is in order of release, the warmest last."""
-
-    __slots__ = (
-        "claim",
-        "closing",
-        "count",
-        "counters",
-        "entry",
-        "extra",
-        "failed_at",
-        "failures",
-        "idle",
-        "key",
-        "opening",
-        "pause",
-        "queue",
-        "trouble",
-        "unused",
-        "warming",
-    )
-
-    def __init__(self, key: Key) -> None:
-        self.key = key
-        self.count = 0  # its slots (opening, reserved, lent, idle and closing), and the places they borrow
-        self.closing = 0
-        self.extra = 0  # places borrowed by its attempts and not called back; those count as closing
-        self.opening: OrderedDict[Slot, None] = OrderedDict()
-        self.idle: dict[Slot, None] = {}
-        self.unused: dict[Slot, None] = {}  # idle, and never handed out: as good as new
-        self.queue: WaitQueue | None = None
-        self.claim = 0  # the number under which it stands in line for room, 0 when it does not
-        self.entry: Entry | None = None  # in the agenda: when its spare attempts are given up
-        self.warming = 0  # so many attempts were started for nobody, by a warm-up
-        self.failures = 0  # attempts that failed since one succeeded
-        self.failed_at = 0.0  # the last of them
-        self.trouble: tuple[str, Exception | None] = ("", None)  # its phase and its error
-        self.pause: Pause | None = None  # while it lasts, no attempt is started
-        self.counters = Counters()
-
-
-class Pause:
-    """The time after too many failures in which a key is left alone."""
-
-    __slots__ = ("entry", "host")
-
-    def __init__(self, host: HostState) -> None:
-        self.host = host
-        self.entry: Entry | None = None  # in the agenda: when it ends
-
-
 class Slot:
     """One connection, from the start of its attempt to its end. It counts against both limits."""
 
     __slots__ = (
-        "born",
-        "dies",
-        "entry",
         "expires",
         "extra",
-        "host",
         "id",
         "idle_since",
         "link",
-        "patience",
+        "opened_at",
+        "overdue",
+        "per_key",
         "phase",
-        "shelved",
+        "phase_since",
+        "retires_at",
         "state",
+        "timer",
         "uses",
         "waiter",
+        "was_idle",
+        "was_overdue",
     )
 
-    def __init__(self, number: int, host: HostState) -> None:
+    def __init__(self, number: int, per_key: KeyState) -> None:
         self.id = number
-        self.host = host
+        self.per_key = per_key
         self.state: SlotState = OPENING
         # Any: the pool is made for any kind of connection and never looks inside.
         self.link: Any = None
-        self.phase = "resolve"
+        self.phase = "resolve"  # what its attempt is doing
+        self.phase_since = 0.0
+        self.overdue = Failure.CONNECT_TIMEOUT  # what has run out when its attempt is due
+        self.was_overdue = False
+        self.extra = 0  # slots more that its attempt has, for further sockets
         self.uses = 0
-        self.shelved = False  # it has been idle
-        self.born = 0.0  # while it opens: when its phase began
-        self.dies = NEVER
+        self.was_idle = False
+        self.opened_at = 0.0
+        self.retires_at = NEVER  # when its lifetime ends
         self.idle_since = 0.0
         self.expires = NEVER
-        self.entry: Entry | None = None  # in the agenda
-        self.waiter: Waiter | None = None
-        self.extra = 0  # places borrowed for further sockets of its attempt
-        self.patience = Failure.CONNECT_TIMEOUT  # what has run out when its attempt is due
+        self.timer: Entry | None = None
+        self.waiter: Waiter | None = None  # the request it is reserved for
+
+    def __str__(self) -> str:
+        return f"connection {self.id}"
 
 
 class Waiter:
@@ -150,34 +106,20 @@ class Waiter:
     __slots__ = (
         "covered",
         "deadline",
-        "entry",
         "error",
         "failure",
         "fresh",
-        "host",
         "id",
+        "per_key",
         "phase",
         "phase_since",
         "reuse",
         "since",
         "slot",
         "state",
+        "timer",
         "waker",
     )
-
-    # `Pool.enter` sets these: an `__init__` would cost it as much as all the rest.
-    id: int
-    host: HostState
-    since: float
-    deadline: float
-    fresh: bool
-    state: WaiterState
-    slot: Slot | None
-    reuse: Reuse | None
-    entry: Entry | None
-    """Its place in the agenda."""
-    waker: Any
-    """Any: whatever the shell parks its task on; the pool never looks inside."""
 
     covered: bool
     """Whether an attempt stands for it; set when it is queued."""
@@ -189,3 +131,80 @@ class Waiter:
     """When that began; set with it where an attempt stood for it when its own time ran out."""
     error: Exception | None
     """What failed the attempt that failed it; set when that happens."""
+
+    def __init__(self, number: int, per_key: KeyState, now: float, deadline: float, fresh: bool) -> None:
+        self.id = number
+        self.per_key = per_key
+        self.since = now
+        self.deadline = deadline
+        self.fresh = fresh
+        self.state: WaiterState = QUEUED
+        self.slot: Slot | None = None  # the connection reserved for it
+        self.reuse: Reuse | None = None
+        self.timer: Entry | None = None
+        # Any: whatever the driver parks its task on; the pool never looks inside.
+        self.waker: Any = None
+
+    def __str__(self) -> str:
+        return f"request {self.id}"
+
+
+class Pause:
+    """The time after too many failures in which a key is left alone."""
+
+    __slots__ = ("per_key", "timer")
+
+    def __init__(self, per_key: KeyState) -> None:
+        self.per_key = per_key
+        self.timer: Entry | None = None  # when it ends
+
+
+class KeyState:
+    """What the pool has and knows of one key. `idle` is in order of release, the warmest last."""
+
+    __slots__ = (
+        "closing",
+        "count",
+        "counters",
+        "extra",
+        "failed_at",
+        "failures",
+        "idle",
+        "key",
+        "last_failure",
+        "opening",
+        "pause",
+        "position",
+        "preconnecting",
+        "queue",
+        "timer",
+        "unused",
+    )
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.count = 0  # its slots (opening, reserved, lent, idle and closing), and the extra ones
+        self.closing = 0
+        self.extra = 0  # extra slots of its attempts, not recalled; recalled ones count as closing
+        self.opening: OrderedDict[Slot, None] = OrderedDict()
+        self.idle: dict[Slot, None] = {}
+        self.unused: dict[Slot, None] = {}  # idle, and never handed out: as good as new
+        self.queue: WaitQueue[Waiter] | None = None
+        self.position = 0  # the number under which it waits for room, 0 when it does not
+        self.timer: Entry | None = None  # when its spare attempts are given up
+        self.preconnecting = 0  # so many attempts were started for nobody, by a preconnect
+        self.failures = 0  # attempts that failed since one succeeded
+        self.failed_at = 0.0  # the last of them
+        self.last_failure: tuple[str, Exception | None] = ("", None)  # its phase and its error
+        self.pause: Pause | None = None  # while it lasts, no attempt is started
+        self.counters = Counters()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for it."""
+        return 0 if self.queue is None else self.queue.waiting
+
+    @property
+    def surplus(self) -> int:
+        """How many of its attempts nobody waits for."""
+        return max(0, len(self.opening) - self.waiting)

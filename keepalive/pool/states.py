@@ -1,10 +1,11 @@
-"""The words of the pool: keys, states and their legal moves, reasons, effects."""
+"""The words of the pool: states and their legal transitions, failures, effects, limits."""
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Any, Final, Protocol, TypeVar
 
 from keepalive.base.types import NEVER
 
@@ -23,6 +24,9 @@ class WaiterState(Enum):
     CANCELLED = "cancelled"
     """It went away unanswered: the end."""
 
+    next: tuple[WaiterState, ...]
+    """What may follow; see the table below."""
+
 
 class SlotState(Enum):
     """Where a connection is in its life."""
@@ -40,6 +44,18 @@ class SlotState(Enum):
     GONE = "gone"
     """Closed, or never opened: the end."""
 
+    next: tuple[SlotState, ...]
+    """What may follow; see the table below."""
+
+
+S = TypeVar("S", WaiterState, SlotState)
+
+
+class Stateful(Protocol[S]):
+    """A record whose state the table rules."""
+
+    state: S
+
 
 # A name of a module costs a tenth of a look-up in an Enum class (CPython 3.11), and these are looked up
 # several times per request.
@@ -55,24 +71,31 @@ IDLE: Final = SlotState.IDLE
 CLOSING: Final = SlotState.CLOSING
 GONE: Final = SlotState.GONE
 
-WAITER_MOVES: Final[dict[WaiterState, frozenset[WaiterState]]] = {
-    QUEUED: frozenset({SERVED, FAILED, CANCELLED}),
-    # back to QUEUED: the reserved connection died before it was fetched
-    SERVED: frozenset({CLAIMED, QUEUED, FAILED, CANCELLED}),
-    CLAIMED: frozenset(),
-    FAILED: frozenset(),
-    CANCELLED: frozenset(),
-}
+# The table of legal transitions; `move` allows no other.
+QUEUED.next = (SERVED, FAILED, CANCELLED)
+SERVED.next = (CLAIMED, QUEUED, FAILED, CANCELLED)  # QUEUED again: what was reserved died before the claim
+CLAIMED.next = FAILED.next = CANCELLED.next = ()
+OPENING.next = (RESERVED, IDLE, CLOSING, GONE)
+RESERVED.next = (LENT, RESERVED, IDLE, GONE)  # RESERVED again: its request went away, the next one has it
+LENT.next = (RESERVED, IDLE, GONE)
+IDLE.next = (RESERVED, GONE)
+CLOSING.next = (GONE,)
+GONE.next = ()
 
-SLOT_MOVES: Final[dict[SlotState, frozenset[SlotState]]] = {
-    OPENING: frozenset({RESERVED, IDLE, CLOSING, GONE}),
-    # RESERVED to RESERVED: its request went away and the next one has it
-    RESERVED: frozenset({LENT, RESERVED, IDLE, GONE}),
-    LENT: frozenset({RESERVED, IDLE, GONE}),
-    IDLE: frozenset({RESERVED, GONE}),
-    CLOSING: frozenset({GONE}),
-    GONE: frozenset(),
-}
+
+class IllegalTransition(RuntimeError):
+    """An input that the table does not allow in the present state: a bug in the caller."""
+
+
+def move(record: Stateful[S], to: S) -> None:
+    """Change a record's state, if the table allows that.
+
+    :raises IllegalTransition: it does not
+    """
+    if to not in record.state.next:
+        msg = f"{record} is {record.state.value}, and cannot become {to.value}"
+        raise IllegalTransition(msg)
+    record.state = to
 
 
 class Failure(Enum):
@@ -94,41 +117,53 @@ class Failure(Enum):
     """The manager ended."""
 
 
-class Do(Enum):
-    """What the shell is asked to do, in this order, after an input."""
+class Effect(Enum):
+    """What the driver is asked to carry out, in this order, after an input."""
 
     OPEN = "open"
     """Start the attempt of this slot."""
     ABORT = "abort"
     """Give this attempt up; answer with `aborted` when its resources are gone."""
     RECALL = "recall"
-    """Close all sockets but one of this attempt now, and repay the places it had borrowed."""
+    """Close all sockets but one of this attempt now, and give back the extra slots they had."""
     CLOSE = "close"
     """Close this slot's link now."""
-    LOOK = "look"
+    VALIDATE = "validate"
     """This slot is idle and was never used: see whether its peer has spoken or gone before that."""
     WAKE = "wake"
     """This waiter's state has changed: wake whoever awaits it."""
-    TELL = "tell"
+    NOTIFY = "notify"
     """Tell the observer this event; only asked for when there is one."""
 
 
-OPEN: Final = Do.OPEN
-ABORT: Final = Do.ABORT
-RECALL: Final = Do.RECALL
-CLOSE: Final = Do.CLOSE
-LOOK: Final = Do.LOOK
-WAKE: Final = Do.WAKE
-TELL: Final = Do.TELL
+OPEN: Final = Effect.OPEN
+ABORT: Final = Effect.ABORT
+RECALL: Final = Effect.RECALL
+CLOSE: Final = Effect.CLOSE
+VALIDATE: Final = Effect.VALIDATE
+WAKE: Final = Effect.WAKE
+NOTIFY: Final = Effect.NOTIFY
 
 
-class IllegalMove(RuntimeError):
-    """An input that the machine's table does not allow in the present state: a bug in the caller."""
+class Effects(deque[tuple[Effect, Any]]):
+    """What the driver has to carry out, the oldest first.
+
+    :ivar observed: whether anybody wants to be told of transitions
+    """
+
+    def __init__(self, *, observed: bool) -> None:
+        super().__init__()
+        self.observed = observed
+
+    def notify(self, event: str, *details: object) -> None:
+        """Ask for the observer's method of this name to be called, if there is an observer."""
+        if self.observed:
+            self.append((NOTIFY, (event, details)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Limits:
-    """The bounds of one pool. Numbers of seconds are floats, `NEVER` means unlimited."""
+    """The bounds of one pool, which all its parts share. Seconds are floats, `NEVER` means unlimited."""
 
     max_per_host: float = 4
     max_open: float = 128

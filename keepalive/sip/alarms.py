@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from keepalive.base.timer_queue import Agenda
+from keepalive.base.timer_queue import TimerQueue
 from keepalive.base.types import NEVER
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ class Deadline:
     :ivar since: when what it limits has begun, if that may change
     """
 
-    __slots__ = ("act", "entry", "since")
+    __slots__ = ("act", "since", "timer")
 
     def __init__(self, act: Callable[[], object]) -> None:
         self.act = act
         self.since = 0.0
-        self.entry: Entry | None = None
+        self.timer: Entry | None = None
 
 
 class Alarms:
@@ -42,7 +42,7 @@ class Alarms:
         self._clock = runtime.clock
         self._other = other
         self._due = due
-        self._deadlines: Agenda[Deadline] = Agenda()
+        self._deadlines: TimerQueue[Deadline] = TimerQueue()
         self._timer = runtime.timer(self._ring)
         self._armed = NEVER
         self._ended = False

@@ -62,7 +62,9 @@ class Dialling:
         """Return what the attempt works with; it is to be closed at its end."""
         key = Key(proto, target.addr, target.port, proto, target.host, target.port)
         # The dial tells its phase to the pool's record of an attempt; here nobody asks for it.
-        record = cast("Slot", SimpleNamespace(host=SimpleNamespace(key=key), phase=Phase.CONNECT, born=0.0))
+        record = cast(
+            "Slot", SimpleNamespace(per_key=SimpleNamespace(key=key), phase=Phase.CONNECT, phase_since=0.0)
+        )
         engine = self._engine
         loans = _Loans(engine, target.addr)
         return Dial(record, self._net, loans, engine.names, lambda *_: None, None, self._sessions)

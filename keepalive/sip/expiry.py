@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from keepalive.base.timer_queue import Agenda, Due
+from keepalive.base.timer_queue import Due, TimerQueue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,8 +41,8 @@ class Expiry(Generic[M]):
         self._min = min_expire
         self._span = max_expire - min_expire
         self._max_pending = max_pending
-        self._quiet: Agenda[M] = Agenda()
-        self._spared: Agenda[M] = Agenda()
+        self._quiet: TimerQueue[M] = TimerQueue()
+        self._spared: TimerQueue[M] = TimerQueue()
         self.count = 0
         """How many connections there are; the formula's n."""
 
@@ -89,7 +89,7 @@ class Expiry(Generic[M]):
             self._spared.enter(one, one.last)
             yield one
 
-    def _surfacing(self, agenda: Agenda[M], now: float, limit: float) -> Iterator[M]:
+    def _surfacing(self, agenda: TimerQueue[M], now: float, limit: float) -> Iterator[M]:
         while (when := agenda.next()) + limit <= now:
             for one in agenda.pop_due(when):
                 if one.last + limit > now:

@@ -109,7 +109,6 @@ class Flow:
         "broken",
         "deadline",
         "engine",
-        "entry",
         "framer",
         "inbound",
         "last",
@@ -123,6 +122,7 @@ class Flow:
         "state",
         "taken",
         "tids",
+        "timer",
         "unanswered",
         "where",
     )
@@ -137,7 +137,7 @@ class Flow:
         self.link: Link | None = None
         self.last = engine.clock()
         self.spared = False
-        self.entry: Entry | None = None
+        self.timer: Entry | None = None
         self.aliases: tuple[Place, ...] = ()
         self.tids: list[bytes] | None = None
         self.unanswered: set[bytes] | None = None

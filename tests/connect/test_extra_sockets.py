@@ -9,7 +9,7 @@ import pytest
 
 from keepalive.base.types import NEVER, CloseReason, Key
 from keepalive.pool.pool import Pool
-from keepalive.pool.states import CLOSING, LENT, OPENING, SERVED, Do, Limits
+from keepalive.pool.states import CLOSING, LENT, OPENING, SERVED, Effect, Limits
 from tests.pool.check import check_pool
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ class Shell:
     def carry_out(self) -> None:
         while self.pool.effects:
             do, what = self.pool.effects.popleft()
-            if do is Do.OPEN:
+            if do is Effect.OPEN:
                 self.opened.append(what)
-            elif do is Do.RECALL:
+            elif do is Effect.RECALL:
                 self.recalls += 1
                 while what.extra:
-                    self.pool.repay(what, self.now)
+                    self.pool.give_back_extra(what, self.now)
         check_pool(self.pool)
         assert not any(slot.extra for slot in self.opened if slot.state is not OPENING)
 
@@ -45,21 +45,21 @@ class Shell:
         return waiter
 
     def of(self, key: Key) -> Slot:
-        return next(slot for slot in reversed(self.opened) if slot.host.key == key)
+        return next(slot for slot in reversed(self.opened) if slot.per_key.key == key)
 
 
 def test_borrowed_within_both_limits() -> None:
     shell = Shell(max_per_host=3, max_open=4)
     shell.ask(A)
     slot = shell.of(A)
-    assert [shell.pool.borrow(slot) for _ in range(3)] == [True, True, False]
+    assert [shell.pool.take_extra(slot) for _ in range(3)] == [True, True, False]
     shell.ask(B)
-    assert not shell.pool.borrow(shell.of(B))  # nothing is called back for that
-    shell.pool.repay(slot, 0)
-    assert shell.pool.borrow(shell.of(B))
+    assert not shell.pool.take_extra(shell.of(B))  # nothing is called back for that
+    shell.pool.give_back_extra(slot, 0)
+    assert shell.pool.take_extra(shell.of(B))
     shell.carry_out()
     assert shell.recalls == 0
-    assert shell.pool.total == 4
+    assert shell.pool.capacity.total == 4
 
 
 @pytest.mark.parametrize("key", [A, B])
@@ -67,23 +67,23 @@ def test_called_back_for_a_request(key: Key) -> None:
     shell = Shell(max_per_host=2, max_open=2)
     shell.ask(A)
     first = shell.of(A)
-    assert shell.pool.borrow(first)
+    assert shell.pool.take_extra(first)
     shell.ask(key)
     assert (shell.recalls, first.extra, len(shell.opened)) == (1, 0, 2)
-    assert not shell.pool.borrow(first)
+    assert not shell.pool.take_extra(first)
 
 
 def test_called_back_by_lower_limits_and_by_the_end() -> None:
     for end in (False, True):
         shell = Shell(max_per_host=4, max_open=4)
         shell.ask(A)
-        assert shell.pool.borrow(shell.of(A))
+        assert shell.pool.take_extra(shell.of(A))
         if end:
             shell.pool.shutdown(0)
         else:
             shell.pool.set_limits(Limits(max_per_host=1), 0)
         shell.carry_out()
-        assert (shell.recalls, shell.pool.total) == (1, 1)
+        assert (shell.recalls, shell.pool.capacity.total) == (1, 1)
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -101,14 +101,16 @@ def test_walk(seed: int) -> None:
             waiters.append(pool.submit(rng.choice([A, B, C]), shell.now, shell.now + rng.choice([1, NEVER])))
         elif what == 2 and by_state[OPENING]:
             slot = rng.choice(by_state[OPENING])
-            room = pool.total < pool.limits.max_open and slot.host.count < pool.limits.max_per_host
-            assert pool.borrow(slot) is room
+            room = (
+                pool.capacity.total < pool.limits.max_open and slot.per_key.count < pool.limits.max_per_host
+            )
+            assert pool.take_extra(slot) is room
         elif what == 3 and (borrowers := [slot for slot in by_state[OPENING] if slot.extra]):
-            pool.repay(rng.choice(borrowers), shell.now)
+            pool.give_back_extra(rng.choice(borrowers), shell.now)
         elif what == 4 and by_state[OPENING]:
             slot = rng.choice(by_state[OPENING])
             while slot.extra:
-                pool.repay(slot, shell.now)
+                pool.give_back_extra(slot, shell.now)
             if rng.random() < 0.5:
                 pool.opened(slot, object(), shell.now)
             else:

@@ -63,7 +63,7 @@ class Scene(World):
         self.tick()
 
     def closed(self, key: Key = A) -> dict[CloseReason, int]:
-        return self.pool.hosts[key].counters.closed
+        return self.pool.keys.states[key].counters.closed
 
 
 def scene(

@@ -22,9 +22,7 @@ from keepalive.pool.states import (
     QUEUED,
     RESERVED,
     SERVED,
-    SLOT_MOVES,
-    WAITER_MOVES,
-    Do,
+    Effect,
     Failure,
     WaiterState,
 )
@@ -76,7 +74,7 @@ class World:
         waiter = self.pool.submit(key, self.now, self.now + timeout, fresh=fresh)
         place = self.places.setdefault(key, Place(key))
         ask = Ask(waiter.id, waiter, key, self.now + timeout, fresh)
-        need(waiter.id == self.pool.last_id, "not the newest number")
+        need(waiter.id == self.pool.requests.last_id, "not the newest number")
         self.asks[ask.number] = ask
         self.tally["requests"] += 1
         if waiter.state is SERVED:
@@ -86,7 +84,7 @@ class World:
         self._finish()
         need(timeout > 0 or ask.state is not QUEUED or ask.number in self.step.ended, "waits with no time to")
         bare = sum(max(0, len(place.queue) - place.dialing) for place in self.places.values())
-        need(self.pool.bare == bare, "requests without an attempt")
+        need(self.pool.requests.uncovered == bare, "requests without an attempt")
         beyond = place.head() is not None and ask is place.queue[-1]
         need(self.pool.overfull(waiter) == (beyond and bare > self.limits.max_waiting), "max_waiting")
         return ask
@@ -154,7 +152,7 @@ class World:
         place.failures, place.pauses_until = 0, None
         self.tally["opened"] += 1
         self.pool.opened(link.slot, link.slot.id, self.now, lifetime)
-        need(link.slot.born == self.now, "not told when it was opened")
+        need(link.slot.opened_at == self.now, "not told when it was opened")
         self._finish()
 
     def open_failed(self, link: Link) -> None:
@@ -164,10 +162,10 @@ class World:
         place.dialing -= 1
         pauses = place.pauses_until is None and place.fail(self.now, self.limits) and not self.pool.closed
         self.pool.open_failed(link.slot, OSError("refused"), self.now)
-        pause = self.pool.hosts[link.key].pause if link.key in self.pool.hosts else None
+        pause = self.pool.keys.states[link.key].pause if link.key in self.pool.keys.states else None
         need((pause is not None) == (pauses or place.pauses_until is not None), "pauses, or does not")
-        if pauses and pause is not None and pause.entry is not None:
-            place.pauses_until = pause.entry[0]
+        if pauses and pause is not None and pause.timer is not None:
+            place.pauses_until = pause.timer[0]
             longest = min(self.limits.max_pause, 0.1 * 2 ** (place.failures - self.limits.pause_after))
             need(0.75 * longest <= place.pauses_until - self.now <= longest, "pauses for another time")
         self._finish()
@@ -177,7 +175,7 @@ class World:
         self._begin("borrow", link, link.slot.id)
         place = self.places[link.key]
         room = place.count < self.limits.max_per_host and self.total < self.limits.max_open
-        got = self.pool.borrow(link.slot)
+        got = self.pool.take_extra(link.slot)
         need(got == (room and link.where is OPENING), "lent a place that is not free, or refused one that is")
         need(not self.pool.effects, "something is done for a borrowed place")
         if got:
@@ -188,7 +186,7 @@ class World:
         """Close one of the further sockets of an attempt."""
         self._begin("repay", link, link.slot.id)
         self._count(link, -1)
-        self.pool.repay(link.slot, self.now)
+        self.pool.give_back_extra(link.slot, self.now)
         self._finish()
 
     def warm(self, key: Key, ready: int) -> None:
@@ -197,7 +195,7 @@ class World:
         place = self.places.setdefault(key, Place(key))
         missing = ready - len(place.idle) - len(place.unused) - max(0, place.dialing - len(place.queue))
         room = min(self.limits.max_open - self.total, self.limits.max_per_host - place.count)
-        started = self.pool.warm(self.pool.host_of(key), ready, self.now)
+        started = self.pool.preconnect(self.pool.keys.of(key), ready, self.now)
         expected = max(0, min(missing, room))
         if not rules.may_try(self, place):
             expected = 0
@@ -291,10 +289,10 @@ class World:
         effects = self.pool.effects
         while effects:
             do, what = effects.popleft()
-            if do is Do.WAKE:
+            if do is Effect.WAKE:
                 self.effects.append((do, what.id, what.state))
                 self._wake(what)
-            elif do is Do.TELL:
+            elif do is Effect.NOTIFY:
                 self.effects.append((do, str(what)))
                 event, details = what
                 if event in TOLD:
@@ -314,9 +312,9 @@ class World:
                 need(self.told[link.slot.id] is link.where, "the observer was not told")
         rules.check(self)
 
-    def _carry_out(self, do: Do, slot: Slot) -> None:
-        if do is Do.OPEN:
-            key = slot.host.key
+    def _carry_out(self, do: Effect, slot: Slot) -> None:
+        if do is Effect.OPEN:
+            key = slot.per_key.key
             need(slot.id not in self.links, "opened twice")
             self.links[slot.id] = link = Link(slot, key)
             place = self.places[key]
@@ -327,15 +325,17 @@ class World:
             self.step.opened.append(link)
             return
         link = self.links[slot.id]
-        if do is Do.LOOK:
+        if do is Effect.VALIDATE:
             need(not slot.uses, "looked at what has been in use")  # it may have left the shelf again
-        elif do is Do.RECALL:
+        elif do is Effect.RECALL:
             need(link.where is OPENING and link.extra, "called back what was not borrowed")
             self.step.recalled.append(link)
             while link.extra:
                 self._count(link, -1)
-                self.pool.repay(slot, self.now)  # its effects come after those that are there already
-        elif do is Do.ABORT:
+                self.pool.give_back_extra(
+                    slot, self.now
+                )  # its effects come after those that are there already
+        elif do is Effect.ABORT:
             need(link.where is OPENING, "aborted what is not an attempt")
             need(not link.extra, "aborted an attempt that has more than its own place")
             self._move(link, CLOSING)
@@ -357,7 +357,7 @@ class World:
         if ask is None:
             need(waiter.id in self.step.ended, f"request {waiter.id} was answered twice")
             return
-        need(waiter.state in WAITER_MOVES[ask.state], "an illegal move of a request")
+        need(waiter.state in ask.state.next, "an illegal move of a request")
         if waiter.state is SERVED:
             self.places[ask.key].queue.remove(ask)
             self._serve(ask)
@@ -408,7 +408,7 @@ class World:
 
     def _move(self, link: Link, to: SlotState) -> None:
         if link.where is not None:
-            need(to in SLOT_MOVES[link.where], "an illegal move of a connection")
+            need(to in link.where.next, "an illegal move of a connection")
         link.where = to
 
     def _into_hand(self, link: Link) -> None:
@@ -438,7 +438,7 @@ class World:
         """What the pool took, and neither gave to anybody nor closed, must be idle."""
         rest = self.step.in_hand
         if len(rest) > 1:  # only in one tick: then the pool's word counts for their order
-            order = {slot: n for n, slot in enumerate(self.pool._lru)}
+            order = {slot: n for n, slot in enumerate(self.pool.idle.line)}
             rest.sort(key=lambda link: order.get(link.slot, -1))
         for link in rest:
             need(link.expires > self.now, "kept idle beyond its time")

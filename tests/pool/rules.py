@@ -243,7 +243,7 @@ def late_failures(world: World) -> None:
     In one tick a spare may be given up before it is late, or a pause end before the next one begins.
     """
     for key, late in world.step.late.items():
-        place, host = world.places[key], world.pool.hosts[key]
+        place, host = world.places[key], world.pool.keys.states[key]
         told = [ask for ask in world.step.failed if ask.key == key and ask.waiter.failure is TIMED]
         if host.failed_at < world.now or world.pool.closed:
             counted = told and world.limits.pause_after < NEVER and key not in world.step.paused
@@ -253,14 +253,14 @@ def late_failures(world: World) -> None:
         again = host.failures < world.limits.pause_after
         need((host.pause is None) == again, "pauses after too few failures, or not after enough")
         place.failures, place.failed_at = host.failures, host.failed_at
-        if host.pause is not None and host.pause.entry is not None:
-            place.pauses_until = host.pause.entry[0]
+        if host.pause is not None and host.pause.timer is not None:
+            place.pauses_until = host.pause.timer[0]
             need(place.pauses_until > world.now, "a pause outlives its time")
 
 
 def after_tick(world: World) -> None:
     step, now = world.step, world.now
-    need(world.pool.earliest == world.pool.next_deadline(), "the next tick is not known exactly")
+    need(world.pool.timers.earliest == world.pool.next_deadline(), "the next tick is not known exactly")
     late = [ask.key for ask in step.failed if ask.waiter.failure is TIMED]
     if not step.served and len(late) == len(step.failed):  # nothing else has shortened a queue
         given_up = [link.key for link in step.aborted if link.gives_up <= now]

@@ -57,7 +57,7 @@ def test_spare_attempt_ends_after_ten_seconds() -> None:
     (attempt,) = world.attempts()
     world.at(9.999)
     assert world.attempts() == [attempt]
-    assert world.pool.earliest == 10.0
+    assert world.pool.timers.earliest == 10.0
     world.at(10.0)
     assert world.in_state(CLOSING) == [attempt]
 

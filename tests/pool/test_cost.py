@@ -167,7 +167,7 @@ def test_last_ones_cost_what_the_first_ones_do() -> None:
         costs.add(lines(partial(pool.release, slots[n % 100], 1.0)))
         pool.claim(pool.effects.pop()[1], 1.0)
     assert 0 < max(costs) < 60
-    assert not pool.requests
+    assert not pool.requests.open
 
 
 @pytest.mark.parametrize("ticks", [False, True])
@@ -190,10 +190,10 @@ def test_cancelled_requests_leave_nothing(ticks: bool) -> None:
     gc.collect()
     assert sum(isinstance(thing, Waiter) for thing in gc.get_objects()) < 10
     assert sum(isinstance(thing, Slot) for thing in gc.get_objects()) < 10
-    assert list(pool.requests.values()) == [waiting]
-    assert len(pool._agenda) < 200
-    assert len(pool._line) < 200
-    assert pool.hosts[A].count == len(held)
+    assert list(pool.requests.open.values()) == [waiting]
+    assert len(pool.timers.queue) < 200
+    assert len(pool.room) < 200
+    assert pool.keys.states[A].count == len(held)
 
 
 def test_served_requests_leave_nothing() -> None:
@@ -208,9 +208,9 @@ def test_served_requests_leave_nothing() -> None:
             pool.tick(now)
     gc.collect()
     assert sum(isinstance(thing, Waiter) for thing in gc.get_objects()) == 0
-    assert len(pool._agenda) < 200
-    assert len(pool._lru) == 1  # nobody wanted the other one
-    assert not pool.requests
+    assert len(pool.timers.queue) < 200
+    assert len(pool.idle.line) == 1  # nobody wanted the other one
+    assert not pool.requests.open
 
 
 def test_claimed_request_keeps_no_connection() -> None:
@@ -218,6 +218,6 @@ def test_claimed_request_keeps_no_connection() -> None:
     pool = Pool(Limits())
     pool.submit(A, 0.0, NEVER)
     connect(pool)
-    waiter = pool.requests[1]
+    waiter = pool.requests.open[1]
     pool.claim(waiter, 0.0)
     assert waiter.slot is None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from keepalive.base.types import CloseReason, Reuse
-from keepalive.pool.states import GONE, IDLE, LENT, OPENING, SERVED, IllegalMove
+from keepalive.pool.states import GONE, IDLE, LENT, OPENING, SERVED, IllegalTransition
 
 from .kit import A, B, C, Scene, scene
 
@@ -33,9 +33,9 @@ def test_given_back_twice(what: str, before: str) -> None:
     world = scene(2)
     slot = world.lend().slot
     give(world, slot, before)
-    with pytest.raises(IllegalMove, match="not lent"):
+    with pytest.raises(IllegalTransition, match="not lent"):
         give(world, slot, what)
-    with pytest.raises(IllegalMove):
+    with pytest.raises(IllegalTransition):
         world.pool.opened(slot, None, 0.0)
 
 
@@ -55,20 +55,20 @@ def test_illegal_inputs_are_refused() -> None:
     ask = world.ask()
     (attempt,) = world.attempts()
     slot, pool = attempt.slot, world.pool
-    with pytest.raises(IllegalMove, match="request 1 is queued, not served"):
+    with pytest.raises(IllegalTransition, match="request 1 is queued, not served"):
         pool.claim(ask.waiter, 0.0)
     for act in (pool.release, pool.aborted):
-        with pytest.raises(IllegalMove, match="connection 1 is opening, not "):
+        with pytest.raises(IllegalTransition, match="connection 1 is opening, not "):
             act(slot, 0.0)
-    with pytest.raises(IllegalMove, match="is opening, not idle"):
+    with pytest.raises(IllegalTransition, match="is opening, not idle"):
         pool.lost(slot, 0.0, CloseReason.PEER)
     world.opened(attempt)
-    with pytest.raises(IllegalMove, match="is reserved, not opening"):
+    with pytest.raises(IllegalTransition, match="is reserved, not opening"):
         pool.open_failed(slot, OSError(), 0.0)
     world.claim(ask)
-    with pytest.raises(IllegalMove, match="request 1 is claimed, not served"):
+    with pytest.raises(IllegalTransition, match="request 1 is claimed, not served"):
         pool.claim(ask.waiter, 0.0)
-    with pytest.raises(IllegalMove, match="is lent, not idle"):
+    with pytest.raises(IllegalTransition, match="is lent, not idle"):
         pool.lost(slot, 0.0, CloseReason.PEER)
     assert world.total == 1
 
@@ -214,4 +214,4 @@ def test_failed_attempt_fails_the_oldest_of_its_key() -> None:
     assert second.number in world.asks
     assert other.number in world.asks
     assert isinstance(first.waiter.error, OSError)
-    assert world.pool.hosts[A].counters.failed == {"resolve": 1}
+    assert world.pool.keys.states[A].counters.failed == {"resolve": 1}

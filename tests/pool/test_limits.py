@@ -103,9 +103,9 @@ def test_lowered_limits_cost_nothing_once_they_are_kept() -> None:
     held = [world.lend(key) for key in (A, A, A, B)]
     world.set_limits(Limits(max_per_host=1, max_open=2))
     for link in held[:2]:
-        assert world.pool._shrunk
+        assert world.pool.capacity.shrunk
         world.release(link)
-    assert not world.pool._shrunk
+    assert not world.pool.capacity.shrunk
     world.release(held[2])
     assert [link.key for link in world.in_state(IDLE)] == [A]
 
@@ -150,7 +150,7 @@ def test_max_waiting(bound: int) -> None:
     late = world.ask()
     assert world.pool.overfull(late.waiter)
     world.refuse(late)
-    assert world.pool.hosts[A].counters.failed == {"queue": 1}
+    assert world.pool.keys.states[A].counters.failed == {"queue": 1}
     for link in held:
         world.release(link)
     assert sum(ask.state is SERVED for ask in asks) == min(bound, 2)

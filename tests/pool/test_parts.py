@@ -1,4 +1,4 @@
-"""The queue, the line and the agenda by themselves, each beside the simplest thing that does the same."""
+"""The wait queue, the room queue and the timer queue by themselves, each beside the simplest thing that does the same."""
 
 from __future__ import annotations
 
@@ -8,28 +8,25 @@ import weakref
 
 import pytest
 
-from keepalive.base.timer_queue import Agenda
+from keepalive.base.timer_queue import TimerQueue
 from keepalive.base.types import NEVER
-from keepalive.pool.line import Line
-from keepalive.pool.records import HostState, Waiter
+from keepalive.pool.records import KeyState, Waiter
+from keepalive.pool.room import RoomQueue
 from keepalive.pool.waitqueue import WaitQueue
 
 from .kit import A, key
 
-HOST = HostState(A)
+STATE = KeyState(A)
 
 
 def waiter(number: int, *, fresh: bool = False) -> Waiter:
-    made = Waiter()
-    made.id, made.host, made.since, made.deadline, made.fresh = number, HOST, 0.0, NEVER, fresh
-    made.entry = None
-    return made
+    return Waiter(number, STATE, 0.0, NEVER, fresh)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_queue_beside_a_sorted_list(seed: int) -> None:
     rng = random.Random(seed)
-    queue, naive = WaitQueue(), list[Waiter]()
+    queue, naive = WaitQueue[Waiter](), list[Waiter]()
     served: list[Waiter] = []
     attempts = 0
     for number in range(1, 2500):
@@ -61,74 +58,59 @@ def test_queue_beside_a_sorted_list(seed: int) -> None:
         assert (queue.waiting, queue.covered) == (len(naive), covered)
         assert [waiter.covered for waiter in naive] == [place < covered for place in range(len(naive))]
         assert queue.oldest() is (naive[0] if naive else None)
-        assert queue.oldest_bare() is (naive[covered] if covered < len(naive) else None)
+        assert queue.oldest_uncovered() is (naive[covered] if covered < len(naive) else None)
         assert queue.oldest_plain() is next((waiter for waiter in naive if not waiter.fresh), None)
 
 
-def test_queue_short_way() -> None:
-    """It is closed as soon as anybody is fresh, or an attempt stands for anybody."""
-    queue = WaitQueue()
-    first, second, third = waiter(1), waiter(2), waiter(3, fresh=True)
-    queue.append(first)
-    queue.append(second)
-    assert queue.pop_plain() is first
-    queue.balance(1)
-    assert queue.pop_plain() is None
-    queue.balance(0)
-    queue.append(third)
-    assert queue.pop_plain() is None
-    assert queue.snapshot() == [second, third]
-
-
 @pytest.mark.parametrize("seed", range(4))
-def test_line_beside_a_dict(seed: int) -> None:
+def test_room_queue_beside_a_dict(seed: int) -> None:
     rng = random.Random(seed)
-    line = Line()
-    hosts = [HostState(key(f"host{n}")) for n in range(8)]
-    naive: dict[HostState, int] = {}
+    line = RoomQueue()
+    hosts = [KeyState(key(f"host{n}")) for n in range(8)]
+    naive: dict[KeyState, int] = {}
     for _ in range(20_000):
         host = rng.choice(hosts)
         number = rng.choice((0, rng.randrange(1, 10_000) * 8 + hosts.index(host)))
-        if number != host.claim:
-            line.claim(host, number)
+        if number != host.position:
+            line.place(host, number)
         naive[host] = number
         claims = {number: host for host, number in naive.items() if number}
         assert line.first() is (claims[min(claims)] if claims else None)
-        assert line.claims == len(claims)
+        assert line.waiting == len(claims)
         assert len(claims) <= len(line) <= 64 + 2 * len(claims)
 
 
-def test_line_of_withdrawn_claims_is_cleaned() -> None:
+def test_room_queue_is_cleaned_of_keys_that_left() -> None:
     """A claim in front that nobody serves, and thousands behind it that are withdrawn."""
-    line, front, other = Line(), HostState(key("front")), HostState(key("other"))
-    line.claim(front, 1)
+    line, front, other = RoomQueue(), KeyState(key("front")), KeyState(key("other"))
+    line.place(front, 1)
     for number in range(2, 10_000):
-        line.claim(other, number)
+        line.place(other, number)
         assert len(line) <= 68
-        line.claim(other, 0)
+        line.place(other, 0)
     assert line.first() is front
-    line.claim(front, 0)
+    line.place(front, 0)
     assert line.first() is None
 
 
-def test_line_claims_the_same_number_again() -> None:
-    line, host, other = Line(), HostState(key("host")), HostState(key("other"))
-    line.claim(other, 1)
+def test_room_queue_takes_the_same_position_again() -> None:
+    line, host, other = RoomQueue(), KeyState(key("host")), KeyState(key("other"))
+    line.place(other, 1)
     for _ in range(1000):
-        line.claim(host, 2)
-        line.claim(host, 0)
+        line.place(host, 2)
+        line.place(host, 0)
         assert len(line) <= 68
-    line.claim(host, 2)
-    line.claim(other, 0)
+    line.place(host, 2)
+    line.place(other, 0)
     assert line.first() is host
-    line.claim(host, 0)
+    line.place(host, 0)
     assert line.first() is None
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_agenda_beside_a_dict(seed: int) -> None:
+def test_timer_queue_beside_a_dict(seed: int) -> None:
     rng = random.Random(seed)
-    agenda: Agenda[Waiter] = Agenda()
+    agenda: TimerQueue[Waiter] = TimerQueue()
     records = [waiter(n) for n in range(300)]
     naive: dict[Waiter, float] = {}
     now = 0.0
@@ -146,7 +128,7 @@ def test_agenda_beside_a_dict(seed: int) -> None:
         else:
             now += rng.choice((0.0, 0.5, 3.0))
             popped = list(agenda.pop_due(now))
-            assert all(record.entry is None for record in popped)
+            assert all(record.timer is None for record in popped)
             due = [(naive[record], record.id) for record in popped]
             expected = [(when, record.id) for record, when in naive.items() if when <= now]
             assert sorted(due) == sorted(expected)
@@ -157,9 +139,9 @@ def test_agenda_beside_a_dict(seed: int) -> None:
         assert len(naive) <= len(agenda) <= 65 + 2 * len(naive)
 
 
-def test_agenda_keeps_nothing_alive() -> None:
+def test_timer_queue_keeps_nothing_alive() -> None:
     """pools.md 3.19 (go#33849): what is withdrawn is let go at once, not when its time comes."""
-    agenda: Agenda[Thing] = Agenda()
+    agenda: TimerQueue[Thing] = TimerQueue()
     thing = Thing()
     agenda.enter(thing, 1.0)
     agenda.withdraw(thing)
@@ -172,11 +154,11 @@ def test_agenda_keeps_nothing_alive() -> None:
 
 class Thing:
     def __init__(self) -> None:
-        self.entry: list[object] | None = None
+        self.timer: list[object] | None = None
 
 
-def test_agenda_is_cleaned_when_only_withdrawn_entries_are_left() -> None:
-    agenda: Agenda[Waiter] = Agenda()
+def test_timer_queue_is_cleaned_when_only_withdrawn_entries_are_left() -> None:
+    agenda: TimerQueue[Waiter] = TimerQueue()
     for number in range(1000):
         agenda.enter(waiter(number), 1.0)
         late = waiter(number)
@@ -187,8 +169,8 @@ def test_agenda_is_cleaned_when_only_withdrawn_entries_are_left() -> None:
     assert len(agenda) == 0
 
 
-def test_agenda_in_order_and_entered_meanwhile() -> None:
-    agenda: Agenda[Waiter] = Agenda()
+def test_timer_queue_in_order_and_entered_meanwhile() -> None:
+    agenda: TimerQueue[Waiter] = TimerQueue()
     first, second, third = waiter(1), waiter(2), waiter(3)
     agenda.enter(second, 2.0)
     agenda.enter(first, 1.0)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from keepalive.base.types import NEVER, CloseReason
-from keepalive.pool.books import DORMANT_KEYS
+from keepalive.pool.keys import MOST_RESTING
 from keepalive.pool.pool import Pool
 from keepalive.pool.states import CLOSING, GONE, LENT, Failure, Limits, WaiterState
 
@@ -39,7 +39,7 @@ def test_end_in_every_phase_at_once() -> None:
     world.release(held)
     assert world.total == 0
     assert world.closed(A) == {CloseReason.SHUTDOWN: 1}
-    assert world.pool.hosts[A].counters.failed == {"shutdown": 3}
+    assert world.pool.keys.states[A].counters.failed == {"shutdown": 3}
 
 
 def test_end_twice() -> None:
@@ -76,19 +76,19 @@ def test_nothing_begins_after_the_end(late: str) -> None:
     assert not world.attempts()
 
 
-@pytest.mark.parametrize("idle", [1, 50, DORMANT_KEYS + 50])
+@pytest.mark.parametrize("idle", [1, 50, MOST_RESTING + 50])
 def test_end_with_more_keys_than_are_remembered(idle: int) -> None:
     """Found in review: a key forgotten while the end came was entered, and forgotten, once more."""
     pool = Pool(Limits(max_open=10_000))
     slots = [lend(pool, n) for n in range(idle)]
-    for n in range(DORMANT_KEYS + 20):
+    for n in range(MOST_RESTING + 20):
         pool.discard(lend(pool, idle + n), 0.0, CloseReason.DISCARDED)
     for slot in slots:
         pool.release(slot, 0.0)
     pool.shutdown(0.0)
     pool.shutdown(0.0)
     check_pool(pool, ())
-    assert len(pool.hosts) == len(pool._dormant) == DORMANT_KEYS
+    assert len(pool.keys.states) == len(pool.keys.resting) == MOST_RESTING
 
 
 def lend(pool: Pool, n: int) -> Slot:
@@ -102,7 +102,7 @@ def lend(pool: Pool, n: int) -> Slot:
 def test_totals_of_forgotten_keys_stay() -> None:
     """The totals of all keys are for ever; apart they are kept for the last thousand out of use."""
     pool = Pool(Limits())
-    for n in range(3 * DORMANT_KEYS):
+    for n in range(3 * MOST_RESTING):
         host = key(f"host{n}")
         pool.submit(host, 0.0, 0.0)
         pool.cancel(pool.submit(host, 0.0, NEVER), 0.0)
@@ -110,9 +110,9 @@ def test_totals_of_forgotten_keys_stay() -> None:
         pool.open_failed(slot, OSError(), 0.0)
         pool.effects.clear()
     check_pool(pool, ())
-    assert len(pool.hosts) == len(pool.near) == DORMANT_KEYS
-    assert pool.past.timeouts == pool.past.cancelled == 2 * DORMANT_KEYS
-    assert pool.past.requests == 4 * DORMANT_KEYS
+    assert len(pool.keys.states) == len(pool.keys.direct) == MOST_RESTING
+    assert pool.keys.past.timeouts == pool.keys.past.cancelled == 2 * MOST_RESTING
+    assert pool.keys.past.requests == 4 * MOST_RESTING
 
 
 def test_keys_behind_a_proxy_are_not_near() -> None:
@@ -121,11 +121,11 @@ def test_keys_behind_a_proxy_are_not_near() -> None:
     far = A._replace(for_addr="far")
     for host in (far, A, B):
         pool.submit(host, 0.0, 0.0)
-    assert pool.near == {A[:3]: pool.hosts[A], B[:3]: pool.hosts[B]}
-    for n in range(DORMANT_KEYS):
+    assert pool.keys.direct == {A[:3]: pool.keys.states[A], B[:3]: pool.keys.states[B]}
+    for n in range(MOST_RESTING):
         pool.submit(A._replace(for_port=n + 2), 0.0, 0.0)
-    assert not pool.near
-    assert far not in pool.hosts
+    assert not pool.keys.direct
+    assert far not in pool.keys.states
     check_pool(pool, ())
 
 
@@ -133,10 +133,10 @@ def test_key_in_use_is_never_forgotten() -> None:
     pool = Pool(Limits(max_open=10_000))
     lend(pool, 0)
     waiter = pool.submit(key("waits"), 0.0, NEVER)
-    for n in range(2 * DORMANT_KEYS):
+    for n in range(2 * MOST_RESTING):
         pool.submit(key(f"other{n}"), 0.0, 0.0)
-    assert pool.hosts[key("host0")].count == 1
-    assert pool.hosts[key("waits")] is waiter.host
+    assert pool.keys.states[key("host0")].count == 1
+    assert pool.keys.states[key("waits")] is waiter.per_key
 
 
 def test_observer_is_told_all() -> None:
@@ -156,7 +156,7 @@ def test_observer_is_told_all() -> None:
     pool.open_failed(slot, error := OSError("no"), 7.0)
     pool.cancel(pool.submit(A, 8.0, NEVER), 8.0)
     pool.shutdown(9.0)
-    told = [what for do, what in pool.effects if do.value == "tell"]
+    told = [what for do, what in pool.effects if do.value == "notify"]
     assert told == [
         ("queued", (A, first.id)),
         ("opening", (A, 1)),

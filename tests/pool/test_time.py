@@ -178,7 +178,7 @@ def test_next_deadline_is_exact() -> None:
     """Whatever is due next: a young request, an old one, a connection out of turn, a spare, an attempt."""
     world = Scene(Limits(connect_timeout=3.0))
     asks = [world.ask(A, timeout) for timeout in (9.0, 7.0)]
-    assert world.pool.earliest == world.pool.next_deadline() == 7.0
+    assert world.pool.timers.earliest == world.pool.next_deadline() == 7.0
     world.at(1.0)
     young = world.ask(B, 2.5)
     assert world.pool.next_deadline() == 3.5
@@ -199,9 +199,9 @@ def test_earliest_never_makes_the_shell_sleep_too_long() -> None:
     ask = world.ask(timeout=1.0)
     world.ask(timeout=5.0)
     world.cancel(ask)
-    assert world.pool.earliest == 1.0
+    assert world.pool.timers.earliest == 1.0
     world.at(1.0)
-    assert world.pool.earliest == 5.0
+    assert world.pool.timers.earliest == 5.0
 
 
 def test_the_same_deadline_again_and_again() -> None:
@@ -214,10 +214,10 @@ def test_the_same_deadline_again_and_again() -> None:
         ask = world.ask()
         assert ask.link is held[0]
         world.cancel(ask)  # back it goes, for the same time as before
-        assert len(world.pool._agenda) < 200
+        assert len(world.pool.timers.queue) < 200
     world.at(5.0)
     assert [link.where for link in held[1:]] == [IDLE]
-    assert len(world.pool._agenda) == 0
+    assert len(world.pool.timers.queue) == 0
 
 
 def test_all_at_once() -> None:
@@ -231,4 +231,4 @@ def test_all_at_once() -> None:
     assert all(ask.waiter.failure is Failure.TIMEOUT for ask in asks)
     for link in world.attempts():
         world.open_failed(link)
-    assert world.pool.hosts[A].count == 0
+    assert world.pool.keys.states[A].count == 0

@@ -74,7 +74,7 @@ def test_timed_out_request_leaves_the_queue() -> None:
     asks = [world.ask(timeout=5.0) for _ in range(10)]
     world.at(5.0)
     assert [ask.waiter.failure for ask in asks] == [Failure.TIMEOUT] * 10
-    assert world.pool.hosts[A].queue is None
+    assert world.pool.keys.states[A].queue is None
     world.release(held)
     assert world.ask().link is held
 

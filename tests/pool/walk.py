@@ -1,6 +1,6 @@
 """Seeded random walks over the pool, as `model.World` sees it.
 
-One walk again: ``python -m tests.core.walk CONFIG SEED [INPUTS]``.
+One walk again: ``python -m tests.pool.walk CONFIG SEED [INPUTS]``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from keepalive.base.types import NEVER, CloseReason, Key
 from keepalive.pool.pool import Pool
-from keepalive.pool.states import Do, Limits, SlotState, WaiterState
+from keepalive.pool.states import Effect, Limits, SlotState, WaiterState
 
 from .check import check_pool
 from .model import World
@@ -167,7 +167,7 @@ class Walk:
         actions = rng.choices(self.actions, cum_weights=self.weights, k=steps)
         for action in actions:
             world.now += rng.choice(self.config.seconds)
-            if world.pool.earliest <= world.now and rng.random() < 0.9:  # the timer may be late
+            if world.pool.timers.earliest <= world.now and rng.random() < 0.9:  # the timer may be late
                 world.tick()
                 self.check()
             before = len(trace)
@@ -284,14 +284,17 @@ class Walk:
         world.now += 1000.0
         world.tick()  # the pauses end
         pool = world.pool
-        need(pool.total == pool.bare == 0 and not pool.requests, "something is left of nothing")
+        need(
+            pool.capacity.total == pool.requests.uncovered == 0 and not pool.requests.open,
+            "something is left of nothing",
+        )
         need(pool.next_deadline() == NEVER, "something is due, and nothing is there")
         need(tallied(pool) == +world.tally, "the pool's totals are not what happened")
 
 
 def tallied(pool: Pool) -> Counter[str]:
     found: Counter[str] = Counter()
-    for counters in (pool.past, *(host.counters for host in pool.hosts.values())):
+    for counters in (pool.keys.past, *(host.counters for host in pool.keys.states.values())):
         for name in ("requests", "immediate", "deferred", "new", "opened", "timeouts", "cancelled"):
             found[name] += getattr(counters, name)
         found["failed"] += sum(counters.failed.values())
@@ -314,7 +317,7 @@ def replay(config: Config, trace: list[tuple[Any, ...]]) -> list[tuple[Any, ...]
         elif what == "set_limits":
             pool.set_limits(details[0], now)
         elif what == "warm":
-            pool.warm(pool.host_of(details[0]), details[1], now)
+            pool.preconnect(pool.keys.of(details[0]), details[1], now)
         elif what == "retire":
             pool.retire([slots[number] for number in details[0]], now)
         elif what in ("refuse", "claim", "cancel"):
@@ -323,12 +326,12 @@ def replay(config: Config, trace: list[tuple[Any, ...]]) -> list[tuple[Any, ...]
             _replay_slot(pool, what, slots[details[0]], now, details)
         while pool.effects:
             do, record = pool.effects.popleft()
-            if do is Do.OPEN:
+            if do is Effect.OPEN:
                 slots[record.id] = record
-            elif do is Do.RECALL:
+            elif do is Effect.RECALL:
                 for _ in range(record.extra):
-                    pool.repay(record, now)
-            elif do is Do.ABORT and config.prompt:
+                    pool.give_back_extra(record, now)
+            elif do is Effect.ABORT and config.prompt:
                 pool.aborted(record, now)
             seen.append(seal(do, record))
     return seen
@@ -347,16 +350,18 @@ def _replay_slot(pool: Pool, what: str, slot: Any, now: float, details: list[Any
     elif what == "resolved":
         pool.limit(slot, now + pool.limits.connect_timeout)
     elif what == "borrow":
-        pool.borrow(slot)
+        pool.take_extra(slot)
+    elif what == "repay":
+        pool.give_back_extra(slot, now)
     else:
         getattr(pool, what)(slot, now)
 
 
-def seal(do: Do, what: Any) -> tuple[Any, ...]:
+def seal(do: Effect, what: Any) -> tuple[Any, ...]:
     """Return an effect in a form that equals that of another run."""
-    if do is Do.TELL:
+    if do is Effect.NOTIFY:
         return do, str(what)
-    return (do, what.id, what.state) if do is Do.WAKE else (do, what.id)
+    return (do, what.id, what.state) if do is Effect.WAKE else (do, what.id)
 
 
 def walk(name: str, seed: int, inputs: int, *, make: Callable[..., Pool] = Pool, replays: int = 0) -> None:
@@ -375,7 +380,7 @@ def walk(name: str, seed: int, inputs: int, *, make: Callable[..., Pool] = Pool,
                 need(replay(config, one.world.trace) == one.world.effects, "equal inputs, other effects (9)")
         except Exception as error:
             error.add_note(f"input {len(one.world.trace)} of episode {episode}: {one.world.trace[-1]}")
-            error.add_note(f"again: python -m tests.core.walk {name} {seed} {inputs}")
+            error.add_note(f"again: python -m tests.pool.walk {name} {seed} {inputs}")
             raise
         done += len(one.world.trace)
         episode += 1

@@ -18,7 +18,7 @@ class One:
         self.last = last
         self.spared = False
         self.pending = False
-        self.entry: Entry | None = None
+        self.timer: Entry | None = None
 
 
 @pytest.mark.parametrize(
