@@ -61,10 +61,16 @@ class Assignment:
 
     def assign(self, slot: Slot, now: float) -> None:
         """Find the next place of a connection that has just become free."""
-        reason = self._unusable(slot, now)
-        if reason is not None:
-            self.close(slot, reason)
-            return
+        if (
+            slot.uses >= self._limits.max_uses
+            or slot.expires <= now
+            or self._parts.closed
+            or self._capacity.shrunk
+        ):
+            reason = self._unusable(slot, now)
+            if reason is not None:
+                self.close(slot, reason)
+                return
         queue = slot.per_key.queue
         if queue is not None:
             waiter = queue.oldest_plain() if slot.uses else queue.oldest()
@@ -90,9 +96,10 @@ class Assignment:
         that it leaves waiting beside itself, and no key waits for room.
         """
         per_key = slot.per_key
-        if slot.state is RESERVED:
-            return bool(per_key.opening or self._room.waiting)
-        return slot.state is not IDLE or bool(per_key.queue or per_key.opening or self._room.waiting)
+        if per_key.opening or self._room.waiting:
+            return True
+        state = slot.state
+        return state is not RESERVED and (per_key.queue is not None or state is not IDLE)
 
     def _unusable(self, slot: Slot, now: float) -> CloseReason | None:
         """Say what forbids to use a free connection again."""
@@ -104,7 +111,7 @@ class Assignment:
             return _why_expired(slot, now)
         if slot.uses >= self._limits.max_uses:
             return CloseReason.USES
-        if self._capacity.shrunk and self._capacity.exceeded(slot.per_key):
+        if self._capacity.exceeded(slot.per_key):
             return CloseReason.LIMIT
         return None
 
@@ -119,8 +126,8 @@ class Assignment:
     def reserve(self, waiter: Waiter, slot: Slot, reuse: Reuse) -> None:
         """Give a connection to a request; a never used one counts as new."""
         move(slot, RESERVED)
-        slot.waiter = waiter
         move(waiter, SERVED)
+        slot.waiter = waiter
         waiter.slot = slot
         waiter.reuse = reuse if slot.uses else None
 
@@ -131,9 +138,9 @@ class Assignment:
             slot.waiter = waiter.slot = None
         return slot
 
-    def take_idle(self, per_key: KeyState, now: float, *, fresh: bool) -> Slot | None:
+    def take_idle(self, per_key: KeyState, now: float, fresh: bool) -> Slot | None:
         """Take the warmest idle connection that this kind of request may have."""
-        while (slot := self._idle.take(per_key, fresh=fresh)) is not None:
+        while (slot := self._idle.take(per_key, fresh)) is not None:
             if slot.expires > now:
                 return slot
             self._close_taken(slot, _why_expired(slot, now))
@@ -156,7 +163,7 @@ class Assignment:
 
     def requeue(self, waiter: Waiter, now: float) -> None:
         """Find something else for a request whose reserved connection was lost."""
-        other = self.take_idle(waiter.per_key, now, fresh=waiter.fresh)
+        other = self.take_idle(waiter.per_key, now, waiter.fresh)
         if other is not None:
             was_there = waiter.reuse is IMMEDIATE and other.idle_since <= waiter.since
             move(waiter, QUEUED)

@@ -49,22 +49,20 @@ class IdleConnections:
         """Take one out, wherever it stands."""
         per_key = slot.per_key
         del (per_key.idle if slot.uses else per_key.unused)[slot]
-        self._left(slot)
+        del self.line[slot]
+        self._timers.clear(slot)
 
-    def take(self, per_key: KeyState, *, fresh: bool) -> Slot | None:
+    def take(self, per_key: KeyState, fresh: bool) -> Slot | None:
         """Take out the warmest one of a key that this kind of request may have."""
         shelf = per_key.unused if fresh or not per_key.idle else per_key.idle
         if not shelf:
             return None
         # Unlike a look at the last one, this never passes the holes that it leaves in the dict.
         slot, _ = shelf.popitem()
-        self._left(slot)
-        return slot
-
-    def _left(self, slot: Slot) -> None:
         del self.line[slot]
         if slot.timer is not None:
             self._timers.clear(slot)
+        return slot
 
     def coldest(self) -> Slot | None:
         """Return the one that was used least recently."""

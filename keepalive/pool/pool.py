@@ -123,8 +123,7 @@ class Pool:
         """Enter a request for a key whose state is known; see `submit`."""
         assignment = self._assignment
         waiter = self.requests.new(per_key, now, deadline, fresh)
-        slot = assignment.take_idle(per_key, now, fresh=fresh)
-        if slot is not None:
+        if (slot := assignment.take_idle(per_key, now, fresh)) is not None:
             assignment.reserve(waiter, slot, IMMEDIATE)
         elif deadline <= now or self._parts.closed:
             self.requests.fail(waiter, Failure.SHUTDOWN if self._parts.closed else Failure.TIMEOUT)
@@ -213,7 +212,8 @@ class Pool:
         per_key.counters.opened += 1
         self.backoff.reset(per_key)
         self.effects.notify("opened", per_key.key, slot.id)
-        self._begin_rest(slot, now, NEVER)
+        slot.idle_since = now
+        slot.expires = min(now + self.limits.keep_alive, slot.retires_at)
         self._assignment.assign(slot, now)
         self._assignment.reconcile(per_key, now)
 
@@ -258,11 +258,18 @@ class Pool:
 
     def release(self, slot: Slot, now: float, keep_for: float = NEVER) -> None:
         """Take a connection back for reuse: it serves the next request, or waits idle."""
-        _expect(slot, LENT)
-        self._begin_rest(slot, now, keep_for)
-        self._assignment.assign(slot, now)
-        if self._assignment.concerns_others(slot):
-            self._assignment.reconcile(slot.per_key, now)
+        if slot.state is not LENT:
+            _expect(slot, LENT)
+        assignment = self._assignment
+        if keep_for > self.limits.keep_alive:
+            keep_for = self.limits.keep_alive
+        slot.idle_since = now
+        slot.expires = expires = now + keep_for
+        if expires > slot.retires_at:
+            slot.expires = slot.retires_at
+        assignment.assign(slot, now)
+        if assignment.concerns_others(slot):
+            assignment.reconcile(slot.per_key, now)
 
     def discard(self, slot: Slot, now: float, reason: CloseReason) -> None:
         """Close a lent connection."""
@@ -296,13 +303,6 @@ class Pool:
         for slot in closed:
             self._assignment.reconcile(slot.per_key, now)
         return len(closed)
-
-    def _begin_rest(self, slot: Slot, now: float, keep_for: float) -> None:
-        """Note until when a connection that nobody uses from now on may be kept."""
-        slot.idle_since = now
-        keep_alive = self.limits.keep_alive
-        expires = now + (min(keep_alive, keep_for))
-        slot.expires = min(slot.retires_at, expires)
 
     # -- time, limits and the end -----------------------------------------------------------------
 
