@@ -14,11 +14,23 @@ if TYPE_CHECKING:
 GARDEN = planting.Garden(
     (
         "keepalive.base.timer_queue",
-        "keepalive.pool.line",
-        "keepalive.pool.waitqueue",
-        "keepalive.pool.books",
-        "keepalive.pool.rules",
-        "keepalive.pool.pool",
+        *(
+            f"keepalive.pool.{module}"
+            for module in (
+                "waitqueue",
+                "room",
+                "timers",
+                "requests",
+                "keys",
+                "capacity",
+                "idle",
+                "spares",
+                "backoff",
+                "parts",
+                "assignment",
+                "pool",
+            )
+        ),
     )
 )
 
