@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from keepalive.abc import Connector
+from keepalive.connect.connector import Connector
 
 from .addresses import family_of, is_literal
 from .types import NEVER, Key

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from keepalive.base.types import NEVER, Phase
-from keepalive.pool.states import Failure, Limits
+
+
+class Timeouts(NamedTuple):
+    """What one attempt may take, in seconds; `NEVER` means no limit."""
+
+    connect: float = NEVER
+    resolve: float = NEVER
+    tls: float = NEVER
 
 
 class Budget:
@@ -15,14 +24,14 @@ class Budget:
 
     __slots__ = ("_connect", "_phase", "_resolve", "_since", "_tls")
 
-    def __init__(self, limits: Limits) -> None:
-        self._connect = limits.connect_timeout
-        self._resolve = limits.resolve_timeout
-        self._tls = limits.tls_timeout
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._connect = timeouts.connect
+        self._resolve = timeouts.resolve
+        self._tls = timeouts.tls
         self._phase: Phase | None = None
         self._since = 0.0
 
-    def enter(self, phase: Phase, now: float) -> tuple[float, Failure]:
+    def enter(self, phase: Phase, now: float) -> tuple[float, str]:
         """Begin with RESOLVE, CONNECT or TLS; return when the time for it ends, and what has run out then."""
         spent = now - self._since
         if self._phase is Phase.RESOLVE:
@@ -33,10 +42,10 @@ class Budget:
                 self._tls -= spent
         self._phase, self._since = phase, now
         if phase is Phase.RESOLVE:
-            return now + self._resolve, Failure.RESOLVE_TIMEOUT
+            return now + self._resolve, "resolve_timeout"
         if phase is Phase.TLS and self._tls < self._connect:
-            return now + self._tls, Failure.TLS_TIMEOUT
-        return now + self._connect, Failure.CONNECT_TIMEOUT
+            return now + self._tls, "tls_timeout"
+        return now + self._connect, "connect_timeout"
 
     def share(self, parts: int) -> float:
         """Return the time of one of so many addresses that are tried one after the other."""

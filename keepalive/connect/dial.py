@@ -27,16 +27,14 @@ from .options import DEFAULTS
 from .racing import Racing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from keepalive.pool.records import Slot
-    from keepalive.pool.states import Failure
     from keepalive.resolve.service import Names
     from keepalive.transport.sessions import Sessions
 
+    from .attempt import Attempt
     from .deadlines import Budget
     from .options import Option
-    from .racing import Places
     from .sockets import Net
 
 BACKLOG_PAUSE = 0.01
@@ -55,22 +53,13 @@ class Dial:
     """
 
     def __init__(
-        self,
-        slot: Slot,
-        net: Net,
-        places: Places,
-        names: Names,
-        limit: Callable[[Slot, float, Failure], None],
-        budget: Budget | None,
-        sessions: Sessions,
+        self, attempt: Attempt, net: Net, names: Names, budget: Budget | None, sessions: Sessions
     ) -> None:
-        self.key: Key = slot.per_key.key
-        self._slot = slot
+        self.key: Key = attempt.key
+        self._attempt = attempt
         self._net = net
-        self._places = places
         self._poller = net.poller
         self._names = names
-        self._limit = limit
         self._budget = budget
         self._sessions = sessions
         self.session_refused = False
@@ -88,18 +77,16 @@ class Dial:
     @property
     def phase(self) -> str:
         """What the attempt is doing; a request that times out meanwhile tells it."""
-        return self._slot.phase
+        return self._attempt.phase
 
     @phase.setter
     def phase(self, phase: str) -> None:
-        slot = self._slot
-        if slot.phase != phase or not slot.phase_since:
-            slot.phase, slot.phase_since = phase, self._net.clock()
+        self._attempt.enter_phase(phase)
 
     def _spend_on(self, phase: Phase) -> None:
         """Say what time is spent on from now on, so that the right deadline holds."""
         if self._budget is not None:
-            self._limit(self._slot, *self._budget.enter(phase, self._net.clock()))
+            self._attempt.set_deadline(*self._budget.enter(phase, self._net.clock()))
 
     async def resolve(self, host: str) -> tuple[str, ...]:
         """Return the addresses of a host, by the manager's resolver; look-ups of one name are shared.
@@ -132,7 +119,7 @@ class Dial:
                 self._spend_on(Phase.CONNECT)
             self.phase = Phase.CONNECT
             patience = inf if self._budget is None else self._budget.share(len(addresses))
-            racing = Racing(self._net, self._places, port, options, patience)
+            racing = Racing(self._net, self._attempt, port, options, patience)
             early = not any(":" in address for address in addresses)  # IPv6 goes first, if it is there
             racing.add(addresses, more=not asking.over, early=early)
             link = await (racing.run() if asking.over else racing.run_with(asking))

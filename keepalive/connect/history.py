@@ -29,6 +29,10 @@ class Failures:
         """Note that it works."""
         self._until.pop((address, port), None)
 
+    def clear_all(self) -> None:
+        """Forget all failures."""
+        self._until.clear()
+
     def suspect(self, address: str, port: int, now: float) -> bool:
         """Say whether it failed lately."""
         until = self._until.get((address, port))

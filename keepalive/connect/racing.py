@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from math import inf
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -15,33 +15,24 @@ from keepalive.base.types import Phase
 from .happy_eyeballs import PATIENCE, Do, Race
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from keepalive.transport.link import Link
     from keepalive.transport.runtime import Parking
 
+    from .attempt import ExtraSockets
     from .options import Option
     from .sockets import Connecting, Net
-
-
-class Places(Protocol):
-    """Where an attempt gets places for further sockets; its first one has the attempt's own."""
-
-    def borrow(self, recall: Callable[[], None]) -> bool:
-        """Take one place more, if there is one. `recall` is called when all must come back at once."""
-
-    def repay(self) -> None:
-        """Give one back."""
 
 
 class Racing:
     """One race, with its sockets. All of them but the winner's are closed when it ends, however it does."""
 
     def __init__(
-        self, net: Net, places: Places, port: int, options: Sequence[Option], patience: float = PATIENCE
+        self, net: Net, extra: ExtraSockets, port: int, options: Sequence[Option], patience: float = PATIENCE
     ) -> None:
         self._net = net
-        self._places = places
+        self._extra = extra
         self._port = port
         self._options = options
         failures = net.failures
@@ -122,7 +113,7 @@ class Racing:
             self._drop(address)
             return None
         if do is Do.BESIDE:
-            if not self._places.borrow(self._recall):
+            if not self._extra.take_extra(self._recall):
                 self._race.refused(now)
                 return None
             self._borrowed += 1
@@ -179,7 +170,7 @@ class Racing:
         """Give back all places but those of the sockets that there are."""
         while self._borrowed and self._borrowed >= len(self._going):
             self._borrowed -= 1
-            self._places.repay()
+            self._extra.give_back_extra()
 
     def _recall(self) -> None:
         for address in self._race.recalled():

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from socksio.socks5 import SOCKS5Connection
 
-    from keepalive.abc import Connector
+    from keepalive.connect.connector import Connector
     from keepalive.transport.link import Link
 
     from .dial import Dial

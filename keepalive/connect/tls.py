@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from anyio import BrokenResourceError
 
-from keepalive.abc import Connector
 from keepalive.base import arguments as settings
 from keepalive.base.addresses import is_literal
 from keepalive.base.types import Phase
+from keepalive.connect.connector import Connector
 
 from .tcp import TCPConnector, Tunnelling
 

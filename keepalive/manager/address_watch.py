@@ -12,13 +12,13 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from ipaddress import IPv4Address, IPv6Address
 
+    from keepalive.pool.pool import Pool
     from keepalive.pool.records import Slot
     from keepalive.resolve.service import Names
-    from keepalive.transport.runtime import Runtime
-
-    from .driver import Engine
+    from keepalive.transport.reactor import Reactor
 
 SOONEST = 1.0
 """Seconds from one answer to the next question, at least; for answers that may not be remembered."""
@@ -26,13 +26,17 @@ AGAIN = 30.0
 """Seconds until the next question when there was no answer, or none that says how long it holds."""
 
 
-class Moved:
+class AddressWatch:
     """Retires such connections of one manager."""
 
-    def __init__(self, engine: Engine, names: Names, runtime: Runtime) -> None:
-        self._engine = engine
+    def __init__(
+        self, pool: Pool, reactor: Reactor, names: Names, retire: Callable[[list[Slot]], int]
+    ) -> None:
+        self._pool = pool
+        self._reactor = reactor
         self._names = names
-        self._timer = runtime.timer(self._ring)
+        self._retire = retire
+        self._timer = reactor.timer(self._ring)
         self._due: dict[str, float] = {}  # names in use, and when to ask again
         self._rings = float("inf")
         names.answered = self._answered
@@ -43,33 +47,32 @@ class Moved:
 
     def _answered(self, name: str, addresses: tuple[str, ...] | None, ttl: float, partial: bool) -> None:
         """Take an answer in; None means that there was none, or only a part of one."""
-        engine = self._engine
-        if engine.pool.closed:
+        if self._pool.closed:
             return
         if addresses is not None:
             known = {ip_address(address.partition("%")[0]) for address in addresses}
             families = {address.version for address in known} if partial else {4, 6}
             addressed = ((slot, _address(slot)) for slot in self._slots(name))
-            engine.retire_slots(
+            self._retire(
                 [slot for slot, it in addressed if it is None or (it.version in families and it not in known)]
             )
-        self._ask_at(name, engine.clock() + (max(ttl, SOONEST) if ttl else AGAIN))
+        self._ask_at(name, self._reactor.clock() + (max(ttl, SOONEST) if ttl else AGAIN))
 
     def _slots(self, name: str) -> list[Slot]:
-        links = self._engine.poller.links.values()
+        links = self._reactor.poller.links.values()
         return [link.slot for link in links if link.name == name and link.slot is not None]
 
     def _ask_at(self, name: str, when: float) -> None:
         self._due[name] = when
         if when < self._rings:
             self._rings = when
-            self._timer.move(when - self._engine.clock())
+            self._timer.move(when - self._reactor.clock())
 
     def _ring(self) -> None:
-        engine, self._rings = self._engine, float("inf")
-        if engine.forked or engine.pool.closed:
+        self._rings = float("inf")
+        if self._pool.closed:
             return
-        now = engine.clock()
+        now = self._reactor.clock()
         due = [name for name, when in self._due.items() if when <= now]
         for name in due:
             del self._due[name]

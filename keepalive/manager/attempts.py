@@ -1,45 +1,44 @@
-"""The attempts of one manager: from the pool's wish for a connection to its success or failure.
-
-An attempt is a task that runs a connector, but for the commonest kind: plain TCP to a literal address has
-one socket, and the poller itself tells its end. That saves a task, and two turns of the loop.
-"""
+"""The attempts of one manager: what joins the pool's slots to the opener."""
 
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from anyio import BrokenResourceError, EndOfStream
-
-from keepalive.base.addresses import is_literal
-from keepalive.base.failure import DialFailure
-from keepalive.base.types import NEVER, Phase
-from keepalive.connect.deadlines import Budget
-from keepalive.connect.dial import Dial
+from keepalive.base.types import NEVER
 from keepalive.connect.tcp import TCPConnector, UnixConnector
 from keepalive.connect.tls import TLSConnector
-from keepalive.pool.states import CLOSING, OPENING
-from keepalive.transport.link import Link
+from keepalive.pool.states import CLOSING, OPENING, Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from keepalive.abc import Connector
-    from keepalive.connect.sockets import Connecting, Net
+    from keepalive.base.failure import DialFailure
+    from keepalive.base.types import Key
+    from keepalive.connect.connector import Connector
+    from keepalive.connect.opener import Opener
+    from keepalive.pool.pool import Pool
     from keepalive.pool.records import Slot
-    from keepalive.pool.states import Failure
-    from keepalive.resolve.service import Names
-    from keepalive.transport.runtime import Cancellable, Runtime
+    from keepalive.transport.link import Link
+    from keepalive.transport.reactor import Reactor
+    from keepalive.transport.runtime import Cancellable
 
-    from .driver import Engine
-
-logger = logging.getLogger("keepalive")
+    from .preconnect import Preconnects
 
 LIFETIME_JITTER = 0.05
 """A connection's lifetime is up to this part shorter, so that a herd opened at once ends staggered."""
+
+
+class PoolDriver(Protocol):
+    """Whoever carries out the pool's effects."""
+
+    pool: Pool
+    reactor: Reactor
+
+    def act(self) -> None:
+        """Carry out what the pool wants."""
 
 
 class Attempts:
@@ -50,234 +49,132 @@ class Attempts:
 
     def __init__(
         self,
-        engine: Engine,
-        runtime: Runtime,
-        net: Net,
-        names: Names,
-        connectors: dict[str, Connector],
+        driver: PoolDriver,
+        opener: Opener,
+        connectors: Mapping[str, Connector],
+        preconnects: Preconnects,
         max_lifetime: float,
     ) -> None:
-        self.running: dict[Slot, Cancellable] = {}
-        self.net = net
-        self.engine = engine
-        self._runtime = runtime
-        self._names = names
+        self.running: dict[Slot, SlotAttempt] = {}
+        self.driver = driver
+        self.preconnects = preconnects
+        self.max_lifetime = max_lifetime
+        self._opener = opener
+        self._plain = TCPConnector()
         self._connectors: dict[str, Connector] = {
             "https": TLSConnector(),
             "unix": UnixConnector(),
             **connectors,
         }
-        self._plain = TCPConnector()
-        self._max_lifetime = max_lifetime
-        self._recalls: dict[Slot, Callable[[], None]] = {}
-
-    # -- what the pool wants ------------------------------------------------------------------------
 
     def open(self, slot: Slot) -> None:
         """Start the attempt of a slot."""
         if slot.state is not OPENING:
             return  # given up meanwhile, by an observer's call; `abort` is next
-        key = slot.per_key.key
-        connector = self._connectors.get(key.scheme, self._plain)
-        if type(connector) is TCPConnector and self._begin(slot, connector):
-            return
-        limits = self.engine.pool.limits
-        limited = not limits.connect_timeout == limits.resolve_timeout == limits.tls_timeout == NEVER
-        budget = Budget(limits) if limited else None
-        loans, sessions = _Loans(self, slot), self.engine.sessions
-        dial = Dial(slot, self.net, loans, self._names, self._limit, budget, sessions)
-
-        async def attempt() -> None:
-            try:
-                link = await connector.connect(dial)
-                self._connected(slot, dial, link)
-            except Exception as exc:
-                self._failed(slot, dial, exc)
-            finally:
-                dial.close()
-
-        name = f"keepalive attempt {slot.id} for {key}"
-        try:
-            self.running[slot] = self._runtime.spawn(attempt, lambda: self._ended(slot), name)
-        except Exception as exc:  # the loop is at its end, or has a task factory of its own that fails
-            self._failed(slot, dial, exc)
+        attempt = self.running[slot] = SlotAttempt(self, slot)
+        attempt.task = self._opener.open(attempt, self._connectors.get(slot.per_key.key.scheme, self._plain))
 
     def abort(self, slot: Slot) -> None:
         """Give an attempt up."""
         attempt = self.running.get(slot)
-        if attempt is not None:
-            attempt.cancel()
+        if attempt is not None and attempt.task is not None:
+            attempt.task.cancel()
         elif slot.state is CLOSING:  # it could not even be started
-            self.engine.pool.aborted(slot, self.engine.clock())
+            self.driver.pool.aborted(slot, self.driver.reactor.clock())
 
     def recall(self, slot: Slot) -> None:
-        """Call back the places that an attempt has borrowed; they are there when this returns."""
-        self._recalls[slot]()
-
-    def _limit(self, slot: Slot, when: float, patience: Failure) -> None:
-        self.engine.pool.limit(slot, when, patience)
-        self.engine.act()
-
-    # -- further places -----------------------------------------------------------------------------
-
-    def borrow(self, slot: Slot, recall: Callable[[], None]) -> bool:
-        """Take a place for one more socket of an attempt; see `Places`."""
-        if not self.engine.pool.take_extra(slot):
-            return False
-        self._recalls[slot] = recall
-        return True
-
-    def repay(self, slot: Slot) -> None:
-        """Give such a place back."""
-        engine = self.engine
-        if engine.forked:
-            return
-        if slot.extra == 1:
-            del self._recalls[slot]
-        engine.pool.give_back_extra(slot, engine.clock())
-        engine.act()
-
-    # -- without a task -----------------------------------------------------------------------------
-
-    def _begin(self, slot: Slot, connector: TCPConnector) -> bool:
-        """Begin to connect to a literal address; False if it is none, or if that failed at once."""
-        key = slot.per_key.key
-        if self.net.bind_addresses is not None or "%" in key.addr or not is_literal(key.addr):
-            return False
-        try:
-            connecting = self.net.begin(key.addr, key.port, connector.options)
-        except Exception:
-            return False  # a task will fail in the same way: not before the caller has had his turn
-        slot.phase = Phase.CONNECT
-        slot.opened_at = self.engine.clock()
-        self.running[slot] = _Direct(self, slot, connecting)
-        connect_timeout = self.engine.pool.limits.connect_timeout
-        if connect_timeout != NEVER:
-            self.engine.pool.limit(slot, self.engine.clock() + connect_timeout)
-        return True
-
-    def arrived(self, slot: Slot, link: Link) -> None:
-        """Take in what a direct attempt has connected."""
-        del self.running[slot]
-        self._opened(slot, link)
-        self.engine.task_ended()
-
-    def missed(self, slot: Slot, error: OSError) -> None:
-        """Note that a direct attempt failed."""
-        del self.running[slot]
-        key, now = slot.per_key.key, self.engine.clock()
-        self.net.failures.note(key.addr, key.port, now)
-        failure = DialFailure(Phase.CONNECT, error.errno, error.strerror or str(error))
-        failure.__cause__ = error
-        self.engine.pool.open_failed(slot, failure, now)
-        self.engine.note_warmed(slot, failure)
-        self.engine.act()
-        self.engine.task_ended()
-
-    # -- how it ends --------------------------------------------------------------------------------
-
-    def _connected(self, slot: Slot, dial: Dial, link: object) -> None:
-        if not isinstance(link, Link):
-            msg = f"the connector returned {link!r}, which is not a Link"
-            raise TypeError(msg)
-        if slot.state is not OPENING:
-            return  # given up in the last moment; the dial closes the link
-        dial.keep(link)
-        self._opened(slot, link)
-
-    def _opened(self, slot: Slot, link: Link) -> None:
-        engine = self.engine
-        link.slot = slot
-        lifetime = self._max_lifetime
-        if lifetime != NEVER:
-            lifetime *= 1 - LIFETIME_JITTER * random.random()
-        engine.pool.opened(slot, link, engine.clock(), lifetime)
-        engine.note_warmed(slot, opened=True)
-        engine.act()
-
-    def _failed(self, slot: Slot, dial: Dial, exc: Exception) -> None:
-        failure = dial.failure(exc)
-        if not isinstance(exc, (OSError, DialFailure, BrokenResourceError, EndOfStream)):
-            logger.error("the connector for %s raised", slot.per_key.key, exc_info=exc)
-        dial.close()
-        if slot.state is OPENING:
-            self.engine.pool.open_failed(slot, failure, self.engine.clock())
-            self.engine.note_warmed(slot, failure)
-            self.engine.act()
-
-    def _ended(self, slot: Slot) -> None:
-        self.running.pop(slot, None)
-        engine = self.engine
-        if engine.forked:
-            return
-        engine.note_warmed(slot)
-        engine.task_ended()
-        self.gone(slot)
-
-    def gone(self, slot: Slot) -> None:
-        """Tell the pool that nothing is left of an attempt that has neither succeeded nor failed."""
-        engine = self.engine
-        if slot.state is CLOSING:
-            engine.pool.aborted(slot, engine.clock())
-            engine.act()
-        elif slot.state is OPENING:
-            # The task was ended from outside, by the end of its event loop for example.
-            error = OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
-            engine.pool.open_failed(slot, error, engine.clock())
-            engine.act()
+        """Have an attempt give its extra slots back; that is done when this returns."""
+        recall = self.running[slot].recall
+        assert recall is not None, "an attempt with extra slots has said how they come back"
+        recall()
 
 
-class _Loans:
-    """The further places of one attempt; see `Places`."""
+class SlotAttempt:
+    """One slot's attempt, as the opener sees it; see `Attempt`."""
 
-    __slots__ = ("_attempts", "_slot")
+    __slots__ = ("_attempts", "_driver", "_slot", "recall", "task")
 
     def __init__(self, attempts: Attempts, slot: Slot) -> None:
         self._attempts = attempts
+        self._driver = attempts.driver
         self._slot = slot
+        self.task: Cancellable | None = None
+        self.recall: Callable[[], None] | None = None
 
-    def borrow(self, recall: Callable[[], None]) -> bool:
-        return self._attempts.borrow(self._slot, recall)
+    @property
+    def key(self) -> Key:
+        """What to connect to."""
+        return self._slot.per_key.key
 
-    def repay(self) -> None:
-        self._attempts.repay(self._slot)
+    @property
+    def phase(self) -> str:
+        """What it is doing."""
+        return self._slot.phase
 
+    def enter_phase(self, phase: str) -> None:
+        """Note what it is doing from now on."""
+        slot = self._slot
+        if slot.phase != phase or not slot.phase_since:
+            self._driver.pool.enter_phase(slot, phase, self._driver.reactor.clock())
 
-class _Direct:
-    """An attempt without a task: it stands in the place of its link's writer, and the poller wakes it."""
+    def set_deadline(self, when: float, timeout: str) -> None:
+        """Have it given up when it takes too long."""
+        self._driver.pool.limit(self._slot, when, Failure(timeout))
+        self._driver.act()
 
-    __slots__ = ("_attempts", "_connecting", "_slot")
+    @property
+    def wanted(self) -> bool:
+        """Whether the pool has not given it up."""
+        return self._slot.state is OPENING
 
-    def __init__(self, attempts: Attempts, slot: Slot, connecting: Connecting) -> None:
-        self._attempts = attempts
-        self._slot = slot
-        self._connecting = connecting
-        attempts.engine.ready += connecting.ready
-        connecting.link.writer = self
+    def take_extra(self, recall: Callable[[], None]) -> bool:
+        """Take a place for one more socket."""
+        if not self._driver.pool.take_extra(self._slot):
+            return False
+        self.recall = recall
+        return True
 
-    def done(self) -> bool:
-        return False
+    def give_back_extra(self) -> None:
+        """Give such a place back."""
+        driver = self._driver
+        if not driver.reactor.forked:
+            driver.pool.give_back_extra(self._slot, driver.reactor.clock())
+            driver.act()
 
-    def set_result(self, _: None) -> None:
-        """Look how it is going. Called by the poller, and by the end of the link."""
-        link = self._connecting.link
-        if link.closed or self._slot.state is not OPENING:
-            return  # `cancel` is next, if it has not been
-        link.writer = None
-        self._attempts.engine.ready -= self._connecting.ready
-        number = self._connecting.look()
-        if number == 0:
-            self._attempts.arrived(self._slot, link)
-        elif number is None:
-            link.writer = self
-        else:
-            link.close()
-            self._attempts.missed(self._slot, OSError(number, os.strerror(number)))
+    def opened(self, link: Link) -> None:
+        """Hand the connection to the pool."""
+        slot, driver, attempts = self._slot, self._driver, self._attempts
+        del attempts.running[slot]
+        link.slot = slot
+        lifetime = attempts.max_lifetime
+        if lifetime != NEVER:
+            lifetime *= 1 - LIFETIME_JITTER * random.random()
+        driver.pool.opened(slot, link, driver.reactor.clock(), lifetime)
+        attempts.preconnects.opened(slot)
+        driver.act()
 
-    def cancel(self) -> None:
-        """End it; nothing is left of it when this returns."""
-        link = self._connecting.link
-        if not link.closed:
-            self._attempts.engine.ready -= self._connecting.ready
-            link.close()
-            self._attempts._ended(self._slot)
+    def failed(self, failure: DialFailure) -> None:
+        """Tell the pool of a failure."""
+        if not self.wanted:
+            self.ended()
+            return
+        slot, driver = self._slot, self._driver
+        self._attempts.running.pop(slot, None)
+        driver.pool.open_failed(slot, failure, driver.reactor.clock())
+        self._attempts.preconnects.failed(slot, failure, driver.pool)
+        driver.act()
+
+    def ended(self) -> None:
+        """Tell the pool that nothing is left of it."""
+        slot, driver = self._slot, self._driver
+        self._attempts.running.pop(slot, None)
+        if driver.reactor.forked:
+            return
+        self._attempts.preconnects.failed(slot, None, driver.pool)
+        now = driver.reactor.clock()
+        if slot.state is CLOSING:
+            driver.pool.aborted(slot, now)
+        elif slot.state is OPENING:
+            # The task was ended from outside, by the end of its event loop for example.
+            driver.pool.open_failed(slot, OSError(errno.ECANCELED, os.strerror(errno.ECANCELED)), now)
+        driver.act()

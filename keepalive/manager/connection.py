@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from threading import get_ident
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from anyio.lowlevel import checkpoint
 
 from keepalive.base import arguments as settings
 from keepalive.base.types import NEVER, CloseReason
-from keepalive.pool.states import LENT
 from keepalive.transport.stream import LinkStream
 
 if TYPE_CHECKING:
@@ -21,9 +19,27 @@ if TYPE_CHECKING:
     from keepalive.pool.records import Slot
     from keepalive.transport.link import Link
 
-    from .driver import Engine
 
 __all__ = ("Connection",)
+
+
+class Lender(Protocol):
+    """What a connection's handle needs of whoever lent it."""
+
+    def check_here(self) -> None:
+        """Refuse calls from another event loop or thread."""
+
+    def now(self) -> float:
+        """Return the time."""
+
+    def take_back(self, slot: Slot, link: Link, keep_for: float) -> None:
+        """Take a connection back for reuse, if it is fit for that."""
+
+    def throw_away(self, slot: Slot, reason: CloseReason) -> None:
+        """Close a lent connection."""
+
+    def orphan(self, record: Slot) -> None:
+        """Note that nobody holds it any more; from any thread, at any moment."""
 
 
 class Connection(LinkStream):
@@ -42,15 +58,18 @@ class Connection(LinkStream):
     :ivar idle_for: for how many seconds nobody had it before that
     """
 
-    __slots__ = ("_engine", "_slot", "context", "from_cache", "idle_for", "uses")
+    __slots__ = ("_driver", "_slot", "context", "from_cache", "idle_for", "uses")
 
-    # `Engine.fetch` sets all of these: an `__init__` would cost it as much as all the rest.
-    _engine: Engine
-    _slot: Slot
-    context: object
-    from_cache: Reuse | None
-    uses: int
-    idle_for: float
+    def __init__(
+        self, driver: Lender, slot: Slot, link: Link, context: object, reuse: Reuse | None, now: float
+    ) -> None:
+        self._link = link
+        self._driver = driver
+        self._slot = slot
+        self.context = context
+        self.from_cache = reuse
+        self.uses: int = slot.uses
+        self.idle_for: float = now - slot.idle_since
 
     # -- what it is ---------------------------------------------------------------------------------
 
@@ -92,7 +111,7 @@ class Connection(LinkStream):
     @property
     def age(self) -> float:
         """Seconds since it was opened."""
-        return self._engine.clock() - self._slot.opened_at
+        return self._driver.now() - self._slot.opened_at
 
     # -- giving it back -----------------------------------------------------------------------------
 
@@ -110,22 +129,11 @@ class Connection(LinkStream):
         link = self._link
         if link is None or link.closed:
             return
-        engine = self._engine
-        if get_ident() != engine.thread or not engine.running():
-            engine.check_here()
+        driver = self._driver
+        driver.check_here()
         kept = NEVER if keep_for is None else settings.seconds("keep_for", keep_for)
         self._link = None
-        slot = self._slot
-        if (
-            link.readable or link.doubtful or link.reader is not None or link.writer is not None
-        ) or slot.state is not LENT:
-            engine.take_back(slot, link, kept)
-            return
-        # The hot path: what `take_back` does with a link that is fit, without its calls.
-        pool = engine.pool
-        pool.release(slot, engine.clock(), kept)
-        if pool.effects or pool.timers.earliest < engine.armed:
-            engine.act()
+        driver.take_back(self._slot, link, kept)
 
     def discard(self) -> None:
         """Close it for good, at once and without switching tasks. Harmless when given back already.
@@ -134,9 +142,9 @@ class Connection(LinkStream):
         """
         if self._given_back() is None:
             return
-        self._engine.check_here()
+        self._driver.check_here()
         self._link = None
-        self._engine.throw_away(self._slot, CloseReason.DISCARDED)
+        self._driver.throw_away(self._slot, CloseReason.DISCARDED)
 
     def _given_back(self) -> Link | None:
         """Return the link if the handle still has it. A manager's end or a fork takes it away too."""
@@ -164,11 +172,11 @@ class Connection(LinkStream):
             self.discard()
 
     def _drop(self) -> bool:
-        """Leave a note for the engine, from any thread, at any moment, inside the engine's code too."""
+        """Leave a note for the driver, from any thread, at any moment, inside the driver's code too."""
         if self._given_back() is None:
             return False
         self._link = None
-        self._engine.orphan(self._slot)
+        self._driver.orphan(self._slot)
         return True
 
     def __del__(self) -> None:

@@ -1,4 +1,4 @@
-"""The I/O shell of one manager: carries out what its pool decides, and tells the pool what happens.
+"""The driver of one manager: carries out what its pool decides, and tells the pool what happens.
 
 Every entry from outside follows one pattern: tell the pool, then `act`. `act` carries out the
 effects in order and moves the timer; it never awaits. Attempts and look-ups run in tasks of their own.
@@ -10,12 +10,13 @@ import logging
 import random
 from collections import deque
 from dataclasses import replace
-from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 
 from keepalive.base.types import IMMEDIATE, NEVER, CloseReason
+from keepalive.connect.deadlines import Timeouts
+from keepalive.connect.opener import Opener
 from keepalive.connect.sockets import Net
 from keepalive.errors import ManagerClosed
 from keepalive.pool.pool import Pool
@@ -35,27 +36,28 @@ from keepalive.pool.states import (
     Effect,
 )
 from keepalive.resolve.service import Names
-from keepalive.transport import fork as _fork
-from keepalive.transport.poller import new_poller
+from keepalive.transport.reactor import Reactor
 from keepalive.transport.sessions import Sessions
-from keepalive.transport.tasks import Lull
 
-from .address_watch import Moved
+from .address_watch import AddressWatch
 from .attempts import Attempts
 from .connection import Connection
-from .error_mapping import explain, warm_up_error
-from .preconnect import WarmUp
+from .error_mapping import explain
+from .preconnect import Preconnects, WarmUp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from keepalive.abc import Connector, Observer, Resolver
     from keepalive.base.types import Key
+    from keepalive.connect.connector import Connector
     from keepalive.connect.sockets import BindAddresses
     from keepalive.pool.records import KeyState
     from keepalive.pool.states import Limits
+    from keepalive.resolve.resolver import Resolver
     from keepalive.transport.link import Link
     from keepalive.transport.runtime import Runtime
+
+    from .observer import Observer
 
 logger = logging.getLogger("keepalive")
 
@@ -63,74 +65,85 @@ FAIR_RUN = 16
 """So many new connections that are ready at once are handed out in a row, then others may run."""
 
 
-class Engine:
+class Options(NamedTuple):
+    """What a manager is given beside its limits; see `ConnectionManager`."""
+
+    resolver: Resolver
+    connectors: Mapping[str, Connector]
+    bind_address: BindAddresses | None
+    stagger: float
+    max_lifetime: float
+    retire_moved: bool
+    reuse_dropped: bool
+    observer: Observer | None
+
+
+class Driver:
     """All that lives between a manager's entry and its end."""
 
-    def __init__(
-        self,
-        limits: Limits,
-        runtime: Runtime,
-        resolver: Resolver,
-        connectors: dict[str, Connector],
-        *,
-        bind_address: BindAddresses | None,
-        stagger: float,
-        retire_moved: bool,
-        max_lifetime: float,
-        reuse_dropped: bool,
-        observer: Observer | None,
-    ) -> None:
-        self.pool = Pool(limits, observed=observer is not None, seed=random.random())
-        self.clock = runtime.clock
-        self.thread = runtime.thread
-        self.running = runtime.running
-        self.park = runtime.park
-        self.cancel_met = runtime.cancel_met
-        self.poller = new_poller(runtime, self._unread)
-        self.poll = self.poller.poll
+    def __init__(self, limits: Limits, options: Options, runtime: Runtime) -> None:
+        self.pool = Pool(limits, observed=options.observer is not None, seed=random.random())
+        self.reactor = reactor = Reactor(runtime, self._unread, self._abandoned)
+        self.now = reactor.clock
         self.sessions = Sessions()
-        self.forked = False
-        self._runtime = runtime
-        self._names = Names(resolver, runtime, self.task_ended)
-        self._lull = Lull(lambda: self._attempts.running or self._names.tasks)
-        self._attempts = Attempts(
-            self,
-            runtime,
-            Net(self.poller, self.clock, bind_address, stagger),
-            self._names,
-            connectors,
-            max_lifetime,
+        self._poll = reactor.poller.poll
+        self.names = Names(options.resolver, reactor)
+        self.opener = Opener(
+            reactor,
+            Net(reactor.poller, reactor.clock, options.bind_address, options.stagger),
+            self.names,
+            self.sessions,
+            _timeouts(limits),
         )
-        self._reuse_dropped = reuse_dropped
-        self._observer = observer
-        self._warm_ups: dict[Slot, WarmUp] = {}
-        self._timer = runtime.timer(self._ring)
-        self._moved = Moved(self, self._names, runtime) if retire_moved else None
-        self.armed = NEVER  # when the timer rings
+        self._preconnects = Preconnects()
+        self._attempts = Attempts(
+            self, self.opener, options.connectors, self._preconnects, options.max_lifetime
+        )
+        self._reuse_dropped = options.reuse_dropped
+        self._observer = options.observer
+        self._timer = reactor.timer(self._ring)
+        self._armed = NEVER  # when the timer rings
+        self.address_watch = (
+            AddressWatch(self.pool, reactor, self.names, self.retire_slots) if options.retire_moved else None
+        )
         self._acting = False
         self._quick = FAIR_RUN
-        self.ready = 0  # connections that were made at once, and wait to be taken in
         self._orphans: deque[Waiter | Slot] = deque()
         self._empty: list[anyio.Event] = []
-        _fork.watch(self)
-
-    def here(self) -> bool:
-        """Say whether the caller runs in this manager's event loop. Hot paths ask the same inline."""
-        return get_ident() == self.thread and self.running()
 
     def check_here(self) -> None:
         """Refuse calls from another event loop or thread. A forked child's copy does nothing anyway."""
-        if not self.here() and not self.forked:
-            msg = "a manager and what it hands out belong to the event loop it was entered in"
-            raise RuntimeError(msg)
+        self.reactor.check_here("a manager and what it hands out")
 
-    def check_not_forked(self) -> None:
-        """Refuse to serve requests from a forked child's copy."""
-        if self.forked:
+    def check_serving(self) -> None:
+        """Refuse these calls, and to serve requests from a forked child's copy."""
+        self.check_here()
+        if self.reactor.forked:
             msg = "this process is a fork: its copy of the manager is closed"
             raise ManagerClosed(msg)
 
     # -- requests and connections -------------------------------------------------------------------
+
+    def known_key(self, scheme: object, addr: object, port: object) -> KeyState | None:
+        """Return the state of a key without a proxy that was in use before, in half the time."""
+        try:
+            per_key = self.pool.keys.direct.get((scheme, addr, port))  # type: ignore[arg-type]  # told by TypeError
+        except TypeError:
+            return None  # an argument that cannot be a part of any key
+        return per_key if type(port) is int else None  # for a dict, 80 == 80.0
+
+    def submit(self, per_key: KeyState, seconds: float, *, fresh: bool) -> Waiter:
+        """Enter a request that may take so many seconds."""
+        pool, now = self.pool, self.now()
+        waiter = pool.enter(per_key, now, now + seconds, fresh)
+        if pool.effects or pool.timers.earliest < self._armed:
+            self.act()
+        return waiter
+
+    def refuse(self, waiter: Waiter) -> None:
+        """Take a request that is one too many out again."""
+        self.pool.refuse(waiter, self.now())
+        self.act()
 
     def fetch(self, waiter: Waiter, context: object) -> Connection | None:
         """Hand over what a request has been served with; None if it must (still) wait.
@@ -140,43 +153,38 @@ class Engine:
         pool = self.pool
         slot = waiter.slot
         if slot is not None and (slot.was_idle or slot.uses):
-            events = self.poll()
+            events = self._poll()
             if events:
-                self.poller.sort(events)  # it may turn out to be dead; the request then waits again
+                self.reactor.poller.sort(events)  # it may turn out to be dead; the request then waits again
         if waiter.state is SERVED:
             reuse = waiter.reuse
-            now = waiter.since if reuse is IMMEDIATE else self.clock()
+            now = waiter.since if reuse is IMMEDIATE else self.now()
             slot = pool.claim(waiter, now)
-            conn = Connection()
-            conn._link = link = slot.link
+            link: Link = slot.link
             link.touched = False
-            conn._engine = self
-            conn._slot = slot
-            conn.context = context
-            conn.from_cache = reuse
-            conn.uses = slot.uses
-            conn.idle_for = now - slot.idle_since
             if pool.effects:
                 self.act()
-            return conn
+            return Connection(self, slot, link, context, reuse, now)
         if waiter.state is QUEUED:
             return None
         raise explain(waiter, pool, context)
 
     def hurry(self) -> bool:
         """Take in what the kernel had connected at once, without a turn of the loop; False: not this time."""
+        if not self.opener.ready:
+            return False
         if not self._quick:
             self._quick = FAIR_RUN
             return False
         self._quick -= 1
-        self.poller.harvest()
+        self.reactor.poller.harvest()
         return True
 
     def withdraw(self, waiter: Waiter) -> bool:
         """Cancel a request; False if it had ended."""
-        if self.forked:
+        if self.reactor.forked:
             return False
-        found = self.pool.cancel(waiter, self.clock())
+        found = self.pool.cancel(waiter, self.now())
         self.act()
         return found
 
@@ -188,28 +196,28 @@ class Engine:
         """
         if slot.state is not LENT:
             return
-        reason = link.unfit()
+        reason = link.reuse_blocker()
         if reason is not None:
             self.throw_away(slot, reason)
             return
         pool = self.pool
-        pool.release(slot, self.clock(), keep_for)
-        if pool.effects or pool.timers.earliest < self.armed:
+        pool.release(slot, self.now(), keep_for)
+        if pool.effects or pool.timers.earliest < self._armed:
             self.act()
 
     def throw_away(self, slot: Slot, reason: CloseReason) -> None:
         """Close a lent connection."""
         if slot.state is LENT:
-            self.pool.discard(slot, self.clock(), reason)
+            self.pool.discard(slot, self.now(), reason)
             self.act()
 
     def orphan(self, record: Waiter | Slot) -> None:
         """Note that nobody holds this any more. Called by finalisers: from any thread, at any moment."""
-        if self.forked:
+        if self.reactor.forked:
             return  # the parent's loop is not to be woken
         self._orphans.append(record)
         try:
-            self._runtime.call_soon_threadsafe(self.reap)
+            self.reactor.call_soon_threadsafe(self.reap)
         except RuntimeError:
             # The loop has ended without the manager: nothing but the descriptor is left to be saved.
             if isinstance(record, Slot) and record.link is not None:
@@ -217,10 +225,10 @@ class Engine:
 
     def reap(self) -> None:
         """Give back what finalisers have left."""
-        while self._orphans and not self.forked:
+        while self._orphans and not self.reactor.forked:
             record = self._orphans.popleft()
             if isinstance(record, Waiter):
-                self.pool.cancel(record, self.clock())
+                self.pool.cancel(record, self.now())
                 self.act()
             elif record.state is LENT:
                 if self._reuse_dropped or not record.link.touched:
@@ -228,20 +236,13 @@ class Engine:
                 else:
                     self.throw_away(record, CloseReason.DROPPED)
 
-    def warm(self, per_key: KeyState, ready: int) -> WarmUp:
+    def preconnect(self, per_key: KeyState, ready: int) -> WarmUp:
         """Open connections for nobody, until so many are ready."""
-        slots = self.pool.preconnect(per_key, ready, self.clock())
+        slots = self.pool.preconnect(per_key, ready, self.now())
         warm_up = WarmUp(len(slots))
-        self._warm_ups.update(dict.fromkeys(slots, warm_up))
+        self._preconnects.began(slots, warm_up)
         self.act()
         return warm_up
-
-    def note_warmed(self, slot: Slot, failure: Exception | None = None, *, opened: bool = False) -> None:
-        """Tell the warm-up that an attempt belongs to how it ended."""
-        warm_up = self._warm_ups.pop(slot, None)
-        if warm_up is not None:
-            error = None if opened else warm_up_error(slot, failure, self.pool)
-            warm_up.note(error, opened=opened)
 
     def retire(self, concerned: Callable[[Key], bool]) -> int:
         """Close the idle ones of the keys concerned, and let the lent ones close when given back.
@@ -249,20 +250,20 @@ class Engine:
         Their TLS sessions go too: a resumed handshake would go by the certificates of before.
         """
         self.sessions.forget(concerned)
-        links = list(self.poller.links.values())
+        links = list(self.reactor.poller.links.values())
         slots = [link.slot for link in links if link.slot is not None and concerned(link.slot.per_key.key)]
         return self.retire_slots(slots)
 
     def retire_slots(self, slots: list[Slot]) -> int:
         """Close those that are idle, let lent ones close when given back; say how many were idle."""
-        closed = self.pool.retire(slots, self.clock())
+        closed = self.pool.retire(slots, self.now())
         self.act()
         return closed
 
     def set_limits(self, max_per_host: float, max_open: float) -> None:
         """Change the pool's limits."""
         limits = replace(self.pool.limits, max_per_host=max_per_host, max_open=max_open)
-        self.pool.set_limits(limits, self.clock())
+        self.pool.set_limits(limits, self.now())
         self.act()
 
     def _unread(self, root: Link) -> None:
@@ -273,11 +274,11 @@ class Engine:
         if slot.state is not IDLE and slot.state is not RESERVED:
             return  # its user will read
         if not slot.uses and not slot.was_idle:
-            return  # just opened for a request: what its peer does with it is the user's to see (or VALIDATE)
+            return  # just opened for a request: what its peer does with it is the user's (or VALIDATE's)
         reason = slot.link.look()
         if reason is None or (reason is CloseReason.UNREAD and not slot.uses and not root.hung):
             return  # session tickets, a false alarm, or a server's greeting for the first user
-        self.pool.lost(slot, self.clock(), reason)
+        self.pool.lost(slot, self.now(), reason)
         self.act()
 
     # -- effects ------------------------------------------------------------------------------------
@@ -287,38 +288,38 @@ class Engine:
         pool = self.pool
         effects = pool.effects
         while effects and not self._acting:
-            do, what = effects.popleft()
-            if do is WAKE:
+            effect, what = effects.popleft()
+            if effect is WAKE:
                 waker = what.waker
                 if waker is not None and not waker.done():
                     waker.set_result(None)
                 continue
             self._acting = True  # an observer or a connector's link may call back
             try:
-                self._carry_out(do, what)
+                self._carry_out(effect, what)
             finally:
                 self._acting = False
-        if pool.timers.earliest < self.armed:
-            self.armed = pool.timers.earliest
-            self._timer.move(max(0.0, self.armed - self.clock()))
+        if pool.timers.earliest < self._armed:
+            self._armed = pool.timers.earliest
+            self._timer.move(max(0.0, self._armed - self.now()))
         if self._empty and not pool.capacity.total:
             for event in self._empty:
                 event.set()
 
-    def _carry_out(self, do: Effect, what: Any) -> None:
-        if do is CLOSE:
+    def _carry_out(self, effect: Effect, what: Any) -> None:
+        if effect is CLOSE:
             self._close(what)
-        elif do is OPEN:
+        elif effect is OPEN:
             self._attempts.open(what)
-        elif do is ABORT:
+        elif effect is ABORT:
             self._attempts.abort(what)
-        elif do is RECALL:
+        elif effect is RECALL:
             self._attempts.recall(what)
-        elif do is VALIDATE:
+        elif effect is VALIDATE:
             if what.state is IDLE:
                 self._unread(what.link)
         else:
-            self._tell(*what)
+            self._notify(*what)
 
     def _close(self, slot: Slot) -> None:
         link, slot.link = slot.link, None
@@ -327,17 +328,15 @@ class Engine:
         except Exception:
             logger.exception("closing a connection to %s", slot.per_key.key)
 
-    def _tell(self, event: str, details: tuple[object, ...]) -> None:
+    def _notify(self, event: str, details: tuple[object, ...]) -> None:
         try:
             getattr(self._observer, event)(*details)
         except Exception:
             logger.exception("observer %r raised in %s%r", self._observer, event, details)
 
     def _ring(self) -> None:
-        if self.forked:
-            return
-        self.armed = NEVER
-        self.pool.tick(self.clock())
+        self._armed = NEVER
+        self.pool.tick(self.now())
         self.act()
 
     # -- the end ------------------------------------------------------------------------------------
@@ -345,9 +344,9 @@ class Engine:
     def shutdown(self) -> None:
         """Fail what waits, abort what opens, close what is idle. Lent ones stay."""
         if not self.pool.closed:
-            self.pool.shutdown(self.clock())
+            self.pool.shutdown(self.now())
             self.act()
-            self._names.close()  # those that refresh an answer have no asker who would go
+            self.names.close()  # those that refresh an answer have no asker who would go
 
     async def drain(self, grace: float) -> None:
         """Wait until nothing is open any more, for `grace` seconds at most."""
@@ -360,36 +359,29 @@ class Engine:
             finally:
                 self._empty.remove(event)
 
-    def task_ended(self) -> None:
-        """Note that a task of an attempt or look-up has ended."""
-        self._lull.look()
-
     async def close(self) -> None:
         """End everything: cut what is still lent, and wait for the tasks that were told to end."""
-        for link in list(self.poller.links.values()):
+        for link in list(self.reactor.poller.links.values()):
             if link.slot is not None:
                 self.throw_away(link.slot, CloseReason.SHUTDOWN)
-        self._names.close()
+        self.names.close()
         try:
-            await self._lull.wait()
+            await self.reactor.wait_for_tasks()
         finally:
             # A second cancellation may come through the shield; sockets and watches end all the same.
-            for link in list(self.poller.links.values()):
-                link.close()
             self._timer.cancel()
-            if self._moved is not None:
-                self._moved.cancel()
+            if self.address_watch is not None:
+                self.address_watch.cancel()
             self.sessions.forget()
-            self.poller.close()
-            _fork.forget(self)
-        with anyio.CancelScope(shield=True):
-            await self._runtime.aclose()
+            await self.reactor.aclose()
 
-    def abandon(self) -> None:
-        """Empty this copy after a fork: the parent's connections, queue and event loop stay untouched."""
-        self.forked = True
-        self.thread = 0  # nobody's: all calls take the way that asks more questions
-        self.poller.abandon()
+    def _abandoned(self) -> None:
+        """Empty this copy after a fork; its descriptors are closed already."""
         self.pool = Pool(self.pool.limits)
         self.pool.shutdown(0.0)
         self._orphans.clear()
+
+
+def _timeouts(limits: Limits) -> Timeouts | None:
+    timeouts = Timeouts(limits.connect_timeout, limits.resolve_timeout, limits.tls_timeout)
+    return None if timeouts == Timeouts() else timeouts

@@ -91,8 +91,8 @@ def attempt_error(
     return error
 
 
-def warm_up_error(slot: Slot, failure: Exception | None, pool: Pool) -> AllocateError | None:
-    """Make the exception for an attempt of a warm-up; None if it was merely given up."""
+def preconnect_error(slot: Slot, failure: Exception | None, pool: Pool) -> AllocateError | None:
+    """Make the exception for an attempt of a preconnect; None if it was merely given up."""
     if failure is not None:
         return attempt_error(slot.per_key.key, slot.phase, failure)
     limits = pool.limits

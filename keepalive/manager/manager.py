@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from anyio.lowlevel import checkpoint
 
-from keepalive.abc import Observer, Resolver
 from keepalive.base import arguments as settings
 from keepalive.base.types import NEVER
 from keepalive.connect.happy_eyeballs import STAGGER
 from keepalive.errors import ManagerClosed, QueueFull
+from keepalive.manager.observer import Observer
 from keepalive.pool.states import LENT, Limits
 from keepalive.resolve.dns import DNSResolver
+from keepalive.resolve.resolver import Resolver
 from keepalive.transport.loops import current_runtime
 
 from .connection import Connection
-from .driver import Engine
+from .driver import Driver, Options
 from .error_mapping import numbers
 from .request import Request
 from .stats import Stats, snapshot
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from keepalive.abc import Connector
     from keepalive.base.types import Key
+    from keepalive.connect.connector import Connector
 
     from .preconnect import WarmUp
 
@@ -113,17 +113,17 @@ class ConnectionManager:
         self._timeout = settings.seconds("timeout", timeout, any_sign=True)
         settings.instance("resolver", resolver, Resolver)
         settings.instance("observer", observer, Observer)
-        self._resolver = DNSResolver() if resolver is None else resolver
-        self._options: dict[str, Any] = {
-            "bind_address": settings.bind_address(bind_address),
-            "stagger": settings.seconds("stagger", stagger),
-            "max_lifetime": settings.positive_seconds("max_lifetime", max_lifetime),
-            "retire_moved": settings.flag("retire_moved", retire_moved),
-            "reuse_dropped": settings.flag("reuse_dropped", reuse_dropped),
-            "observer": observer,
-        }
-        self._connectors = settings.connectors(connectors)
-        self._engine: Engine | None = None
+        self._options = Options(
+            resolver=DNSResolver() if resolver is None else resolver,
+            connectors=settings.connectors(connectors),
+            bind_address=settings.bind_address(bind_address),
+            stagger=settings.seconds("stagger", stagger),
+            max_lifetime=settings.positive_seconds("max_lifetime", max_lifetime),
+            retire_moved=settings.flag("retire_moved", retire_moved),
+            reuse_dropped=settings.flag("reuse_dropped", reuse_dropped),
+            observer=observer,
+        )
+        self._driver: Driver | None = None
 
     # -- its life -----------------------------------------------------------------------------------
 
@@ -132,22 +132,20 @@ class ConnectionManager:
 
         :raises RuntimeError: it was entered before
         """
-        if self._engine is not None:
+        if self._driver is not None:
             msg = "a ConnectionManager can be entered only once"
             raise RuntimeError(msg)
-        self._engine = Engine(
-            self._limits, current_runtime(), self._resolver, self._connectors, **self._options
-        )
+        self._driver = Driver(self._limits, self._options, current_runtime())
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close everything; exceptions leave the block as they are."""
-        engine = self._running()
-        if not engine.poller.closed:
-            engine.shutdown()
-            await engine.close()
+        driver = self._running()
+        if not driver.reactor.closed:
+            driver.shutdown()
+            await driver.close()
         if exc_type is None:
             await checkpoint()  # after an exception, a cancellation met here would take its place
 
@@ -168,24 +166,24 @@ class ConnectionManager:
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
         patience = settings.seconds("grace", grace)
-        engine = self._running()
-        if engine.poller.closed:
+        driver = self._running()
+        if driver.reactor.closed:
             return
-        engine.shutdown()
+        driver.shutdown()
         try:
             if patience:
-                await engine.drain(patience)
+                await driver.drain(patience)
         finally:
-            await engine.close()
+            await driver.close()
         await checkpoint()
 
-    def _running(self) -> Engine:
-        engine = self._engine
-        if engine is None:
+    def _running(self) -> Driver:
+        driver = self._driver
+        if driver is None:
             msg = "the ConnectionManager has not been entered: use it in `async with`"
             raise RuntimeError(msg)
-        engine.check_here()
-        return engine
+        driver.check_here()
+        return driver
 
     # -- requests -----------------------------------------------------------------------------------
 
@@ -223,47 +221,34 @@ class ConnectionManager:
         :raises ManagerClosed: the manager has been shut down
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
-        engine = self._engine
-        if engine is None or get_ident() != engine.thread or not engine.running() or engine.pool.closed:
-            engine = self._open_engine()
+        driver = self._driver
+        if driver is None or not driver.reactor.here() or driver.pool.closed:
+            driver = self._open_driver()
         if fresh not in (True, False):
             settings.flag("fresh", fresh)
         seconds = self._timeout
         if timeout is not None:
             seconds = settings.seconds("timeout", timeout, none=None, any_sign=True)
-        pool = engine.pool
-        try:
-            per_key = (
-                pool.keys.direct.get((scheme, addr, port))
-                if for_scheme is None and for_addr is None and for_port is None
-                else None
-            )
-        except TypeError:
-            per_key = None  # an argument that cannot be a part of any key; told below
-        if per_key is None or type(port) is not int:  # for a dict, 80 == 80.0
-            per_key = pool.keys.of(settings.key(scheme, addr, port, for_scheme, for_addr, for_port))
-        now = engine.clock()
-        waiter = pool.enter(per_key, now, now + seconds, fresh)
-        if pool.requests.uncovered > pool.limits.max_waiting and pool.overfull(waiter):
-            pool.refuse(waiter, now)
-            engine.act()
-            msg = f"request {waiter.id} for {per_key.key} cannot be queued; {numbers(waiter, pool)}"
+        if for_scheme is None and for_addr is None and for_port is None:
+            per_key = driver.known_key(scheme, addr, port)
+        else:
+            per_key = None
+        if per_key is None:
+            key = settings.key(scheme, addr, port, for_scheme, for_addr, for_port)
+            per_key = driver.pool.keys.of(key)
+        waiter = driver.submit(per_key, seconds, fresh=fresh)
+        if driver.pool.overfull(waiter):
+            driver.refuse(waiter)
+            msg = f"request {waiter.id} for {per_key.key} cannot be queued; {numbers(waiter, driver.pool)}"
             raise QueueFull(msg)
-        if pool.effects or pool.timers.earliest < engine.armed:
-            engine.act()
-        request = Request()
-        request._engine = engine
-        request._waiter = waiter
-        request._awaited = False
-        request.context = context
-        return request
+        return Request(driver, waiter, context)
 
-    def _open_engine(self) -> Engine:
-        engine = self._running()
-        if engine.pool.closed:
+    def _open_driver(self) -> Driver:
+        driver = self._running()
+        if driver.pool.closed:
             msg = "the ConnectionManager has been shut down"
             raise ManagerClosed(msg)
-        return engine
+        return driver
 
     def deallocate(self, req_id: int) -> bool:
         """Cancel a request by its number; its awaiter gets `RequestCancelled`. A plain method.
@@ -273,10 +258,10 @@ class ConnectionManager:
         :raises ValueError: this manager never issued that number
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
-        engine = self._running()
-        settings.issued("req_id", req_id, engine.pool.requests.last_id)
-        waiter = engine.pool.requests.open.get(req_id)
-        return waiter is not None and engine.withdraw(waiter)
+        driver = self._running()
+        settings.issued("req_id", req_id, driver.pool.requests.last_id)
+        waiter = driver.pool.requests.open.get(req_id)
+        return waiter is not None and driver.withdraw(waiter)
 
     def free(self, conn: Connection) -> None:
         """Give a connection back, as `Connection.release`, but be strict about what that is.
@@ -285,9 +270,9 @@ class ConnectionManager:
             lent (given back before)
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
-        engine = self._running()
+        driver = self._running()
         given: object = conn  # whatever the annotation says
-        if not isinstance(given, Connection) or given._engine is not engine:
+        if not isinstance(given, Connection) or given._driver is not driver:
             msg = f"{conn!r} is not a connection of this manager"
             raise ValueError(msg)
         if conn._link is None or conn._slot.state is not LENT:
@@ -319,13 +304,13 @@ class ConnectionManager:
         :raises ManagerClosed: the manager has been shut down
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
-        engine = self._open_engine()
+        driver = self._open_driver()
         ready = settings.count("n", n, least=1)
         if ready == NEVER:
             msg = f"n must be a whole number, not {n!r}"
             raise TypeError(msg)
         key = settings.key(scheme, addr, port, for_scheme, for_addr, for_port)
-        return engine.warm(engine.pool.keys.of(key), int(ready))
+        return driver.preconnect(driver.pool.keys.of(key), int(ready))
 
     def evict(
         self,
@@ -348,7 +333,7 @@ class ConnectionManager:
         :raises TypeError, ValueError: an argument is wrong; the message names it
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
-        engine = self._running()
+        driver = self._running()
         parts = {
             "scheme": scheme,
             "addr": addr,
@@ -362,7 +347,7 @@ class ConnectionManager:
         def concerned(key: Key) -> bool:
             return all(getattr(key, name) == value for name, value in wanted.items())
 
-        return engine.retire(concerned)
+        return driver.retire(concerned)
 
     def set_limits(self, *, max_per_host: int | None = None, max_open: int | None = None) -> None:
         """Change the limits of a running manager. A plain method.
@@ -373,9 +358,9 @@ class ConnectionManager:
         :param max_per_host: the new limit per key, > 0; None keeps it
         :param max_open: the new limit in all, > 0; None keeps it
         """
-        engine = self._running()
-        limits = engine.pool.limits
-        engine.set_limits(
+        driver = self._running()
+        limits = driver.pool.limits
+        driver.set_limits(
             limits.max_per_host
             if max_per_host is None
             else settings.count("max_per_host", max_per_host, least=1),
@@ -389,21 +374,22 @@ class ConnectionManager:
 
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
-        engine = self._engine
-        if engine is None or not engine.poller.closed:
-            engine = self._running()
-            engine.poller.harvest()
-        return snapshot(engine.pool, engine.sessions)
+        driver = self._driver
+        if driver is None or not driver.reactor.closed:
+            driver = self._running()
+            driver.reactor.poller.harvest()
+        return snapshot(driver.pool, driver.sessions)
 
     def __repr__(self) -> str:
-        engine = self._engine
-        if engine is None:
+        driver = self._driver
+        if driver is None:
             state, now = "new", Stats()
         else:
-            state = "closed" if engine.pool.closed else "open"
-            if not engine.here():  # no place to count what may change meanwhile
-                return f"<ConnectionManager {state}: open={engine.pool.capacity.total} requests={engine.pool.requests.last_id}>"
-            now = snapshot(engine.pool, engine.sessions)
+            state = "closed" if driver.pool.closed else "open"
+            if not driver.reactor.here():  # no place to count what may change meanwhile
+                total, requests = driver.pool.capacity.total, driver.pool.requests.last_id
+                return f"<ConnectionManager {state}: open={total} requests={requests}>"
+            now = snapshot(driver.pool, driver.sessions)
         return (
             f"<ConnectionManager {state}: open={now.open} connecting={now.connecting} lent={now.lent} "
             f"idle={now.idle} closing={now.closing} waiting={now.waiting} requests={now.requests}>"

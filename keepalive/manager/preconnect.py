@@ -1,4 +1,4 @@
-"""A warm-up: connections that are opened before anybody asks for them."""
+"""Connections that are opened before anybody asks for them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from .error_mapping import preconnect_error
+
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable
 
     from keepalive.errors import AllocateError
+    from keepalive.pool.pool import Pool
+    from keepalive.pool.records import Slot
 
 __all__ = ("WarmUp",)
 
@@ -51,3 +55,26 @@ class WarmUp:
 
     def __repr__(self) -> str:
         return f"<WarmUp: {self.opened} of {self.started} opened, {self._pending} pending>"
+
+
+class Preconnects:
+    """Which attempts were started by which call of `ConnectionManager.preconnect`."""
+
+    def __init__(self) -> None:
+        self._of: dict[Slot, WarmUp] = {}
+
+    def began(self, slots: Iterable[Slot], warm_up: WarmUp) -> None:
+        """Note the attempts of a call."""
+        self._of.update(dict.fromkeys(slots, warm_up))
+
+    def opened(self, slot: Slot) -> None:
+        """Note that an attempt succeeded."""
+        warm_up = self._of.pop(slot, None)
+        if warm_up is not None:
+            warm_up.note(None, opened=True)
+
+    def failed(self, slot: Slot, failure: Exception | None, pool: Pool) -> None:
+        """Note that an attempt failed, or was given up (None)."""
+        warm_up = self._of.pop(slot, None)
+        if warm_up is not None:
+            warm_up.note(preconnect_error(slot, failure, pool), opened=False)

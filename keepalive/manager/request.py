@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from anyio.lowlevel import checkpoint_if_cancelled
 
@@ -14,11 +13,35 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from keepalive.pool.records import Waiter
+    from keepalive.transport.reactor import Reactor
 
     from .connection import Connection
-    from .driver import Engine
 
 __all__ = ("Request",)
+
+
+class Server(Protocol):
+    """What a request needs of whoever serves it."""
+
+    reactor: Reactor
+
+    def check_here(self) -> None:
+        """Refuse calls from another event loop or thread."""
+
+    def check_serving(self) -> None:
+        """Refuse these, and a forked child's copy."""
+
+    def hurry(self) -> bool:
+        """Take in what the kernel had connected at once; False if there is nothing."""
+
+    def fetch(self, waiter: Waiter, context: object) -> Connection | None:
+        """Hand over what a request has been served with; None if it must (still) wait."""
+
+    def withdraw(self, waiter: Waiter) -> bool:
+        """Cancel a request; False if it had ended."""
+
+    def orphan(self, record: Waiter) -> None:
+        """Note that nobody holds it any more; from any thread, at any moment."""
 
 
 class Request:
@@ -32,16 +55,16 @@ class Request:
     Awaiting switches tasks only if no connection is there yet.
     """
 
-    __slots__ = ("_awaited", "_conn", "_engine", "_waiter", "context")
+    __slots__ = ("_awaited", "_conn", "_driver", "_waiter", "context")
 
     _conn: Connection
     """What `__aenter__` returned; set by it."""
 
-    # `ConnectionManager.allocate` sets these: an `__init__` would cost it as much as all the rest.
-    _engine: Engine
-    _waiter: Waiter
-    _awaited: bool
-    context: object
+    def __init__(self, driver: Server, waiter: Waiter, context: object) -> None:
+        self._driver = driver
+        self._waiter = waiter
+        self._awaited = False
+        self.context = context
 
     @property
     def id(self) -> int:
@@ -59,30 +82,28 @@ class Request:
         if self._awaited:
             msg = f"request {self._waiter.id} was awaited before"
             raise RuntimeError(msg)
-        engine = self._engine
-        if get_ident() != engine.thread or not engine.running():
-            engine.check_here()
-            engine.check_not_forked()
+        driver = self._driver
+        driver.check_serving()
         self._awaited = True
         waiter, context = self._waiter, self.context
         conn = None
-        while (waiter.state is QUEUED and not (engine.ready and engine.hurry())) or (
-            conn := engine.fetch(waiter, context)
+        while (waiter.state is QUEUED and not driver.hurry()) or (
+            conn := driver.fetch(waiter, context)
         ) is None:
-            parked = waiter.waker = engine.park()
+            parked = waiter.waker = driver.reactor.park()
             try:
                 yield from parked.__await__()
-                if engine.cancel_met():
+                if driver.reactor.cancel_met():
                     # The loops let a wake-up win that meets with the cancellation of a scope. Here the
                     # cancellation does, and the connection goes to the next in line.
                     yield from checkpoint_if_cancelled().__await__()  # awaited here
             except GeneratorExit:
                 # The waiting coroutine is being thrown away, perhaps by the garbage collector: any thread,
                 # any moment, as in `__del__`.
-                engine.orphan(waiter)
+                driver.orphan(waiter)
                 raise
             except BaseException:
-                engine.withdraw(waiter)
+                driver.withdraw(waiter)
                 raise
             finally:
                 waiter.waker = None
@@ -95,8 +116,8 @@ class Request:
             fetched
         :raises RuntimeError: called from another event loop or thread
         """
-        self._engine.check_here()
-        return self._engine.withdraw(self._waiter)
+        self._driver.check_here()
+        return self._driver.withdraw(self._waiter)
 
     async def __aenter__(self) -> Connection:
         """Wait for the connection; see `__await__`."""
@@ -114,7 +135,7 @@ class Request:
         if not self._awaited:
             state = self._waiter.state
             if state is QUEUED or state is SERVED:
-                self._engine.orphan(self._waiter)
+                self._driver.orphan(self._waiter)
 
     def __repr__(self) -> str:
         return f"<Request {self._waiter.id} for {self._waiter.per_key.key}: {self._waiter.state.value}>"

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.lowlevel import checkpoint
 
-from keepalive.abc import Resolver
 from keepalive.base import arguments as settings
 from keepalive.connect.tcp import UnixConnector
 from keepalive.connect.tls import TLSConnector
 from keepalive.resolve.dns import DNSResolver
+from keepalive.resolve.resolver import Resolver
 from keepalive.transport.loops import current_runtime
 
 from .events import EventQueue
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from keepalive.abc import Connector
+    from keepalive.connect.connector import Connector
     from keepalive.connect.sockets import BindAddresses
 
     from .events import Event

@@ -66,11 +66,11 @@ class Peer:
         "addr",
         "address",
         "bind_address",
-        "timer",
         "id",
         "port",
         "reason",
         "scheme",
+        "timer",
     )
 
     def __init__(

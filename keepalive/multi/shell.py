@@ -35,7 +35,8 @@ from .desk import Desk
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from keepalive.abc import Connector, Resolver
+    from keepalive.connect.connector import Connector
+    from keepalive.resolve.resolver import Resolver
     from keepalive.transport.runtime import Cancellable, Runtime
 
     from .peer import Peer

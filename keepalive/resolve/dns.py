@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from keepalive.abc import Resolution
 from keepalive.base import arguments as settings
 from keepalive.base.addresses import is_literal
+from keepalive.resolve.resolver import Resolution
 
 from . import hosts_file as _hosts
 from . import resolv_conf as _resolv

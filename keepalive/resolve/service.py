@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from keepalive.abc import Resolution, Resolver
-    from keepalive.transport.runtime import Cancellable, Parking, Runtime
+    from keepalive.resolve.resolver import Resolution, Resolver
+    from keepalive.transport.reactor import Reactor
+    from keepalive.transport.runtime import Cancellable, Parking
 
 LOOPBACK = ("127.0.0.1", "::1")
 STALE_PATIENCE = 1.8
@@ -124,14 +125,12 @@ class Asking:
 class Names:
     """The look-ups of one manager: one per name at a time, which belongs to all who wait for it."""
 
-    def __init__(self, resolver: Resolver, runtime: Runtime, ended: Callable[[], None]) -> None:
+    def __init__(self, resolver: Resolver, reactor: Reactor) -> None:
         self._resolver = resolver
         self._keeps_dot = bool(getattr(resolver, "absolute_names", False))
-        self._ended = ended
-        self._runtime = runtime
+        self.reactor = reactor
         self._running: dict[str, _Lookup] = {}
         self._cache = Cache()
-        self.tasks = 0  # not yet ended, cancelled ones included
         self.answered: Callable[[str, tuple[str, ...] | None, float, bool], None] | None = None
 
     async def resolve(self, host: str) -> tuple[str, ...]:
@@ -173,11 +172,11 @@ class Names:
         if not self._keeps_dot:
             name = name.removesuffix(".")
         known = None if name == host else self._known(name)
-        old = self._cache.stale(name, self._runtime.clock()) if known is None else None
+        old = self._cache.stale(name, self.reactor.clock()) if known is None else None
         return name, known, None if old is None else old.addresses
 
     def _known(self, name: str) -> tuple[str, ...] | None:
-        entry = self._cache.fresh(name, self._runtime.clock())
+        entry = self._cache.fresh(name, self.reactor.clock())
         if entry is not None:
             if entry.addresses:
                 return entry.addresses
@@ -200,9 +199,9 @@ class Names:
         with anyio.move_on_after(STALE_PATIENCE):
             answer = await self._wait(name, lookup)
         if answer is None:
-            self._cache.refresh_failed(name, self._runtime.clock())
+            self._cache.refresh_failed(name, self.reactor.clock())
             return old
-        if isinstance(answer, DialFailure) and self._cache.stale(name, self._runtime.clock()) is not None:
+        if isinstance(answer, DialFailure) and self._cache.stale(name, self.reactor.clock()) is not None:
             return old
         return _outcome(answer)
 
@@ -216,14 +215,14 @@ class Names:
         return lookup.answer
 
     def _enter(self, lookup: _Lookup, *, parts: bool = False) -> Parking:
-        parked = self._runtime.park()
+        parked = self.reactor.park()
         lookup.askers[parked] = parts
         return parked
 
     def _leave(self, name: str, lookup: _Lookup, parked: Parking) -> None:
         del lookup.askers[parked]
         if not lookup.askers and lookup.answer is None:
-            now = self._runtime.clock()
+            now = self.reactor.clock()
             if not lookup.refreshing or self._cache.stale(name, now) is None:
                 self._drop(name, lookup)
 
@@ -248,20 +247,17 @@ class Names:
                 self._remember_error(name, lookup, exc)
 
         def done() -> None:
-            self.tasks -= 1
             if lookup.answer is None:  # ended from outside, or by a cancellation of the resolver's own
                 lookup.answer = DialFailure(Phase.RESOLVE, None, "the look-up was cancelled")
             if self._running.get(name) is lookup:
                 del self._running[name]
             _wake(lookup.askers)
-            self._ended()
 
         try:
-            lookup.task = self._runtime.spawn(run, done, f"keepalive look-up of {name}")
+            lookup.task = self.reactor.spawn(run, done, f"keepalive look-up of {name}")
         except BaseException:
             del self._running[name]
             raise
-        self.tasks += 1
 
     def _asked(self, name: str, lookup: _Lookup) -> Awaitable[Resolution]:
         in_parts = getattr(self._resolver, "resolve_parts", None)
@@ -281,7 +277,7 @@ class Names:
     def _remember(self, name: str, lookup: _Lookup, found: Resolution) -> None:
         if self._running.get(name) is not lookup:
             return  # everybody had gone
-        now = self._runtime.clock()
+        now = self.reactor.clock()
         if isinstance(lookup.answer, tuple):
             self._cache.found(name, lookup.answer, found.ttl, found.stale, now)
             if self.answered is not None:
@@ -294,7 +290,7 @@ class Names:
             return
         if self.answered is not None:
             self.answered(name, None, 0.0, False)
-        now = self._runtime.clock()
+        now = self.reactor.clock()
         ttl = getattr(exc, "ttl", None)
         if isinstance(ttl, (int, float)) and isinstance(exc, OSError):
             exc.__traceback__ = None  # it would keep the resolver's frames
@@ -307,7 +303,7 @@ class Names:
             del self._running[name]
             if lookup.parts:
                 addresses = tuple(address for part in lookup.parts for address in part)
-                self._cache.found(name, addresses, lookup.ttl, 0.0, self._runtime.clock())
+                self._cache.found(name, addresses, lookup.ttl, 0.0, self.reactor.clock())
                 if self.answered is not None:
                     self.answered(name, None, lookup.ttl, True)  # the rest is still to be learnt
         if lookup.task is not None:

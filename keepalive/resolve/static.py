@@ -6,8 +6,8 @@ import math
 import socket
 from typing import TYPE_CHECKING
 
-from keepalive.abc import Resolution
 from keepalive.base import arguments as settings
+from keepalive.resolve.resolver import Resolution
 
 from .check import ascii_name
 

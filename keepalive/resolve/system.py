@@ -12,8 +12,8 @@ from contextlib import suppress
 import anyio
 from anyio import from_thread
 
-from keepalive.abc import Resolution
 from keepalive.base import arguments as settings
+from keepalive.resolve.resolver import Resolution
 
 
 class _Job:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from keepalive.abc import Resolver
 from keepalive.base import arguments as settings
+from keepalive.resolve.resolver import Resolver
 
 if TYPE_CHECKING:
     import ssl

@@ -20,7 +20,7 @@ from .identity import matches
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from keepalive.abc import Connector
+    from keepalive.connect.connector import Connector
     from keepalive.pool.records import Slot
     from keepalive.transport.link import Link
 

@@ -38,7 +38,7 @@ class Link:
     :ivar touched: something was sent or received (or tried) since this was set to False
     :ivar failed: the errno that the kernel gave for a connection that is broken; it gives it only once
     :ivar torn: a `send` was interrupted in the middle, or the stream failed: not fit for reuse
-    :ivar doubtful: more than `readable` and who is inside it speaks on its fitness for reuse: ask `unfit`
+    :ivar doubtful: more than `readable` and who is inside it decides on its reuse: ask `reuse_blocker`
     """
 
     __slots__ = (
@@ -162,8 +162,10 @@ class Link:
             self.torn = True
             raise BrokenResourceError from exc
 
-    def unfit(self) -> CloseReason | None:
+    def reuse_blocker(self) -> CloseReason | None:
         """Say what forbids the reuse of a connection that is given back."""
+        if not (self.readable or self.doubtful) and self.reader is None and self.writer is None:
+            return None
         if self.reader is not None or self.writer is not None or self.torn or self.eof_sent:
             return CloseReason.BUSY
         if self.layered and self.unsent:

@@ -9,8 +9,7 @@ import pytest
 
 from keepalive import AllocateTimeout, ConnectionManager, Resolution, TLSConnector
 from keepalive.base.types import NEVER, Phase
-from keepalive.connect.deadlines import Budget
-from keepalive.pool.states import Failure, Limits
+from keepalive.connect.deadlines import Budget, Timeouts
 from tests.manager.tools import Opener, Recorder, ask, echo, turns
 from tests.support.virtual import jump, run
 
@@ -35,17 +34,17 @@ class Slow:
 
 
 def test_a_name_costs_nothing_of_the_connect_timeout() -> None:
-    budget = Budget(Limits(connect_timeout=4, resolve_timeout=10, tls_timeout=3))
-    assert budget.enter(Phase.CONNECT, 100) == (104, Failure.CONNECT_TIMEOUT)
-    assert budget.enter(Phase.RESOLVE, 101) == (111, Failure.RESOLVE_TIMEOUT)
-    assert budget.enter(Phase.CONNECT, 105) == (108, Failure.CONNECT_TIMEOUT)
-    assert budget.enter(Phase.RESOLVE, 106) == (112, Failure.RESOLVE_TIMEOUT)  # one purse for all names
-    assert budget.enter(Phase.TLS, 107) == (109, Failure.CONNECT_TIMEOUT)  # sooner than TLS's own
-    budget = Budget(Limits(tls_timeout=3))
-    assert budget.enter(Phase.CONNECT, 0) == (NEVER, Failure.CONNECT_TIMEOUT)
-    assert budget.enter(Phase.TLS, 1) == (4, Failure.TLS_TIMEOUT)
-    assert budget.enter(Phase.CONNECT, 3) == (NEVER, Failure.CONNECT_TIMEOUT)
-    assert budget.enter(Phase.TLS, 5) == (6, Failure.TLS_TIMEOUT)
+    budget = Budget(Timeouts(connect=4, resolve=10, tls=3))
+    assert budget.enter(Phase.CONNECT, 100) == (104, "connect_timeout")
+    assert budget.enter(Phase.RESOLVE, 101) == (111, "resolve_timeout")
+    assert budget.enter(Phase.CONNECT, 105) == (108, "connect_timeout")
+    assert budget.enter(Phase.RESOLVE, 106) == (112, "resolve_timeout")  # one purse for all names
+    assert budget.enter(Phase.TLS, 107) == (109, "connect_timeout")  # sooner than TLS's own
+    budget = Budget(Timeouts(tls=3))
+    assert budget.enter(Phase.CONNECT, 0) == (NEVER, "connect_timeout")
+    assert budget.enter(Phase.TLS, 1) == (4, "tls_timeout")
+    assert budget.enter(Phase.CONNECT, 3) == (NEVER, "connect_timeout")
+    assert budget.enter(Phase.TLS, 5) == (6, "tls_timeout")
 
 
 @pytest.fixture(params=["asyncio", "trio"])

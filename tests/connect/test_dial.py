@@ -24,6 +24,7 @@ from keepalive.connect import racing as _racing
 from tests.manager.stepping import at_rest
 from tests.manager.tools import echo, turns
 from tests.support import Server, has_ipv6, refused_port
+from tests.support.inside import driver_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,7 +171,7 @@ async def test_limits_hold_while_racing(holes: Server, monkeypatch: pytest.Monke
             for _ in range(6):
                 with anyio.move_on_after(rng.choice([0.005, 0.05, 1])):
                     name = rng.choice(list(table))
-                    mgr._engine._attempts.net.failures._until.clear()  # type: ignore[union-attr]  # race again
+                    driver_of(mgr).opener.net.failures.clear_all()  # race again
                     try:
                         async with mgr.allocate(
                             "t", name, holes.port, timeout=rng.choice([0.03, 0.2])
@@ -195,7 +196,7 @@ async def test_cancelled_at_every_step(holes: Server) -> None:
     hanging = sockets_to(holes.port)
     async with manager("127.0.0.2", "127.0.0.3", "127.0.0.1", stagger=0.02) as mgr:
         for delay in (0, 0.001, 0.01, 0.021, 0.03, 0.041, 0.05):
-            mgr._engine._attempts.net.failures._until.clear()  # type: ignore[union-attr]  # race again
+            driver_of(mgr).opener.net.failures.clear_all()  # race again
             with anyio.move_on_after(delay):
                 (await mgr.allocate("t", "many.test", holes.port, timeout=5)).discard()
         mgr.shutdown()

@@ -11,6 +11,7 @@ from keepalive import ConnectionManager, ManagerClosed, Resolution
 from keepalive.connect.history import Failures
 from keepalive.connect.racing import Racing
 from tests.manager.tools import turns
+from tests.support.inside import driver_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,9 +40,8 @@ async def test_given_up_at_any_turn(after: int, echo_server: Server) -> None:
         await turns(after)
         mgr.shutdown()
         await turns()
-        assert mgr._engine is not None
         assert mgr.stats().open == 0
-        assert not mgr._engine.poller.links
+        assert not driver_of(mgr).reactor.poller.links
         with pytest.raises(ManagerClosed):
             await request
 

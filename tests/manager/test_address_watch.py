@@ -9,6 +9,7 @@ import pytest
 
 from keepalive import ConnectionManager, DNSResolver, Resolution
 from tests.support import Server
+from tests.support.inside import driver_of
 from tests.support.nameserver import NameServer, Question
 from tests.support.nameserver import Zone as Zone6
 
@@ -95,7 +96,7 @@ async def test_an_answer_of_one_family_says_nothing_of_the_other(echo_server: Se
             half.append("AAAA")
             before = len(names.asked)
             await until(lambda: len(names.asked) >= before + 2)
-            await until(lambda: mgr._engine is not None and not mgr._engine._names.tasks)
+            await until(lambda: not driver_of(mgr).reactor.tasks)
             assert (seen.reasons(), mgr.stats().idle) == ([], 1)
             half[:] = ["A"]  # and now the other way round, and ::1 is gone
             names.answer = lambda q: Zone6({"db.test": ["1 AAAA ::2"]})(q) if q.kind == "AAAA" else answer(q)
@@ -109,8 +110,7 @@ async def test_a_question_that_was_given_up_is_asked_again(echo_server: Server) 
         async with mgr.allocate("t", "db.test", echo_server.port, 5) as conn:
             await echo(conn)
         zone.hangs = True
-        assert mgr._engine is not None
-        moved = mgr._engine._moved
+        moved = driver_of(mgr).address_watch
         assert moved is not None
         moved._due["db.test"] = 0.0
         moved._ring()
@@ -119,8 +119,8 @@ async def test_a_question_that_was_given_up_is_asked_again(echo_server: Server) 
         request = mgr.allocate("t", "db.test", echo_server.port, 5, fresh=True)
         await turns()
         request.cancel()
-        mgr._engine.pool.tick(mgr._engine.clock() + 11)  # the spare attempt's time is over
-        mgr._engine.act()
+        driver_of(mgr).pool.tick(driver_of(mgr).now() + 11)  # the spare attempt's time is over
+        driver_of(mgr).act()
         await until(lambda: zone.ended == 1)
         assert "db.test" in moved._due
 
@@ -145,9 +145,9 @@ async def test_asks_no_more_when_the_name_is_out_of_use(echo_server: Server) -> 
     async with manager(zone) as mgr:
         async with mgr.allocate("t", "db.test", echo_server.port, 5) as conn:
             conn.discard()
-        assert mgr._engine is not None
-        assert mgr._engine._moved is not None
-        mgr._engine._moved._ring()  # and finds nothing to ask for
+        watch = driver_of(mgr).address_watch
+        assert watch is not None
+        watch._ring()  # and finds nothing to ask for
         await turns()
         assert zone.asked == 1
         async with mgr.allocate("t", "127.0.0.1", echo_server.port, 5) as conn:
@@ -160,8 +160,7 @@ async def test_without_the_option_nobody_asks(echo_server: Server) -> None:
     async with ConnectionManager(resolver=zone) as mgr:
         async with mgr.allocate("t", "db.test", echo_server.port, 5) as conn:
             await echo(conn)
-        assert mgr._engine is not None
-        assert mgr._engine._moved is None
+        assert driver_of(mgr).address_watch is None
         assert zone.asked == 1
 
 

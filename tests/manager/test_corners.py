@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from keepalive import ConnectError, ConnectionManager, ManagerClosed, Observer
+from tests.support.inside import driver_of
 
 from .stepping import ask, exchange, turns, until
 from .test_fork import forking, in_child
@@ -34,14 +35,13 @@ async def test_a_fork_while_an_attempt_knocks_at_a_full_unix_socket(tmp_path: Pa
         first.connect(path)
         async with ConnectionManager() as mgr:
             request = mgr.allocate("unix", path, 0, 10)
-            engine = mgr._engine
-            assert engine is not None
-            await until(lambda: bool(engine.poller.loose))
-            numbers = [sock.fileno() for sock in engine.poller.loose]
+            reactor = driver_of(mgr).reactor
+            await until(lambda: bool(reactor.poller.loose))
+            numbers = [sock.fileno() for sock in reactor.poller.loose]
 
             def childhood() -> None:
-                assert engine.forked
-                assert not engine.poller.loose
+                assert reactor.forked
+                assert not reactor.poller.loose
                 for number in numbers:
                     with pytest.raises(OSError, match="Bad file"):
                         os.fstat(number)

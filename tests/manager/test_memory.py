@@ -14,6 +14,7 @@ import pytest
 from keepalive import AllocateTimeout, Connection, ConnectionManager, Link, RequestCancelled
 from keepalive.pool.records import Waiter
 from tests.support import Server, full_backlog
+from tests.support.inside import driver_of
 
 from .stepping import Notes, all_usable, ask, at_rest, passing, timed, turns, unit, until
 
@@ -36,9 +37,8 @@ def waiters() -> int:
 
 def size(mgr: ConnectionManager) -> int:
     """Measure all that a manager's pool holds on to, its connections apart."""
-    assert mgr._engine is not None
     seen: set[int] = set()
-    todo: list[object] = [mgr._engine.pool]
+    todo: list[object] = [driver_of(mgr).pool]
     total = 0
     while todo:
         found = todo.pop()

@@ -1,4 +1,4 @@
-"""The wait queue, the room queue and the timer queue by themselves, each beside the simplest thing that does the same."""
+"""The queues by themselves, each beside the simplest thing that does the same."""
 
 from __future__ import annotations
 

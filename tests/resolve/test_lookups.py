@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from anyio.lowlevel import checkpoint
 
 from keepalive import ConnectionManager, DNSResolver, Resolution, ResolveError
 from keepalive.base.failure import DialFailure
 from keepalive.resolve.service import STALE_PATIENCE, Names
 from keepalive.transport.loops import current_runtime
+from keepalive.transport.reactor import Reactor
 from tests.manager.kit import Awaited, exchange, until
 from tests.manager.stepping import passing, turns, virtual
 from tests.support import Server
+from tests.support.inside import driver_of
 from tests.support.nameserver import NameServer, Zone
 
 if TYPE_CHECKING:
@@ -63,21 +64,19 @@ class InParts(Told):
 @asynccontextmanager
 async def names_of(resolver: Resolver) -> AsyncIterator[Names]:
     """Make the look-ups of a manager without the rest of one."""
-    runtime = current_runtime()
-    names = Names(resolver, runtime, lambda: None)
+    reactor = Reactor(current_runtime(), lambda _: None, lambda: None)
+    names = Names(resolver, reactor)
     try:
         yield names
     finally:
         names.close()
-        while names.tasks:
-            await checkpoint()
-        await runtime.aclose()
+        await reactor.wait_for_tasks()
+        await reactor.aclose()
 
 
 def look_ups(mgr: ConnectionManager) -> int:
     """Count the look-ups of a manager that have not ended yet."""
-    assert mgr._engine is not None
-    return mgr._engine._names.tasks
+    return driver_of(mgr).reactor.tasks
 
 
 def missing(ttl: float) -> OSError:
@@ -284,12 +283,12 @@ async def test_a_slow_refresh_goes_on_by_itself() -> None:
             assert got == []
             await passing(STALE_PATIENCE)
         assert got == [(A,)] * 2
-        assert (len(resolver.asked), resolver.ended, names.tasks) == (2, 1, 1)
+        assert (len(resolver.asked), resolver.ended, names.reactor.tasks) == (2, 1, 1)
         with pytest.raises(StopIteration):  # nobody else waits for it
             names.resolve("peer.test").send(None)
         resolver.gate.set()
         await turns()
-        assert names.tasks == 0
+        assert names.reactor.tasks == 0
         assert await names.resolve("peer.test") == (B,)
         assert len(resolver.asked) == 2
 
@@ -306,8 +305,8 @@ async def test_a_refresh_ends_with_its_manager() -> None:
                 group.start_soon(names.resolve, "peer.test")
                 await turns()
                 scope.cancel()
-        assert names.tasks == 1  # it goes on, since the old answer may serve meanwhile
-    assert (names.tasks, resolver.ended) == (0, 2)
+        assert names.reactor.tasks == 1  # it goes on, since the old answer may serve meanwhile
+    assert (names.reactor.tasks, resolver.ended) == (0, 2)
 
 
 async def test_a_manager_remembers(echo_server: Server) -> None:
@@ -364,7 +363,7 @@ async def test_who_has_enough_goes() -> None:
             assert await anext(asking) == (A,)
         with pytest.raises(StopAsyncIteration):
             await anext(asking)
-        await until(lambda: names.tasks == 0)
+        await until(lambda: names.reactor.tasks == 0)
         assert await names.resolve("peer.test") == (A,)
 
 

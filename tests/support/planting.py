@@ -47,9 +47,7 @@ def _compiled(module: str, file: str, bug: Bug | None) -> ModuleType:
     """Compile one module anew; whoever imports it from now on gets this one."""
     source = Path(file).read_text()
     if bug is not None and module.rpartition(".")[2] == bug.module:
-        assert bug.old and source.count(bug.old) == 1, (
-            f"{source.count(bug.old)} times in {module}:\n{bug.old}"
-        )
+        assert source.count(bug.old) == 1, f"{source.count(bug.old)} times in {module}:\n{bug.old}"
         source = source.replace(bug.old, bug.new)
     made = sys.modules[module] = ModuleType(module)
     made.__package__ = module.rpartition(".")[0]

@@ -1,0 +1,174 @@
+"""Opens connections: the one way that the manager, the multi client and SIP pools share.
+
+An attempt is a task that runs a connector, but for the commonest kind: plain TCP to a literal address has
+one socket, and the poller itself tells its end. That saves a task, and two turns of the loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from anyio import BrokenResourceError, EndOfStream
+
+from keepalive.base.addresses import is_literal
+from keepalive.base.failure import DialFailure
+from keepalive.base.types import NEVER, Phase
+from keepalive.transport.link import Link
+
+from .deadlines import Budget
+from .dial import Dial
+from .tcp import TCPConnector
+
+if TYPE_CHECKING:
+    from keepalive.resolve.service import Names
+    from keepalive.transport.reactor import Reactor
+    from keepalive.transport.runtime import Cancellable
+    from keepalive.transport.sessions import Sessions
+
+    from .attempt import Attempt
+    from .connector import Connector
+    from .deadlines import Timeouts
+    from .sockets import Connecting, Net
+
+logger = logging.getLogger("keepalive")
+
+
+class Opener:
+    """Carries attempts out.
+
+    :param timeouts: what one attempt may take; None for no limit but the caller's own
+    :ivar ready: connections that were made at once, and wait to be taken in
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        net: Net,
+        names: Names,
+        sessions: Sessions,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        self.ready = 0
+        self.net = net
+        self._reactor = reactor
+        self._names = names
+        self._sessions = sessions
+        self._timeouts = timeouts
+
+    def open(self, attempt: Attempt, connector: Connector) -> Cancellable:
+        """Start an attempt. It may end before this returns only by `failed`.
+
+        :return: what gives it up; `ended` is called when nothing is left of it
+        """
+        if type(connector) is TCPConnector:
+            direct = self._begin(attempt, connector)
+            if direct is not None:
+                return direct
+        return self._start(attempt, connector)
+
+    def _start(self, attempt: Attempt, connector: Connector) -> Cancellable:
+        budget = None if self._timeouts is None else Budget(self._timeouts)
+        dial = Dial(attempt, self.net, self._names, budget, self._sessions)
+        told = False
+
+        async def run() -> None:
+            nonlocal told
+            try:
+                link = await connector.connect(dial)
+                check_link(link)
+                if attempt.wanted:  # else it was given up in the last moment, and the dial closes the link
+                    dial.keep(link)
+                    told = True
+                    attempt.opened(link)
+            except Exception as exc:
+                failure = _explained(attempt, dial, exc)
+                dial.close()
+                told = True
+                attempt.failed(failure)
+            finally:
+                dial.close()
+
+        def done() -> None:
+            if not told:
+                attempt.ended()
+
+        return self._reactor.spawn(run, done, f"keepalive attempt for {attempt.key}")
+
+    def _begin(self, attempt: Attempt, connector: TCPConnector) -> DirectAttempt | None:
+        """Begin to connect to a literal address; None if it is none, or if that failed at once."""
+        key = attempt.key
+        if self.net.bind_addresses is not None or "%" in key.addr or not is_literal(key.addr):
+            return None
+        try:
+            connecting = self.net.begin(key.addr, key.port, connector.options)
+        except Exception:
+            return None  # a task will fail in the same way: not before the caller has had his turn
+        attempt.enter_phase(Phase.CONNECT)
+        if self._timeouts is not None and self._timeouts.connect != NEVER:
+            attempt.set_deadline(self._reactor.clock() + self._timeouts.connect, "connect_timeout")
+        return DirectAttempt(self, attempt, connecting)
+
+    def missed(self, attempt: Attempt, number: int) -> None:
+        """Tell a direct attempt's failure."""
+        key = attempt.key
+        self.net.failures.note(key.addr, key.port, self._reactor.clock())
+        failure = DialFailure(Phase.CONNECT, number, os.strerror(number))
+        failure.__cause__ = OSError(number, os.strerror(number))
+        attempt.failed(failure)
+
+
+class DirectAttempt:
+    """An attempt without a task: it stands in the place of its link's writer, and the poller wakes it."""
+
+    __slots__ = ("_attempt", "_connecting", "_opener")
+
+    def __init__(self, opener: Opener, attempt: Attempt, connecting: Connecting) -> None:
+        self._opener = opener
+        self._attempt = attempt
+        self._connecting = connecting
+        opener.ready += connecting.ready
+        connecting.link.writer = self
+
+    def done(self) -> bool:
+        """Say whether it need not be woken any more; see `Wakeable`."""
+        return False
+
+    def set_result(self, _: None) -> None:
+        """Look how it is going. Called by the poller, and by the end of the link."""
+        link = self._connecting.link
+        if link.closed or not self._attempt.wanted:
+            return  # `cancel` is next, if it has not been
+        link.writer = None
+        number = self._connecting.look()
+        if number is None:
+            link.writer = self
+            return
+        self._opener.ready -= self._connecting.ready
+        if number == 0:
+            self._attempt.opened(link)
+        else:
+            link.close()
+            self._opener.missed(self._attempt, number)
+
+    def cancel(self) -> None:
+        """End it; nothing is left of it when this returns."""
+        link = self._connecting.link
+        if not link.closed:
+            self._opener.ready -= self._connecting.ready
+            link.close()
+            self._attempt.ended()
+
+
+def check_link(link: object) -> None:
+    """Refuse what a connector may not return."""
+    if not isinstance(link, Link):
+        msg = f"the connector returned {link!r}, which is not a Link"
+        raise TypeError(msg)
+
+
+def _explained(attempt: Attempt, dial: Dial, exc: Exception) -> DialFailure:
+    if not isinstance(exc, (OSError, DialFailure, BrokenResourceError, EndOfStream)):
+        logger.error("the connector for %s raised", attempt.key, exc_info=exc)
+    return dial.failure(exc)
