@@ -73,7 +73,7 @@ class Opener:
         dial = Dial(attempt, self.net, self._names, budget, self._sessions)
         told = False
 
-        async def run() -> None:
+        async def carry_out() -> None:
             nonlocal told
             try:
                 link = await connector.connect(dial)
@@ -94,7 +94,11 @@ class Opener:
             if not told:
                 attempt.ended()
 
-        return self._reactor.spawn(run, done, f"keepalive attempt for {attempt.key}")
+        try:
+            return self._reactor.spawn(carry_out, done, f"keepalive attempt for {attempt.key}")
+        except Exception as exc:  # the loop is at its end, or has a task factory of its own that fails
+            attempt.failed(_explained(attempt, dial, exc))
+            return NOTHING
 
     def _begin(self, attempt: Attempt, connector: TCPConnector) -> DirectAttempt | None:
         """Begin to connect to a literal address; None if it is none, or if that failed at once."""
@@ -159,6 +163,16 @@ class DirectAttempt:
             self._opener.ready -= self._connecting.ready
             link.close()
             self._attempt.ended()
+
+
+class Nothing:
+    """An attempt that could not even be started."""
+
+    def cancel(self) -> None:
+        """Do nothing."""
+
+
+NOTHING = Nothing()
 
 
 def check_link(link: object) -> None:

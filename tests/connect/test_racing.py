@@ -99,13 +99,13 @@ class World:
                 self.sockets[name].number = number
         return self.sockets[address]
 
-    def borrow(self, recall: Callable[[], None]) -> bool:
+    def take_extra(self, recall: Callable[[], None]) -> bool:
         """Lend a place."""
         self.lent += 1
         self.recall = recall
         return True
 
-    def repay(self) -> None:
+    def give_back_extra(self) -> None:
         """Take one back, and want the others too."""
         self.lent -= 1
         assert sum(not it.link.closed for it in self.sockets.values()) <= self.lent + 1

@@ -377,7 +377,7 @@ async def test_a_task_factory_that_fails(
     loop.set_task_factory(factory)
     try:
         async with ConnectionManager(resolver=resolver, max_per_host=1) as manager:
-            for name in ("attempt", "run"):
+            for name in ("carry_out", "run"):
                 refused = [name]
                 with pytest.raises(AllocateError, match="no more tasks"):
                     await manager.allocate("t", "some.test", echo_server.port, PATIENCE)
