@@ -7,6 +7,9 @@ import socket
 Target = tuple[str, int] | tuple[str, int, int, int]
 """A socket address of IPv4 or IPv6."""
 
+BindAddresses = dict[int, tuple[str, int]]
+"""Local addresses and ports by family."""
+
 
 def is_literal(host: str) -> bool:
     """Say whether this is an IPv4 or IPv6 address (with a zone, maybe) and not a name."""

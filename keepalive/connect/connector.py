@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from keepalive.base import arguments
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from keepalive.transport.link import Link
 
     from .dial import Dial
@@ -22,3 +26,18 @@ class Connector(Protocol):
         is cancelled. An `OSError` or `ssl.SSLError` that is raised becomes the failure of the
         request, in the phase the dial was in; any other exception does too, and is logged.
         """
+
+
+def checked_connectors(value: Mapping[str, Connector] | None) -> dict[str, Connector]:
+    """Check a mapping of schemes to connectors."""
+    if value is None:
+        return {}
+    if not hasattr(value, "items"):
+        msg = f"connectors must map schemes to connectors, not {value!r}"
+        raise TypeError(msg)
+    for scheme, connector in value.items():
+        arguments.text("connectors' scheme", scheme)
+        if isinstance(connector, type) or not isinstance(connector, Connector):
+            msg = f"connectors[{scheme!r}] must be a Connector, not {connector!r}"
+            raise TypeError(msg)
+    return dict(value)

@@ -17,6 +17,7 @@ from keepalive.base.types import Phase
 from keepalive.connect.connector import Connector
 from keepalive.transport.stream import until_readable
 
+from . import proxy_arguments
 from .tcp import TCPConnector, Tunnelling
 from .tls import TLSConnector
 
@@ -46,12 +47,12 @@ class ProxyConnector(ABC):
         inside: Mapping[str, TLSConnector] | None,
     ) -> None:
         settings.instance("over", over, Connector)
-        self._auth = settings.auth(auth)
+        self._auth = proxy_arguments.credentials(auth)
         self._proxy: tuple[str, int] | None = None
         self._url = ""
         below: Connector = TCPConnector() if over is None else over
         if proxy is not None:
-            scheme, host, port, pair = settings.proxy(proxy, self._ports)
+            scheme, host, port, pair = proxy_arguments.proxy_url(proxy, self._ports)
             if pair is not None and self._auth is not None:
                 msg = "auth must not be given beside a proxy that has credentials in its URL"
                 raise ValueError(msg)
@@ -141,7 +142,7 @@ class HTTPProxyConnector(ProxyConnector):
         headers: Mapping[str, str] | Sequence[tuple[str | bytes, str | bytes]] = (),
     ) -> None:
         super().__init__(proxy, auth, over, inside)
-        self._fields = settings.header_lines("headers", headers)
+        self._fields = proxy_arguments.header_lines("headers", headers)
         if self._auth is not None:
             user, password = self._auth
             if ":" in user:

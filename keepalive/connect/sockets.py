@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
     from .options import Option
 
-BindAddresses = dict[int, tuple[str, int]]
-"""Local addresses and ports by family."""
-
 PENDING = (errno.EINPROGRESS, errno.EALREADY, errno.EINTR)
 _NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)  # spares a system call, where it exists
 

@@ -48,9 +48,9 @@ from .preconnect import Preconnects, WarmUp
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from keepalive.base.addresses import BindAddresses
     from keepalive.base.types import Key
     from keepalive.connect.connector import Connector
-    from keepalive.connect.sockets import BindAddresses
     from keepalive.pool.records import KeyState
     from keepalive.pool.states import Limits
     from keepalive.resolve.resolver import Resolver

@@ -8,6 +8,7 @@ from anyio.lowlevel import checkpoint
 
 from keepalive.base import arguments as settings
 from keepalive.base.types import NEVER
+from keepalive.connect.connector import checked_connectors
 from keepalive.connect.happy_eyeballs import STAGGER
 from keepalive.errors import ManagerClosed, QueueFull
 from keepalive.manager.observer import Observer
@@ -115,7 +116,7 @@ class ConnectionManager:
         settings.instance("observer", observer, Observer)
         self._options = Options(
             resolver=DNSResolver() if resolver is None else resolver,
-            connectors=settings.connectors(connectors),
+            connectors=checked_connectors(connectors),
             bind_address=settings.bind_address(bind_address),
             stagger=settings.seconds("stagger", stagger),
             max_lifetime=settings.positive_seconds("max_lifetime", max_lifetime),

@@ -13,7 +13,7 @@ from keepalive.connect.sockets import _bind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from keepalive.connect.sockets import BindAddresses
+    from keepalive.base.addresses import BindAddresses
     from keepalive.transport.link import Link
     from keepalive.transport.runtime import Cancellable
 

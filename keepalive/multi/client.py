@@ -12,6 +12,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from keepalive.base import arguments as settings
+from keepalive.connect.connector import checked_connectors
 from keepalive.connect.tcp import UnixConnector
 from keepalive.connect.tls import TLSConnector
 from keepalive.resolve.dns import DNSResolver
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from keepalive.base.addresses import BindAddresses
     from keepalive.connect.connector import Connector
-    from keepalive.connect.sockets import BindAddresses
 
     from .events import Event
     from .filters import Filter
@@ -131,7 +132,7 @@ class MultiClient:
         self._connectors: dict[str, Connector] = {
             "https": TLSConnector(),
             "unix": UnixConnector(),
-            **settings.connectors(connectors),
+            **checked_connectors(connectors),
         }
         self._scheme = self._checked_scheme(scheme)
         self._bind_address = settings.bind_address(bind_address)

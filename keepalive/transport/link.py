@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from anyio import BrokenResourceError
 from anyio.abc import SocketAttribute
@@ -19,12 +19,23 @@ from keepalive.base.types import CloseReason
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .poller import Poller
     from .runtime import Parking, Wakeable
 
 
 FAIR_RUN = 64
 """So many operations may succeed in a row without waiting, then the task lets others run."""
+
+
+class Registry(Protocol):
+    """The poller, as far as a link needs it."""
+
+    park: Callable[[], Parking]
+
+    def add(self, link: Link) -> None:
+        """Register a link, for good."""
+
+    def remove(self, link: Link) -> None:
+        """Take a link out, before its descriptor is closed."""
 
 
 class Link:
@@ -66,7 +77,7 @@ class Link:
     layered = False
     """Whether there may be something to read, or to send, that the kernel does not know of."""
 
-    def __init__(self, sock: socket.socket, poller: Poller) -> None:
+    def __init__(self, sock: socket.socket, poller: Registry) -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self.poller = poller
