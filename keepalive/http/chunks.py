@@ -70,25 +70,20 @@ class Chunks:
     # -- httptools' callbacks -----------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """Note that a message begins: after the end that is rubbish."""
         if self.done:
             self.clean = False  # something follows the end
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Note a trailer field."""
         if not self.done:  # llhttp reads on, into what follows
             self._fields.append((name, value.rstrip(b" \t")))
 
     def on_chunk_header(self) -> None:
-        """Note that a chunk has a header."""
         self._quiet = 0
 
     def on_body(self, body: bytes) -> None:
-        """Take content."""
         self._quiet = 0
         if not self.done:
             self._pieces.append(body)
 
     def on_message_complete(self) -> None:
-        """Note the end of the content."""
         self.done = True

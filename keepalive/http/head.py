@@ -81,13 +81,11 @@ class Head:
         self.keep = not self._close and (self._alive or raw[7] == 0x31)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a field."""
         if value[-1:] in b" \t":  # an empty one too
             value = value.rstrip(b" \t")
         self._fields.append((name, value))
 
     def on_message_complete(self) -> None:
-        """Note that the head makes a whole message."""
         self._whole = True
 
     def _tells(self, name: bytes, value: bytes) -> None:

@@ -237,7 +237,6 @@ class Engine:
         return warm_up
 
     def note_warmed(self, slot: Slot, failure: Exception | None = None, *, opened: bool = False) -> None:
-        """Tell the warm-up that an attempt belongs to how it ended."""
         warm_up = self._warm_ups.pop(slot, None)
         if warm_up is not None:
             error = None if opened else warm_up_error(slot, failure, self.pool)
@@ -252,6 +251,10 @@ class Engine:
         links = list(self.poller.links.values())
         slots = [link.slot for link in links if link.slot is not None and concerned(link.slot.host.key)]
         return self.retire_slots(slots)
+
+    def forget_names(self, host: str | None) -> None:
+        """Have the addresses of a host, or of all, asked for anew."""
+        self._names.forget(host)
 
     def retire_slots(self, slots: list[Slot]) -> int:
         """Close those that are idle, let lent ones close when given back; say how many were idle."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import keepalive.multi
 from tests.support import planting
 
 if TYPE_CHECKING:
@@ -12,7 +13,9 @@ if TYPE_CHECKING:
     from tests.support.planting import Bug
 
 GARDEN = planting.Garden(
-    tuple(f"keepalive.multi.{module}" for module in ("timers", "later", "lives", "traffic", "desk"))
+    keepalive.multi,
+    modules=("_timers", "_later", "_line", "_lives", "_traffic", "_desk"),
+    shared=("_types", "_filters", "_peer"),
 )
 
 

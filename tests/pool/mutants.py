@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import keepalive.pool
 from tests.support import planting
 
 if TYPE_CHECKING:
@@ -12,14 +13,9 @@ if TYPE_CHECKING:
     from tests.support.planting import Bug
 
 GARDEN = planting.Garden(
-    (
-        "keepalive.base.timer_queue",
-        "keepalive.pool.line",
-        "keepalive.pool.waitqueue",
-        "keepalive.pool.books",
-        "keepalive.pool.rules",
-        "keepalive.pool.pool",
-    )
+    keepalive.pool,
+    modules=("_agenda", "_line", "_queue", "_books", "_rules", "_pool"),
+    shared=("_types", "_records"),
 )
 
 
