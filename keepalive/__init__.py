@@ -1,35 +1,43 @@
 """Warm connections for every protocol client, on asyncio, uvloop and trio."""
 
-from keepalive.base.types import CloseReason, Key, Phase, Reuse
-from keepalive.connect.dial import Dial
-from keepalive.connect.http_proxy import HTTPProxyConnector
-from keepalive.connect.options import SocketOptions
-from keepalive.connect.socks import SOCKS5Connector
-from keepalive.connect.tcp import TCPConnector, UnixConnector
-from keepalive.connect.tls import TLSConnector
-from keepalive.manager.connection import Connection
-from keepalive.manager.manager import ConnectionManager
-from keepalive.manager.preconnect import WarmUp
-from keepalive.manager.request import Request
-from keepalive.manager.stats import KeyStats, Stats
-from keepalive.resolve.dns import DNSResolver
-from keepalive.resolve.static import StaticResolver
-from keepalive.resolve.system import SystemResolver
-from keepalive.transport.link import Link
-from keepalive.transport.tls import TLSSessionAttribute
+from __future__ import annotations
 
-from .abc import Connector, Observer, Resolution, Resolver
-from .errors import (
-    AllocateError,
-    AllocateTimeout,
-    ConnectError,
-    KeepaliveError,
-    ManagerClosed,
-    QueueFull,
-    RequestCancelled,
-    ResolveError,
-    TLSError,
-)
+TYPE_CHECKING = False  # type checkers take it as true; `typing` itself takes long to load
+if TYPE_CHECKING:
+    from keepalive.base.hostname import HostName
+    from keepalive.base.types import CloseReason, Key, Phase, Reuse
+    from keepalive.connect.dial import Dial
+    from keepalive.connect.http_proxy import HTTPProxyConnector
+    from keepalive.connect.options import SocketOptions
+    from keepalive.connect.socks import SOCKS5Connector
+    from keepalive.connect.tcp import TCPConnector, UnixConnector
+    from keepalive.connect.tls import TLSConnector
+    from keepalive.manager.connection import Connection
+    from keepalive.manager.manager import ConnectionManager
+    from keepalive.manager.preconnect import WarmUp
+    from keepalive.manager.request import Request
+    from keepalive.manager.stats import KeyStats, Stats
+    from keepalive.resolve.dns import DNSResolver
+    from keepalive.resolve.static import StaticResolver
+    from keepalive.resolve.system import SystemResolver
+    from keepalive.transport.link import Link
+    from keepalive.transport.tls import TLSSessionAttribute
+
+    from .abc import Connector, Observer, Resolution, Resolver
+    from .errors import (
+        AllocateError,
+        AllocateTimeout,
+        ConnectError,
+        KeepaliveError,
+        ManagerClosed,
+        QueueFull,
+        RequestCancelled,
+        ResolveError,
+        TLSError,
+    )
+
+    __version__: str
+del TYPE_CHECKING
 
 __all__ = (
     "AllocateError",
@@ -42,6 +50,7 @@ __all__ = (
     "DNSResolver",
     "Dial",
     "HTTPProxyConnector",
+    "HostName",
     "KeepaliveError",
     "Key",
     "KeyStats",
@@ -68,3 +77,71 @@ __all__ = (
     "UnixConnector",
     "WarmUp",
 )
+
+_PARTS = frozenset({"abc", "errors"})
+
+# A name is loaded when it is first asked for: a program that merely imports the package, or a part of it,
+# does not pay for anyio, asyncio and ssl.
+_HOMES = {
+    "AllocateError": "errors",
+    "AllocateTimeout": "errors",
+    "CloseReason": "base.types",
+    "ConnectError": "errors",
+    "Connection": "manager.connection",
+    "ConnectionManager": "manager.manager",
+    "Connector": "abc",
+    "DNSResolver": "resolve.dns",
+    "Dial": "connect.dial",
+    "HTTPProxyConnector": "connect.http_proxy",
+    "HostName": "base.hostname",
+    "KeepaliveError": "errors",
+    "Key": "base.types",
+    "KeyStats": "manager.stats",
+    "Link": "transport.link",
+    "ManagerClosed": "errors",
+    "Observer": "abc",
+    "Phase": "base.types",
+    "QueueFull": "errors",
+    "Request": "manager.request",
+    "RequestCancelled": "errors",
+    "Resolution": "abc",
+    "ResolveError": "errors",
+    "Resolver": "abc",
+    "Reuse": "base.types",
+    "SOCKS5Connector": "connect.socks",
+    "SocketOptions": "connect.options",
+    "StaticResolver": "resolve.static",
+    "Stats": "manager.stats",
+    "SystemResolver": "resolve.system",
+    "TCPConnector": "connect.tcp",
+    "TLSConnector": "connect.tls",
+    "TLSError": "errors",
+    "TLSSessionAttribute": "transport.tls",
+    "UnixConnector": "connect.tcp",
+    "WarmUp": "manager.preconnect",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name, or find the version (PEP 562)."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: object = version("keepalive-manager")
+    elif name in _HOMES:
+        from importlib import import_module
+
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    elif name in _PARTS:
+        from importlib import import_module
+
+        value = import_module(f"{__name__}.{name}")
+    else:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg, name=name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_PARTS, "__version__"})

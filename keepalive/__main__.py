@@ -1,7 +1,5 @@
 """The command line: ``keepalive`` or ``python -m keepalive``."""
 
-from __future__ import annotations
-
 import sys
 
 _EXTRA = frozenset({"click", "httptools", "rich"})
@@ -10,6 +8,9 @@ _EXTRA = frozenset({"click", "httptools", "rich"})
 def main() -> None:
     """Run the command line; what it needs beyond the library comes with the ``cli`` extra."""
     try:
+        from keepalive.cli.interrupts import quiet
+
+        quiet()
         from keepalive.cli.app import cli
     except ModuleNotFoundError as exc:
         missing = (exc.name or "").partition(".")[0]
@@ -18,6 +19,10 @@ def main() -> None:
         sys.exit(f"keepalive: {missing} is missing; install it with: pip install 'keepalive-manager[cli]'")
     except KeyboardInterrupt:
         sys.exit(130)
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:  # names and answers hold what a terminal's encoding may not
+            reconfigure(errors="backslashreplace")
     cli(prog_name="keepalive")
 
 

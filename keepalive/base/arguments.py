@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from .addresses import family_of, is_literal
+from .hostname import one_spelling
 from .types import NEVER, Key
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _host(name: str, value: object, scheme: str) -> str:
     elif "\0" in host or any(char.isspace() for char in host):
         msg = f"{name} must not contain NUL or white space, not {host!r}"
         raise ValueError(msg)
-    return host
+    return host if scheme == "unix" else one_spelling(host)
 
 
 def key(scheme: object, addr: object, port: object, *behind: object) -> Key:
@@ -129,7 +130,11 @@ def key(scheme: object, addr: object, port: object, *behind: object) -> Key:
 
 def part(name: str, value: object) -> str | int:
     """Check one part of a pool key."""
-    return port_number(name, value, least=0) if name.endswith("port") else text(name, value)
+    if name.endswith("port"):
+        return port_number(name, value, least=0)
+    given = text(name, value)
+    is_path = given.startswith(("/", "\0"))  # a Unix socket's, which is as it is
+    return one_spelling(given) if name.endswith("addr") and not is_path else given
 
 
 def bind_address(value: object) -> BindAddresses | None:

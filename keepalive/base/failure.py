@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ssl
 
+from .text import fit
+
 
 class DialFailure(Exception):
     """Why an attempt failed: the phase, an errno if there is one, and a text."""
 
     def __init__(self, phase: str, number: int | None, text: str) -> None:
+        text = fit(text)
         super().__init__(phase, number, text)
         self.phase = phase
         self.number = number
@@ -25,6 +28,6 @@ def text_of(exc: Exception) -> str:
     if not text and isinstance(exc, OSError):
         text = exc.strerror
     try:
-        return str(text or exc) or type(exc).__name__
+        return fit(str(text or exc)) or type(exc).__name__
     except Exception:  # a foreign connector may raise anything, and the request must have its answer
         return type(exc).__name__

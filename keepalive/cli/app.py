@@ -10,13 +10,16 @@ from typing import Any
 
 import click
 
+from keepalive.base.text import fit
 from keepalive.http import InvalidURL
 
 from .demo import Demo
 from .get import Get, Plan
+from .limits import raise_limit
 from .loops import backend_option, run
 from .ports import BadRange, parse_span
 from .probe import Errand, Probe
+from .screen import complain, note
 from .sip import Ping, SipPing, parse_target
 from .target import Target, parse
 
@@ -50,7 +53,7 @@ class Commands(click.Group):
         except OSError as exc:
             if exc.errno == errno.EPIPE:
                 raise  # click ends quietly: who reads has seen enough
-            raise click.ClickException(str(exc)) from exc
+            raise click.ClickException(fit(str(exc))) from exc
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -128,10 +131,13 @@ def get(
     no answer, whatever the status of the others.
     """
     targets = _parse_all(urls)
+    _raise_limit(min(concurrency, times * len(targets)))
     job = Get(Plan(targets, times, concurrency, max_per_host or concurrency, timeout, insecure))
     code = run(backend, job.run)
     for line in job.error_lines():
-        click.echo(f"Error: {line}", err=True)
+        complain(line)
+    for line in job.notes:
+        note(f"Note: {line}")
     if code:
         click.echo(f"Interrupted after {job.tally.done} of {job.tally.wanted} requests.", err=True)
     if as_json:
@@ -212,7 +218,7 @@ def sip_ping(
     default=1.0,
     show_default=True,
     metavar="SECONDS",
-    help="For the first line of an open one.",
+    help="For the first line of an open one, from connecting to its end.",
 )
 @click.option(
     "--send", default="", metavar="TEXT", help=r"What to say to an open port; \r, \n, \t, \xHH as in Python."
@@ -231,7 +237,8 @@ def probe(
     """See which ports of hosts answer, how fast, and with what first line.
 
     PORTS is like 22,80,8000-8080, by default 1-1024; an IPv6 address with ports is written [::1]:22. The
-    exit code is 1 if no port was open. Probe only hosts that are yours, or whose owners agree.
+    exit code is 1 if no port was open, or if some could not be asked: a name without an address, a want of
+    descriptors. Probe only hosts that are yours, or whose owners agree.
     """
     try:
         spans = [parse_span(target) for target in targets]
@@ -241,17 +248,25 @@ def probe(
         said = send.encode().decode("unicode_escape").encode("latin-1")
     except UnicodeError as exc:
         raise UsageProblem(f"--send {send!r}: {exc}") from exc
+    _raise_limit(min(concurrency, sum(map(len, spans))))
     job = Probe(Errand(spans, concurrency, timeout, wait, said))
     code = run(backend, job.run)
     for line in job.error_lines():
-        click.echo(f"Error: {line}", err=True)
+        complain(line)
     if code:
         click.echo(f"Interrupted after {job.done} of {job.wanted} ports.", err=True)
     if as_json:
         click.echo(job.as_json())
     else:
-        job.print_table()
-    sys.exit(code or (0 if job.found else 1))
+        for line in job.table():
+            click.echo(line)
+    sys.exit(code or (0 if job.found and not job.unasked else 1))
+
+
+def _raise_limit(connections: int) -> None:
+    said = raise_limit(connections)
+    if said is not None:
+        note(said)
 
 
 def _parse_all(urls: tuple[str, ...]) -> list[Target]:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from keepalive import ConnectionManager, Key, KeyStats, Reuse, http
 
+from . import screen
 from .origin import Origin
 
 if TYPE_CHECKING:
@@ -131,14 +132,14 @@ class Demo:
                 "On loopback a new connection costs next to nothing. To stand for a network and its",
                 f"handshakes, its first answer is held back for {delay} (--setup-delay).",
             ]
-        Console(highlight=False).print("\n".join(lines), soft_wrap=True)
+        screen.console().print("\n".join(lines), soft_wrap=True)
 
     def print_table(self) -> bool:
         """Tell the result; False if a limit was not kept."""
         reused, opened = self._reused, self._opened
         assert reused is not None, "printed before it ran"
         assert opened is not None, "printed before it ran"
-        console = Console(highlight=False)
+        console = screen.console()
         table = Table(box=None, padding=(0, 2), pad_edge=False)
         table.add_column("")
         table.add_column("with reuse", justify="right")
@@ -147,10 +148,7 @@ class Demo:
             table.add_row(name, of(reused), of(opened))
         console.print()
         console.print(table)
-        saved = opened.seconds - reused.seconds
-        console.print(
-            f"\nTime saved: {saved:.2f} s of {opened.seconds:.2f} s ({saved / opened.seconds:.0%})."
-        )
+        console.print(f"\n{_saving(reused, opened)}")
         return reused.within_limits and opened.within_limits
 
 
@@ -164,6 +162,16 @@ _ROWS: tuple[tuple[str, Callable[[Result], str]], ...] = (
     (f"peak in all, the origins say (limit {IN_ALL})", lambda result: str(result.peak)),
     ("time", lambda result: f"{result.seconds:.2f} s"),
 )
+
+
+def _saving(reused: Result, opened: Result) -> str:
+    """Say what reuse has saved; where nothing was reused, or chance was stronger, that there is nothing."""
+    saved = opened.seconds - reused.seconds
+    if not reused.stats.immediate + reused.stats.deferred:
+        return "No time saved: no connection was used twice. Try more --requests."
+    if saved <= 0:
+        return "No time saved: with so few requests chance weighs more. Try more --requests."
+    return f"Time saved: {saved:.2f} s of {opened.seconds:.2f} s ({saved / opened.seconds:.0%})."
 
 
 def _is_full(stats: Stats, port: int) -> bool:

@@ -26,7 +26,14 @@ GIVE_UP_AFTER = 5
 
 
 class FetchError(Exception):
-    """One GET has failed; the text is a line for people."""
+    """One GET has failed; the text is a line for people.
+
+    :ivar scheme: whether that may be for a wrong scheme
+    """
+
+    def __init__(self, text: str, *, scheme: bool = False) -> None:
+        super().__init__(text)
+        self.scheme = scheme
 
 
 @dataclass(slots=True)
@@ -43,6 +50,8 @@ class Tally:
     saved_tcp: int = 0
     saved_tls: int = 0
     interrupted: bool = False
+    doubtful: dict[str, None] = field(default_factory=dict)
+    """URLs whose scheme may be the wrong one."""
 
     @property
     def done(self) -> int:
@@ -84,10 +93,14 @@ class Fetcher:
         except FetchError as exc:
             self._failures[target.url] += 1
             tally.errors[f"{target.url}: {exc}"] += 1
+            if exc.scheme:
+                tally.doubtful[target.url] = None
             return
         self._failures[target.url] = 0
         tally.latencies.append(time.perf_counter() - started)
         tally.statuses[status] += 1
+        if status == 400 and target.scheme == "http":  # what most servers answer at their TLS ports
+            tally.doubtful[target.url] = None
 
     async def _get(self, target: Target) -> int:
         tally, size = self._tally, 0
@@ -96,16 +109,27 @@ class Fetcher:
                 async for piece in response:
                     size += len(piece)
         except AllocateTimeout as exc:
-            raise FetchError(f"timed out after {self._timeout:g} s ({exc.function})") from exc
+            text = f"timed out after {self._timeout:g} s ({exc.function})"
+            raise FetchError(text, scheme=exc.function == "tls") from exc
         except AllocateError as exc:
-            raise FetchError(f"{exc.function}: {exc.error_str}") from exc
+            raise FetchError(f"{exc.function}: {exc.error_str}", scheme=_no_tls(exc)) from exc
         except http.HTTPTimeout as exc:
             raise FetchError(f"timed out after {self._timeout:g} s (no full answer)") from exc
+        except http.NoAnswer as exc:
+            hint = "; does the port want https://?" if target.scheme == "http" else ""
+            raise FetchError(f"{exc}{hint}") from exc
         except http.HTTPError as exc:
-            raise FetchError(str(exc)) from exc
+            # A TLS server that cannot read the request sends an alert, or resets the connection.
+            odd = isinstance(exc, http.ReadError) or r"b'\x15\x03" in str(exc)
+            raise FetchError(str(exc), scheme=odd and target.scheme == "http") from exc
         tally.size += size
         tally.retried += response.retried
         used = response.from_cache is not None
         tally.saved_tcp += used
         tally.saved_tls += used and target.scheme == "https"
         return response.status
+
+
+def _no_tls(exc: AllocateError) -> bool:
+    """Say whether a handshake failed, and not for a certificate: then there may be no TLS at all."""
+    return exc.function == "tls" and "certificate" not in exc.error_str

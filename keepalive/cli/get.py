@@ -13,9 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from keepalive import ConnectionManager, TLSConnector
+from keepalive import ConnectionManager, TLSConnector, http
 
+from . import screen
 from .fetch import Fetcher, Tally
+from .schemes import better_scheme
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from .target import Target
 
+_LOOKS = 4  # at wrong schemes; who has more of them has seen enough
 _PERCENTILES = (50, 90, 99)
 
 
@@ -46,6 +49,7 @@ class Get:
         self.tally = Tally(wanted=plan.times * len(plan.targets))
         self.stats: Stats | None = None
         self.seconds = 0.0
+        self.notes: list[str] = []
         self._plan = plan
 
     async def run(self) -> None:
@@ -76,6 +80,15 @@ class Get:
                 finally:
                     self.seconds = time.perf_counter() - started
                     self.stats = manager.stats()
+            await self._look_at_schemes()
+
+    async def _look_at_schemes(self) -> None:
+        """See whether what failed has failed for its scheme; each port once."""
+        places = {at[1:3]: at for at in map(http.parse_url, self.tally.doubtful)}
+        for target in [*places.values()][:_LOOKS]:
+            note = await better_scheme(target)
+            if note is not None:
+                self.notes.append(note)
 
     def _manager(self) -> ConnectionManager:
         context = ssl.create_default_context()
@@ -142,7 +155,7 @@ class Get:
             table.add_row("Body bytes", f"{tally.size:,}")
             shown = (f"{name} {value * 1000:.1f}" for name, value in percentiles(tally.latencies).items())
             table.add_row("Latency, ms", "  ".join(shown))
-        Console(highlight=False).print(table)
+        screen.console().print(table)
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:

@@ -10,6 +10,9 @@ import anyio
 import click
 
 from keepalive import KeepaliveError
+from keepalive.base.text import fit
+
+from .interrupts import loaded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -45,6 +48,7 @@ def run(backend: str, job: Callable[[], Awaitable[None]]) -> int:
     async def main() -> None:
         async with anyio.create_task_group() as group:
             await group.start(_cancel_on_signal, group.cancel_scope, caught)
+            loaded()
             await job()
             group.cancel_scope.cancel()
 
@@ -55,7 +59,7 @@ def run(backend: str, job: Callable[[], Awaitable[None]]) -> int:
         _, unexpected = group.split((KeepaliveError, OSError))
         if unexpected is not None:
             raise
-        raise click.ClickException(str(_first(group))) from group
+        raise click.ClickException(fit(str(_first(group)))) from group
     return 128 + caught[0] if caught else 0
 
 

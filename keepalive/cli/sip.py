@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ssl
+import errno
 import time
 from dataclasses import dataclass
 from secrets import token_hex
@@ -11,9 +11,18 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import click
 
+from keepalive.base.addresses import is_literal
+from keepalive.base.failure import text_of
+from keepalive.base.text import fit
+from keepalive.resolve.check import ascii_name
+from keepalive.resolve.dns import DNSResolver
+from keepalive.resolve.service import LOOPBACK
 from keepalive.sip import SendError, SipConfig, SipTLS, open_leg
 
+from .screen import complain
+
 if TYPE_CHECKING:
+    from keepalive.abc import Resolver
     from keepalive.sip import SocketPool, Source
 
 
@@ -56,42 +65,95 @@ def parse_target(text: str, proto: str) -> tuple[str, int]:
 
 
 class SipPing:
-    """One run of the command; its numbers are good at any moment."""
+    """One run of the command; its numbers are good at any moment.
 
-    def __init__(self, ping: Ping) -> None:
+    :param resolver: turns a name into addresses
+    """
+
+    def __init__(self, ping: Ping, resolver: Resolver | None = None) -> None:
         self._ping = ping
+        self._resolver = DNSResolver() if resolver is None else resolver
         self.sent = 0
         self.times: list[float] = []
 
     async def run(self) -> None:
         """Send the requests, one after the other; say a line for each."""
         ping = self._ping
-        tls = None
-        if ping.proto == "tls":
-            tls = SipTLS(
-                verify_server=not ping.insecure, server_context=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            )
-        config = SipConfig(raw=True, connect_timeout=ping.timeout)
-        addr = "::" if ":" in ping.host else "0.0.0.0"
-        async with open_leg(ping.proto, addr, 0, tls=tls, config=config) as pool:
+        if ping.proto != "udp":
+            await self._run_at(ping.host, "::" if ":" in ping.host else "0.0.0.0", last=True)
+            return
+        try:
+            with anyio.fail_after(ping.timeout):
+                found = await self._addresses()
+        except TimeoutError:
+            self._fail(f"{ping.where}: resolve: no answer within {ping.timeout:g} s")
+        except Exception as exc:  # whatever a resolver raises
+            self._fail(f"{ping.where}: resolve: {text_of(exc)}")
+        else:
+            for addr in found:
+                if await self._run_at(addr, "::" if ":" in addr else "0.0.0.0", last=addr == found[-1]):
+                    break
+
+    async def _addresses(self) -> tuple[str, ...]:
+        """Return where a datagram may go: the pool has a socket of one family only."""
+        host = self._ping.host.removesuffix(".").lower()
+        if is_literal(host):
+            return (host,)
+        if host == "localhost" or host.endswith(".localhost"):
+            return LOOPBACK
+        return (await self._resolver.resolve(ascii_name(self._ping.host))).addresses
+
+    async def _run_at(self, addr: str, local: str, *, last: bool) -> bool:
+        """Send all requests to one address, unless nobody is there and another one may be tried."""
+        ping = self._ping
+        tls = SipTLS(verify_server=not ping.insecure) if ping.proto == "tls" else None
+        config = SipConfig(raw=True, connect_timeout=ping.timeout, resolver=self._resolver)
+        fixed = ping.proto == "udp"  # only a connected socket is told when nobody listens there
+        dst = (addr, ping.port) if fixed else None
+        try:
+            leg = open_leg(ping.proto, local, 0, dst=dst, connected=fixed, tls=tls, config=config)
+        except OSError as exc:  # no way there
+            if last:
+                self._fail(f"{ping.where}: {text_of(exc)}")
+            return last
+        async with leg as pool:
             for number in range(ping.count):
                 if number:
                     await anyio.sleep(ping.interval)
                 self.sent += 1
-                await self._one(pool)
+                try:
+                    await self._one(pool)
+                except _Nobody as exc:
+                    if not last and not number:
+                        self.sent = 0
+                        return False
+                    click.echo(f"Error: {ping.where}: {exc}", err=True)
+        return True
+
+    def _fail(self, text: str) -> None:
+        self.sent += 1
+        click.echo(f"Error: {text}", err=True)
 
     async def _one(self, pool: SocketPool) -> None:
+        """Ask once.
+
+        :raises _Nobody: nobody listens there
+        """
         ping = self._ping
         branch = f"z9hG4bK{token_hex(8)}"
         started = time.perf_counter()
+        answer = _Answer(branch)
+        pool.attach(answer.take, answer.gone)
         try:
             with anyio.fail_after(ping.timeout):
                 await pool.send_to(self._request(pool, branch), {"host": ping.host, "port": ping.port})
-                line, source = await _answer(pool, branch)
+                line, source = await answer.wait()
         except SendError as exc:
-            click.echo(f"Error: {exc}", err=True)
+            if exc.error_num == errno.ECONNREFUSED:
+                raise _Nobody(exc.error_str) from exc
+            complain(str(exc))
         except TimeoutError:
-            click.echo(f"Error: {ping.where}: no answer within {ping.timeout:g} s", err=True)
+            complain(f"{ping.where}: no answer within {ping.timeout:g} s")
         else:
             took = time.perf_counter() - started
             self.times.append(took)
@@ -125,11 +187,46 @@ class SipPing:
         click.echo(text)
 
 
-async def _answer(pool: SocketPool, branch: str) -> tuple[str, Source]:
-    """Wait for the final response to a request; gives its first line without the version."""
-    async for packet, source in pool:
-        assert isinstance(packet, bytes), "the pool is a raw one"
+class _Nobody(Exception):
+    """Nobody is there to answer."""
+
+    def __str__(self) -> str:
+        return f"port closed: {self.args[0]}"
+
+
+class _Answer:
+    """The final response to one request, or why there is none."""
+
+    def __init__(self, branch: str) -> None:
+        self._branch = branch.encode()
+        self._come = anyio.Event()
+        self._found: tuple[str, Source] | None = None
+        self._lost = ""
+
+    def take(self, packet: Any, source: Source) -> None:
+        """Look at what was received."""
         first, _, rest = packet.partition(b"\r\n")
-        if first.startswith(b"SIP/2.0 ") and not first.startswith(b"SIP/2.0 1") and branch.encode() in rest:
-            return first[8:].decode(errors="replace"), source
-    raise TimeoutError
+        if first.startswith(b"SIP/2.0 ") and not first.startswith(b"SIP/2.0 1") and self._branch in rest:
+            self._found = fit(first[8:], 200), source
+            self._come.set()
+
+    def gone(self, source: Source, reason: str) -> None:
+        """Learn that nothing will come any more."""
+        self._lost = reason
+        self._come.set()
+
+    async def wait(self) -> tuple[str, Source]:
+        """Return its first line without the version, and who gave it.
+
+        :raises SendError: nothing will come
+        """
+        await self._come.wait()
+        if self._found is None:
+            raise _ending(self._lost)
+        return self._found
+
+
+def _ending(reason: str) -> Exception:
+    if reason == "unreachable":
+        return _Nobody("the host says so (ICMP)")
+    return SendError("the server", reason, None, "the connection ended before the answer")

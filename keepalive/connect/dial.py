@@ -18,6 +18,7 @@ from keepalive.base.addresses import (
 )
 from keepalive.base.failure import DialFailure as DialFailure
 from keepalive.base.failure import text_of as text_of
+from keepalive.base.hostname import tls_name
 from keepalive.base.types import Key, Phase
 from keepalive.transport.link import Link
 from keepalive.transport.stream import LinkStream, until_readable, until_writable
@@ -176,6 +177,8 @@ class Dial:
     ) -> TLSLink:
         """Do a TLS handshake as client over a link, and return the link above it.
 
+        :param server_hostname: whom to ask for and to verify: an address or a name, which goes by its
+            A-labels (IDNA 2008), without a trailing dot
         :param strict: whether an end of stream without TLS's own end is an error (RFC 8446 6.1)
         :param resume: whether to offer the newest session of the same key, name and context, if there is
             one; a peer that knows it no more does a full handshake instead
@@ -185,6 +188,8 @@ class Dial:
         self.phase = Phase.TLS
         self._spend_on(Phase.TLS)
         self.session_refused = False
+        if server_hostname is not None:
+            server_hostname = tls_name(server_hostname)
         layer = link.depth if isinstance(link, TLSLink) else 0
         shelf = self._sessions.shelf(context, server_hostname, self.key, layer) if resume else None
         session = None if shelf is None else shelf.offer()

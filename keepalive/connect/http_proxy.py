@@ -13,6 +13,8 @@ from anyio import BrokenResourceError
 from keepalive.base import arguments as settings
 from keepalive.base.addresses import is_literal
 from keepalive.base.failure import DialFailure
+from keepalive.base.hostname import WrongName, ascii_name
+from keepalive.base.text import fit
 from keepalive.base.types import Phase
 from keepalive.connect.connector import Connector
 from keepalive.transport.stream import until_readable
@@ -229,8 +231,7 @@ def refusal(text: str, number: int | None = None) -> DialFailure:
 
 def shown(data: bytes) -> str:
     """Bring a stranger's bytes into a form fit for messages and logs."""
-    text = "".join(chr(byte) if 32 <= byte < 127 else "?" for byte in data.rstrip(b"\r\n")[:80])
-    return text.strip()
+    return fit(data[:83].rstrip(b"\r\n").decode("ascii", "replace"), 80, instead="?").strip()
 
 
 def authority(host: str, port: int) -> str:
@@ -244,14 +245,10 @@ def wire_host(host: str) -> str:
         if "%" in host:
             raise refusal("an address with a zone means nothing to a proxy", errno.EINVAL)
         return host
-    name = host
-    if not name.isascii():
-        import idna  # comes with anyio; loaded only for such names
-
-        try:
-            name = idna.encode(name, uts46=True).decode()
-        except idna.IDNAError as exc:
-            raise refusal(f"{host!r} is not a host name: {exc}", errno.EINVAL) from exc
+    try:
+        name = host if host.isascii() else ascii_name(host)
+    except WrongName as exc:
+        raise refusal(str(exc.strerror), errno.EINVAL) from exc
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}", name):
         raise refusal(f"{host[:300]!r} is not a host name that a proxy can be sent", errno.EINVAL)
     return name

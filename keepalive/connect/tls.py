@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from anyio import BrokenResourceError
 
 from keepalive.base import arguments as settings
-from keepalive.base.addresses import is_literal
 from keepalive.base.types import Phase
 from keepalive.connect.connector import Connector
 
@@ -89,7 +88,7 @@ class TLSConnector:
         """Open one connection over what ``below`` opens, instead of what ``over`` does."""
         link = await below(dial)
         dial.phase = Phase.TLS
-        name = _wire_name(self._server_hostname or dial.key.for_addr)
+        name = self._server_hostname or dial.key.for_addr
         context = self._context_for(dial.key)
         try:
             return await dial.start_tls(link, context, name, strict=self._strict, resume=self._resume)
@@ -114,10 +113,3 @@ class TLSConnector:
             if self._alpn is not None:
                 self._context.set_alpn_protocols(self._alpn)
         return self._context
-
-
-def _wire_name(name: str) -> str:
-    """Bring a server name into the form that TLS sends and checks: no zone, no trailing dot."""
-    if is_literal(name):
-        return name.partition("%")[0]
-    return name.rstrip(".")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from keepalive import KeepaliveError
+from keepalive.base.text import fit
 
 __all__ = (
     "BadAnswer",
@@ -19,6 +20,9 @@ __all__ = (
 
 class HTTPError(KeepaliveError):
     """The root of the errors of an exchange. No connection for it is an `AllocateError` and so on."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(fit(text))  # a server has a part in most of them
 
 
 class InvalidRequest(HTTPError, ValueError):

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from anyio import ClosedResourceError
 from anyio.abc import ByteStream
 
+from keepalive.base.text import fit
+
 from .reader import DONE, RAW
 
 if TYPE_CHECKING:
@@ -198,7 +200,7 @@ class Response:
 
     def __repr__(self) -> str:
         state = self._wire.reader.state.value
-        return f"<Response {self.status} {self.reason.decode('latin-1')}: {state}>"
+        return f"<Response {self.status} {fit(self.reason.decode('latin-1'), 80)}: {state}>"
 
 
 class RawStream(ByteStream):

@@ -7,6 +7,8 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
+from keepalive import HostName
+
 from .errors import InvalidURL
 
 __all__ = ("ParsedURL", "parse_url")
@@ -79,9 +81,9 @@ def _host(url: str, host: str) -> str:
             raise InvalidURL(f"{url!r}: {exc}") from exc
         return host
     try:
-        name = host.encode("idna").decode("ascii")
-    except UnicodeError as exc:
+        name = HostName(host)
+    except ValueError as exc:
         raise InvalidURL(f"{url!r}: {host!r} is no host name: {exc}") from exc
-    if not name.strip(".") or any(char in '"#/<>?@[\\]^`{|}%' for char in name):
+    if any(char in "^`{|}" for char in name):
         raise InvalidURL(f"{url!r}: {host!r} is no host name")
-    return name
+    return str(name)

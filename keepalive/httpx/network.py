@@ -9,6 +9,8 @@ import anyio
 from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSAttribute, TLSStream
 
+from keepalive import HostName
+
 if TYPE_CHECKING:
     import ssl
 
@@ -75,6 +77,8 @@ class NetworkStream:
         """Start TLS inside; the stream that is returned takes this one's place."""
         core = self._library.core
         try:
+            if server_hostname is not None and not server_hostname.isascii():
+                server_hostname = HostName(server_hostname)  # ssl itself has IDNA 2003
             with anyio.fail_after(timeout):
                 stream = await TLSStream.wrap(
                     self._own(),

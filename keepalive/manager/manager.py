@@ -327,8 +327,9 @@ class ConnectionManager:
 
         A plain method. A part that is None matches any: ``evict()`` means all connections,
         ``evict(addr="db1")`` all of one host. For use after a fail-over, a change of certificates or the
-        like: what is allocated from now on is new, and no TLS session of before is resumed in it. Attempts
-        under way go on, and so do requests that wait.
+        like: what is allocated from now on is new, no TLS session of before is resumed in it, and the
+        remembered addresses of the host, or of all where `addr` is None, are forgotten. Attempts under way
+        go on, and so do requests that wait.
 
         :return: how many idle ones were closed
         :raises TypeError, ValueError: an argument is wrong; the message names it
@@ -348,6 +349,7 @@ class ConnectionManager:
         def concerned(key: Key) -> bool:
             return all(getattr(key, name) == value for name, value in wanted.items())
 
+        driver.names.forget(addr)
         return driver.retire(concerned)
 
     def set_limits(self, *, max_per_host: int | None = None, max_open: int | None = None) -> None:

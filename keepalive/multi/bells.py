@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from keepalive.transport.link import Link
     from keepalive.transport.runtime import Cancellable
 
+    from .desk import Desk
     from .peer import Peer
     from .shell import Shell
 
@@ -78,15 +79,22 @@ class Question:
         self.task: Cancellable | None = None
 
 
-class Roomy:
-    """Places for all addresses of a host that are tried side by side; see `Dial`."""
+class Borrowed:
+    """Places for the addresses of a host that are tried side by side; see `Dial`.
+
+    They are not called back: a race is soon over.
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
 
     def borrow(self, recall: Callable[[], None]) -> bool:
-        """Take one place more."""
-        return True
+        """Take one place more, if there is one."""
+        return self._desk.borrow()
 
     def repay(self) -> None:
         """Give one back."""
+        self._desk.freed()
 
 
 def bind_local(sock: socket.socket, bound: BindAddresses) -> None:

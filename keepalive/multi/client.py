@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from threading import get_ident
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from keepalive.resolve.dns import DNSResolver
 from keepalive.resolve.resolver import Resolver
 from keepalive.transport.loops import current_runtime
 
+from .descriptors import most_connections
 from .events import EventQueue
 from .filters import LineFilter
 from .peer import Peer, checked_filter
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
 __all__ = ("MultiClient",)
 
 TCP = "tcp"
-_LINES = LineFilter()  # it remembers nothing, so that all peers can share one
 
 
 class MultiClient:
@@ -68,7 +69,14 @@ class MultiClient:
     :param write_timeout: seconds without the peer's taking anything while bytes wait; 0 for no limit
     :param shutdown_timeout: seconds that `Peer.shutdown` may take; 0 for no limit
     :param filter: called without arguments, makes the `Filter` of each peer
+    :param lifetime: seconds that a peer may live in all, from the beginning of its attempt; 0 for no limit.
+        Its end is told as that of any other time; `Peer.reason` is ``LIFETIME``
     :param max_connecting: attempts under way at once, > 0, or None; further ones wait
+    :param max_open: attempts and connections at once, > 0; further ones wait. By default, as many as the
+        soft limit of descriptors (``ulimit -n``) allows when the client is entered, less an eighth, and
+        less 32 at least, which are left for the program; `math.inf` for no limit. A peer that finds
+        no free descriptor all the same waits until another one ends; only if for 5 seconds none is open
+        whose end could help, ``on_failure`` tells "socket" and ``EMFILE``
     :param max_output: bytes that may wait to be sent, per peer, > 0, or None
     :param max_events: events that may wait to be taken, > 0, or None; when so many do, nothing is read
     :param resolver: turns host names into addresses; by default a `DNSResolver`
@@ -96,8 +104,10 @@ class MultiClient:
         input_timeout: float | None = 300.0,
         write_timeout: float | None = 300.0,
         shutdown_timeout: float | None = 30.0,
+        lifetime: float | None = None,
         filter: Callable[[], Filter] = LineFilter,
         max_connecting: int | None = 512,
+        max_open: float | None = None,
         max_output: int | None = 16 * 1024 * 1024,
         max_events: int | None = 1000,
         resolver: Resolver | None = None,
@@ -119,7 +129,10 @@ class MultiClient:
             shutdown_timeout=settings.seconds("shutdown_timeout", shutdown_timeout, none=0.0),
             max_connecting=settings.count("max_connecting", max_connecting, least=1),
             max_output=settings.count("max_output", max_output, least=1),
+            max_open=settings.count("max_open", max_open, least=1),
         )
+        self._few = max_open is None  # as many as the system allows
+        self._lifetime = settings.seconds("lifetime", lifetime, none=0.0)
         _callable("filter", filter, none=False)
         self._filter = filter
         self._events: EventQueue | None = None
@@ -149,6 +162,8 @@ class MultiClient:
         if self._shell is not None:
             msg = "a MultiClient can be entered only once"
             raise RuntimeError(msg)
+        if self._few:
+            self._limits = replace(self._limits, max_open=most_connections())
         self._shell = Shell(
             current_runtime(), self._resolver, self._connectors, self._callbacks, self._limits
         )
@@ -223,9 +238,13 @@ class MultiClient:
         bind_port: int | None = None,
         connect_timeout: float | None = None,
         input_timeout: float | None = None,
+        lifetime: float | None = None,
+        for_scheme: str | None = None,
+        for_addr: str | None = None,
+        for_port: int | None = None,
         heap: Mapping[Any, Any] | None = None,
     ) -> Peer:
-        """Make a peer and start connecting it, or queue it when `max_connecting` attempts are under way.
+        """Make a peer and start connecting it, or queue it when `max_connecting` or `max_open` are reached.
 
         A plain method. ``on_initialize`` is called before it returns; whatever else comes, comes later.
 
@@ -236,6 +255,10 @@ class MultiClient:
         :param bind_port: local port
         :param connect_timeout: instead of the client's; 0 for no limit
         :param input_timeout: instead of the client's; 0 for no limit
+        :param lifetime: instead of the client's; 0 for no limit
+        :param for_addr: what lies behind `addr`, for a connector that wants to know: the server name to send
+            and to verify (TLS), or the host that a proxy is to connect to; by default `addr`
+        :param for_scheme, for_port: the same, by default `scheme` and `port`
         :param heap: what `Peer.heap` begins with, copied
         :raises TypeError, ValueError: an argument is wrong; the message names it
         :raises ClientClosed: after `die`, or the end of the block
@@ -249,6 +272,10 @@ class MultiClient:
         if type(port) is not int or not 0 < port < 65536:
             settings.port_number("port", port, least=0 if scheme == "unix" else 1)
         _check_addr(addr, scheme)
+        behind: tuple[str, str, int] | None = None
+        if for_scheme is not None or for_addr is not None or for_port is not None:
+            key = settings.key(scheme, addr, port, for_scheme, for_addr, for_port)
+            behind = key.for_scheme, key.for_addr, key.for_port
         limits = self._limits
         timeouts = (
             limits.connect_timeout if connect_timeout is None
@@ -259,12 +286,18 @@ class MultiClient:
         bound = self._bind_address
         if bind_address is not None or bind_port is not None:
             bound = _local(bind_address, bind_port, bound)
+        lasts = self._lifetime if lifetime is None else settings.seconds("lifetime", lifetime)
         filled = None if heap is None else _copied(heap)
-        codec = _LINES if self._filter is LineFilter else checked_filter("what filter makes", self._filter())
+        codec = self._filter()
+        if type(codec) is not LineFilter:
+            checked_filter("what filter makes", codec)
         desk.last_id += 1
         peer = Peer(desk, desk.last_id, addr, port, codec, timeouts)
         peer.scheme = scheme
         peer.bind_address = bound
+        peer._lifetime = lasts
+        if behind is not None:
+            peer._behind = behind
         peer._heap = filled
         desk.enter(peer)
         return peer
@@ -337,6 +370,14 @@ class MultiClient:
     def connecting(self) -> int:
         """How many attempts are under way."""
         return 0 if self._shell is None else self._shell.desk.connecting
+
+    @property
+    def max_open(self) -> float | None:
+        """How many attempts and connections there may be at once; None for no limit, or not known yet.
+
+        By default it is known when the client has been entered.
+        """
+        return None if self._limits.max_open == NEVER else self._limits.max_open
 
     def __len__(self) -> int:
         """Return the number of open peers."""

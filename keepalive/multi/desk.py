@@ -12,21 +12,24 @@ Rules, which the walk in the tests holds it to:
 3. A peer is closed, its socket too, before anybody is told of its end.
 4. Commands call no callback, ``on_initialize`` of `enter` apart: what they lead to is told in the next
    `catch_up`. So user code is never called in the middle of user code.
-5. At most `max_connecting` attempts are under way, in order of `enter`.
+5. At most `max_connecting` attempts are under way, and `max_open` places taken, in order of `enter`. An
+   attempt that found no free descriptor is made again; it fails when nobody can make room for too long.
 6. A timer belongs to the peer, see `_timers`.
 
-It is in three parts, each built on the one before: `_lives`, `_traffic`, and this one, with all that is
-called from outside.
+It is in four parts, each built on the one before: `_line`, `_lives`, `_traffic`, and this one, with all
+that is called from outside.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING, Any
 
 from anyio import BrokenResourceError
 
 from .traffic import SEGMENT, Traffic
-from .types import CLOSED, CONNECTED, CONNECTING, FLUSHING, MISTAKES, EndReason, OutputFull
+from .types import CLOSED, CONNECTED, CONNECTING, FLUSHING, MISTAKES, NEVER, EndReason, OutputFull
 
 if TYPE_CHECKING:
     from .filters import Filter
@@ -46,7 +49,7 @@ class Desk(Traffic):
             self._call("on_initialize", peer)
             if peer._state is CLOSED:
                 return
-        if self.connecting < self.limits.max_connecting and not self._queue and not self.stalled:
+        if not self._queue and not self._put_off and self._may_start():
             self._start(peer)
         else:
             self._queue[peer] = None
@@ -135,6 +138,7 @@ class Desk(Traffic):
     def die(self) -> None:
         """End all peers at once."""
         self._queue.clear()
+        self._put_off.clear()
         for peer in list(self.peers.values()):
             if peer._state is not CLOSED:
                 self.close(peer, EndReason.DIE)
@@ -167,6 +171,7 @@ class Desk(Traffic):
 
     def connected(self, peer: Peer, link: Wire) -> None:
         """Note that an attempt has succeeded."""
+        self._short_since = NEVER
         peer._attempt = False
         self.connecting -= 1
         peer._link = link
@@ -183,7 +188,7 @@ class Desk(Traffic):
                     self._misbehaved("on_success", peer, exc)
         if peer._outbox is not None:
             self.writable(peer)
-        if self._queue:
+        if self._queue or self._put_off:
             self._start_next()
 
     def fail_later(self, peer: Peer, operation: str, number: int, text: str) -> None:
@@ -193,13 +198,33 @@ class Desk(Traffic):
     def failed(self, peer: Peer, operation: str, number: int, text: str) -> None:
         """Note that an attempt has failed."""
         if peer._state is not CLOSED:
+            self._short_since = NEVER
             self._end(peer, EndReason.FAILURE, "on_failure", (operation, number, text))
+
+    def no_room(self, peer: Peer) -> None:
+        """Note that an attempt has found no free descriptor: it is made again when there may be one."""
+        if peer._state is not CLOSED:
+            self._wait_for_room(peer)
+            self._start_next()
 
     def tick(self, now: float) -> None:
         """Look at the peers whose time has come."""
         for peer in self._timers.due(now):
             self._time_out(peer, now)
+        if self._timers.retry <= now and (late := self._look_for_room(now)):
+            self._give_up(late)
         self._timers.set()
+
+    def _give_up(self, peers: list[Peer]) -> None:
+        """Fail those that have waited for a descriptor for too long."""
+        number = errno.EMFILE
+        text = f"{os.strerror(number)}, and no connection of this client is there to be closed"
+        for peer in peers:
+            if peer._state is not CLOSED and not peer._attempt and peer._link is None:
+                self._end(peer, EndReason.FAILURE, "on_failure", ("socket", number, text))
+        self._short_since = NEVER
+        self._room = self.limits.max_open
+        self._start_next()
 
     def catch_up(self) -> None:
         """Do what was put off."""
@@ -212,10 +237,14 @@ class Desk(Traffic):
             peer._link = peer._inbox = peer._outbox = None
         self.peers.clear()
         self._queue.clear()
+        self._put_off.clear()
         self.later.clear()
         self._held.clear()
 
     def _time_out(self, peer: Peer, now: float) -> None:
+        if peer._ends <= now:
+            self._end(peer, EndReason.LIFETIME, "on_timeout", ())
+            return
         if peer._state is FLUSHING:
             self._finish(peer, EndReason.CUT)
             return

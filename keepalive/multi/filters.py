@@ -37,7 +37,9 @@ class Filter(Protocol):
     def decode(self, buffer: bytearray) -> Any:
         """Remove one unit from the front of the buffer and return it; None if it is not whole yet.
 
-        Called again and again while the buffer is not empty, so it must not keep whole units to itself.
+        Called again and again while the buffer is not empty, so it must not keep whole units to itself; and
+        one that gives a unit but leaves the buffer as long as it was would be called for ever: that ends
+        the peer ("decode", 0).
 
         :raises UnitError: what is there is no unit, or one over the limit; it ends the peer
         """
@@ -80,6 +82,59 @@ def _separator(newline: object) -> bytes:
     return newline
 
 
+class Inbox(bytearray):
+    """What has come for a peer and is no unit yet. It counts how often something was taken out or changed.
+
+    So a filter can tell whether what it has looked at is still there, whoever else takes from it: another
+    filter that had its place for a while, or one that is wrapped around it.
+    """
+
+    __slots__ = ("changes",)
+
+    changes: int
+
+    def __init__(self, data: bytes = b"") -> None:
+        super().__init__(data)
+        self.changes = 0
+
+    def __delitem__(self, where: Any) -> None:
+        self.changes += 1
+        super().__delitem__(where)
+
+    def __setitem__(self, where: Any, value: Any) -> None:
+        self.changes += 1
+        super().__setitem__(where, value)
+
+    def clear(self) -> None:
+        """Take everything out."""
+        self.changes += 1
+        super().clear()
+
+    def insert(self, where: Any, value: Any) -> None:
+        """Put a byte in."""
+        self.changes += 1
+        super().insert(where, value)
+
+    def pop(self, where: Any = -1) -> int:
+        """Take a byte out."""
+        self.changes += 1
+        return super().pop(where)
+
+    def remove(self, value: Any) -> None:
+        """Take the first such byte out."""
+        self.changes += 1
+        super().remove(value)
+
+    def reverse(self) -> None:
+        """Turn it round."""
+        self.changes += 1
+        super().reverse()
+
+
+def _changes(buffer: bytearray) -> int:
+    return buffer.changes if isinstance(buffer, Inbox) else 0
+
+
 class LineFilter:
     r"""Lines, without their ends. Units are bytes.
 
@@ -87,22 +142,32 @@ class LineFilter:
     :param max_size: bytes of the longest line, its end not counted
     """
 
-    __slots__ = ("_max_size", "_newline")
+    __slots__ = ("_max_size", "_newline", "_searched")
 
     def __init__(self, newline: bytes = b"\n", *, max_size: int = LONGEST_LINE) -> None:
+        # The buffer that had no end of line in it the last time, its changes until then, and its size: a
+        # long line that comes in small pieces is not searched from its beginning for each of them.
+        self._searched: tuple[bytearray, int, int] | None = None
         self._newline = _separator(newline)
         self._max_size = limit("max_size", max_size)
 
     def decode(self, buffer: bytearray) -> bytes | None:
         """Take one line."""
         newline = self._newline
-        at = buffer.find(newline)
+        searched, start = self._searched, 0
+        if searched is not None and searched[0] is buffer and searched[1] == _changes(buffer):
+            start = max(0, searched[2] - len(newline) + 1)
+            if len(buffer) < searched[2]:
+                start = 0  # a plain one does not count
+        at = buffer.find(newline, start)
         if at < 0:
             # The last bytes may be the beginning of the line's end, or its b"\r".
             size = len(buffer) - len(newline) + (newline != b"\n")
             if size > self._max_size:
                 raise self._too_long(size)
+            self._searched = buffer, _changes(buffer), len(buffer)
             return None
+        self._searched = None
         end = at - 1 if newline == b"\n" and at and buffer[at - 1] == 13 else at
         if end > self._max_size:
             raise self._too_long(end)

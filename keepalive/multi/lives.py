@@ -1,13 +1,14 @@
-"""The lives of peers: whose turn it is to be connected, how they end, and what user code is told. Pure."""
+"""The lives of peers: how they end, and what user code is told. Pure."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
-from .later import Later
-from .timers import Timers
-from .types import CLOSED, CONNECTING, FLUSHING, INITIALISING, MISTAKES, ClientClosed, EndReason
+from keepalive.base.text import fit
+
+from .line import Line
+from .types import CLOSED, FLUSHING, MISTAKES, NEVER, ClientClosed, EndReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,46 +17,21 @@ if TYPE_CHECKING:
     from .types import Callbacks, Hands, Limits
 
 
-class Lives:
-    """The lowest part of the desk; see `_desk`."""
+class Lives(Line):
+    """The second part of the desk; see `_desk`."""
 
     def __init__(
         self, callbacks: Callbacks, limits: Limits, hands: Hands, clock: Callable[[], float]
     ) -> None:
+        super().__init__(limits, hands, clock)
         self.on = callbacks
-        self.limits = limits
-        self.clock = clock
         self.peers: dict[int, Peer] = {}
-        self.connecting = 0
         self.last_id = 0
-        self.hands = hands
-        self._queue: OrderedDict[Peer, None] = OrderedDict()
-        self._timers = Timers(limits, hands)
-        self.later = Later(hands)
-        self.do_later = self.later.add
         self._emptied: dict[Peer, None] = {}  # to be told that all was sent
         self._hot: set[Peer] = set()  # will be read from in the next turn
         self._busy: Peer | None = None  # whose units are being delivered
-        self.stalled = False  # nobody can take further input
         self._held: OrderedDict[Peer, None] = OrderedDict()  # have input, which nobody can take
         self.empty: Any = None  # an event, set when the last peer has gone
-
-    # -- attempts -----------------------------------------------------------------------------------
-
-    def _start(self, peer: Peer) -> None:
-        if peer._state is INITIALISING:
-            peer._state = CONNECTING
-            peer._since = now = self.clock()
-            if peer._timeout:
-                self._timers.look_by(peer, now + peer._timeout)
-        peer._attempt = True
-        self.connecting += 1
-        self.hands.open(peer)
-
-    def _start_next(self) -> None:
-        queue = self._queue
-        while queue and self.connecting < self.limits.max_connecting and not self.stalled:
-            self._start(queue.popitem(last=False)[0])
 
     # -- the end of a peer --------------------------------------------------------------------------
 
@@ -65,16 +41,22 @@ class Lives:
         del self.peers[peer.id]
         if not self.peers and self.empty is not None:
             self.empty.set()
+        held = peer._attempt or peer._link is not None
         if peer._attempt:
             peer._attempt = False
             self.connecting -= 1
         elif peer._link is None:
-            self._queue.pop(peer, None)
+            self._leave(peer)
         self._timers.withdraw(peer)
         self._held.pop(peer, None)
         self._emptied.pop(peer, None)
         self._hot.discard(peer)
-        self.hands.shut(peer)
+        if held:
+            self._short_since = NEVER
+        if self.hands.shut(peer) and held:
+            self.holding -= 1
+        if peer._inbox:
+            peer._inbox.clear()  # a filter may remember it
         peer._link = peer._inbox = peer._outbox = None
         self._wake(peer)
 
@@ -142,4 +124,4 @@ class Lives:
 
 def text_of(exc: BaseException) -> str:
     """Say for people what went wrong."""
-    return str(exc) or type(exc).__name__
+    return fit(str(exc)) or type(exc).__name__

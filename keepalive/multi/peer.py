@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
-from anyio import ClosedResourceError
+from anyio import ClosedResourceError, TypedAttributeLookupError
 from anyio.lowlevel import checkpoint
 
 from keepalive.base import arguments as settings
 
 from .filters import Filter
-from .types import CLOSED, INITIALISING, EndReason, PeerState
+from .types import CLOSED, INITIALISING, NEVER, EndReason, PeerState
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable, Mapping
 
     from keepalive.base.timer_queue import Entry
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from .types import Wire
 
 __all__ = ("Peer",)
+
+T = TypeVar("T")
+D = TypeVar("D")
+_MISSING: Final = object()
 
 
 def checked_filter(name: str, value: Any) -> Filter:
@@ -49,12 +54,15 @@ class Peer:
 
     __slots__ = (
         "_attempt",
+        "_behind",
         "_desk",
         "_drainers",
+        "_ends",
         "_heap",
         "_inbox",
         "_input",
         "_input_timeout",
+        "_lifetime",
         "_link",
         "_outbox",
         "_output",
@@ -88,7 +96,10 @@ class Peer:
         self._state = INITIALISING
         self._input = self._output = codec
         self._timeout, self._input_timeout = timeouts
+        self._lifetime = 0.0  # seconds, of each attempt and what comes of it
+        self._ends = NEVER  # when that is over
         self._heap: dict[Any, Any] | None = None
+        self._behind: tuple[str, str, int] | None = None  # for_scheme, for_addr, for_port, if they differ
         self._attempt = False  # one of the `max_connecting` attempts is its own
         self._link: Wire | None = None  # while it is connected
         self._inbox: bytearray | None = None  # has come, but is no unit yet
@@ -121,6 +132,55 @@ class Peer:
     def pending(self) -> bytes:
         """Return the bytes that have come and are no unit yet; none once it is closed."""
         return bytes(self._inbox) if self._inbox else b""
+
+    @property
+    def for_scheme(self) -> str:
+        """What is spoken with what lies behind `addr`; its own scheme if `connect` was told nothing."""
+        return self._behind[0] if self._behind else self.scheme
+
+    @property
+    def for_addr(self) -> str:
+        """The host behind `addr`, or its server name; `addr` if `connect` was told nothing."""
+        return self._behind[1] if self._behind else self.addr
+
+    @property
+    def for_port(self) -> int:
+        """The port there; `port` if `connect` was told nothing."""
+        return self._behind[2] if self._behind else self.port
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """The values that `extra` knows, while it is connected; none before and after."""
+        link = self._link
+        return {} if link is None else link.attributes()
+
+    @overload
+    def extra(self, attribute: T) -> T: ...
+    @overload
+    def extra(self, attribute: T, default: D) -> T | D: ...
+    def extra(self, attribute: Any, default: object = _MISSING) -> object:
+        """Return one of anyio's typed attributes of the connection, of `SocketAttribute` or `TLSAttribute`.
+
+        Addresses and ports, and for TLS the peer's certificate, the protocol that was agreed on (ALPN), the
+        version and the cipher, for example. Look at them in ``on_success`` or later: there are none before,
+        and none when it is closed.
+
+        :param default: what to return instead of raising
+        :raises anyio.TypedAttributeLookupError: the connection has no such attribute, or is not there
+        """
+        try:
+            get = self.extra_attributes[attribute]
+        except KeyError:
+            if default is _MISSING:
+                msg = f"{self!r} has no such attribute now"
+                raise TypedAttributeLookupError(msg) from None
+            return default
+        try:
+            return get()
+        except OSError:  # the kernel has forgotten it: the connection is broken
+            if default is _MISSING:
+                raise TypedAttributeLookupError(f"{self!r} is broken") from None
+            return default
 
     @property
     def socket(self) -> socket.socket | None:

@@ -17,6 +17,7 @@ from anyio import BrokenResourceError, EndOfStream
 
 from keepalive.base.addresses import family_of, is_literal, target_of
 from keepalive.base.failure import DialFailure
+from keepalive.base.text import fit
 from keepalive.base.types import Key, Phase
 from keepalive.connect.dial import Dial
 from keepalive.connect.sockets import Net
@@ -29,7 +30,8 @@ from keepalive.transport.poller import new_poller
 from keepalive.transport.sessions import Sessions
 from keepalive.transport.tasks import Lull
 
-from .bells import Bell, Knock, Question, Roomy, bind_local, other_family
+from .bells import Bell, Borrowed, Knock, Question, bind_local, other_family
+from .descriptors import ran_out
 from .desk import Desk
 
 if TYPE_CHECKING:
@@ -86,6 +88,8 @@ class Shell:
         self._opening: dict[Peer, Link | Question | Cancellable] = {}
         self._others: dict[Peer, tuple[deque[str], DialFailure | None]] = {}  # addresses to try yet
         self._questions: dict[str, Question] = {}
+        self._leaving: set[Peer] = set()  # their connectors' tasks were told to end
+        self._warned = False  # of a shortage of descriptors
         self._tasks = 0
         self._lull = Lull(lambda: self._tasks or self._names.tasks)
         _fork.watch(self)
@@ -105,29 +109,29 @@ class Shell:
 
     # -- what the desk wants ------------------------------------------------------------------------
 
-    def open(self, peer: Peer) -> None:
+    def open(self, peer: Peer) -> bool:
         """Start an attempt; see `Hands`."""
         try:
             if peer.scheme == self._direct and literal(peer.addr):
-                self._knock(peer, peer.addr, in_command=True)
-            else:
-                self._open_otherwise(peer)
+                return self._knock(peer, peer.addr, in_command=True)
+            return self._open_otherwise(peer)
         except Exception as exc:  # the loop is at its end, for example
             logger.exception("opening %r", peer)
-            self.desk.fail_later(peer, Phase.CONNECT, 0, str(exc))
+            self.desk.fail_later(peer, Phase.CONNECT, 0, fit(str(exc)))
+            return True
 
-    def _open_otherwise(self, peer: Peer) -> None:
+    def _open_otherwise(self, peer: Peer) -> bool:
         connector = self._connectors.get(peer.scheme)
         if connector is not None:
             self._ask_connector(peer, connector)
-            return
+            return True
         bare = peer.addr.lower().removesuffix(".")
         if bare == "localhost" or bare.endswith(".localhost"):
-            self._try_all(peer, LOOPBACK, in_command=True)  # RFC 6761 6.3
-        else:
-            self._ask_name(peer, peer.addr.lower())
+            return self._try_all(peer, LOOPBACK, in_command=True)  # RFC 6761 6.3
+        self._ask_name(peer, peer.addr.lower())
+        return True
 
-    def shut(self, peer: Peer) -> None:
+    def shut(self, peer: Peer) -> bool:
         """End an attempt or a connection; see `Hands`."""
         link: Any = peer._link
         if link is None:
@@ -137,15 +141,17 @@ class Shell:
                 link.peers.pop(peer, None)
                 if not link.peers and link.task is not None:
                     link.task.cancel()
-                return
+                return True
             if link is not None and not isinstance(link, Link):
+                self._leaving.add(peer)
                 link.cancel()
-                return
+                return False
         if link is not None:
             try:
                 link.close()
             except Exception:
                 logger.exception("closing %r", peer)
+        return True
 
     def want_room(self, peer: Peer) -> None:
         """Watch for room to send; see `Hands`."""
@@ -193,13 +199,17 @@ class Shell:
 
     # -- attempts -----------------------------------------------------------------------------------
 
-    def _knock(self, peer: Peer, address: str, *, in_command: bool = False) -> None:
-        """Start connecting to one address."""
+    def _knock(self, peer: Peer, address: str, *, in_command: bool = False) -> bool:
+        """Start connecting to one address; False if there is no descriptor for it."""
         try:
             sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, _KIND)
         except OSError as exc:
-            self._refused(peer, DialFailure("socket", exc.errno, os.strerror(exc.errno or 0)), in_command)
-            return
+            if ran_out(exc):
+                self._others.pop(peer, None)
+                self._warn()
+                return False
+            failure = DialFailure("socket", exc.errno, os.strerror(exc.errno or 0))
+            return self._refused(peer, failure, in_command)
         try:
             if not _KIND & ~socket.SOCK_STREAM:
                 sock.setblocking(False)
@@ -214,11 +224,17 @@ class Shell:
         except (OSError, DialFailure) as exc:
             sock.close()
             failure = exc if isinstance(exc, DialFailure) else _of_connect(exc)
-            self._refused(peer, failure, in_command)
-            return
+            return self._refused(peer, failure, in_command)
         link.slot = peer
         link.writer = Knock(self, peer, link, address)
         self._opening[peer] = link
+        return True
+
+    def _warn(self) -> None:
+        if not self._warned:
+            self._warned = True
+            text = "no free descriptor with %d places taken; further peers wait (see ulimit -n)"
+            logger.warning(text, self.desk.holding)
 
     def answered(self, peer: Peer, link: Link, address: str) -> None:
         """Find out what has become of an attempt."""
@@ -235,29 +251,29 @@ class Shell:
         del self._opening[peer]
         if number:
             link.close()
-            self._refused(peer, _of_connect(OSError(number, os.strerror(number))))
+            if not self._refused(peer, _of_connect(OSError(number, os.strerror(number)))):
+                self.desk.no_room(peer)
             return
         if self._others:
             self._others.pop(peer, None)
         peer.address = address
         self.desk.connected(peer, link)
 
-    def _try_all(self, peer: Peer, addresses: tuple[str, ...], *, in_command: bool = False) -> None:
+    def _try_all(self, peer: Peer, addresses: tuple[str, ...], *, in_command: bool = False) -> bool:
         """Connect to one of several addresses; to those of localhost, which answer at once, in turn."""
         bound = peer.bind_address
         if bound is not None:
             addresses = tuple(found for found in addresses if family_of(found) in bound)
             if not addresses:
-                self._refused(peer, other_family(bound), in_command)
-                return
+                return self._refused(peer, other_family(bound), in_command)
         if len(addresses) > 1:
             if not in_command:  # some may be silent: they are raced (RFC 8305), and that takes a task
                 self._ask_connector(peer, _RACE)
-                return
+                return True
             self._others[peer] = deque(addresses[1:]), None
-        self._knock(peer, addresses[0], in_command=in_command)
+        return self._knock(peer, addresses[0], in_command=in_command)
 
-    def _refused(self, peer: Peer, failure: DialFailure, in_command: bool = False) -> None:
+    def _refused(self, peer: Peer, failure: DialFailure, in_command: bool = False) -> bool:
         """Try the next address; when there is none, the first failure is told."""
         others = self._others.pop(peer, None)
         if others is not None:
@@ -266,10 +282,10 @@ class Shell:
             if addresses:
                 address = addresses.popleft()
                 self._others[peer] = addresses, failure
-                self._knock(peer, address, in_command=in_command)
-                return
+                return self._knock(peer, address, in_command=in_command)
         tell = self.desk.fail_later if in_command else self.desk.failed
         tell(peer, failure.phase, failure.number or 0, failure.text)
+        return True
 
     # -- names --------------------------------------------------------------------------------------
 
@@ -297,7 +313,11 @@ class Shell:
                 if self._opening.pop(peer, None) is not question:
                     continue
                 if isinstance(answer, tuple):
-                    self._try_all(peer, answer)
+                    if not self._try_all(peer, answer):
+                        self.desk.no_room(peer)
+                elif ran_out(answer):
+                    self._warn()
+                    self.desk.no_room(peer)
                 else:
                     self.desk.failed(peer, answer.phase, answer.number or 0, answer.text)
 
@@ -312,18 +332,22 @@ class Shell:
 
     def _ask_connector(self, peer: Peer, connector: Connector) -> None:
         """Have a connector open the connection, in a task."""
-        key = Key(peer.scheme, peer.addr, peer.port, peer.scheme, peer.addr, peer.port)
+        near = peer.scheme, peer.addr, peer.port
+        key = Key(*near, *(peer._behind or near))
         slot = Slot(peer.id, KeyState(key))
         net = Net(self.poller, self.clock, peer.bind_address)
-        dial = Dial(slot, net, Roomy(), self._names, lambda *_: None, None, self._sessions)
+        dial = Dial(slot, net, Borrowed(self.desk), self._names, lambda *_: None, None, self._sessions)
+
+        short = False
 
         async def attempt() -> None:
+            nonlocal short
             try:
                 link = await connector.connect(dial)
                 _check_link(link)
                 dial.keep(link)
             except Exception as exc:
-                self._dial_failed(peer, dial, exc)
+                short = self._dial_failed(peer, dial, exc)
             else:
                 self._dialled(peer, link)
             finally:
@@ -331,19 +355,31 @@ class Shell:
 
         def done() -> None:
             self._task_gone()
-            if self._opening.pop(peer, None) is not None:  # ended from outside
+            if peer in self._leaving:
+                self._leaving.discard(peer)
+                self.desk.freed()
+            elif self._opening.pop(peer, None) is None:
+                pass
+            elif short:  # told only now that all of the attempt is closed
+                self._warn()
+                self.desk.no_room(peer)
+            else:  # ended from outside
                 self.desk.failed(peer, dial.phase, errno.ECANCELED, os.strerror(errno.ECANCELED))
 
         self._opening[peer] = self._runtime.spawn(attempt, done, f"keepalive attempt {peer.id}")
         self._tasks += 1
 
-    def _dial_failed(self, peer: Peer, dial: Dial, exc: Exception) -> None:
+    def _dial_failed(self, peer: Peer, dial: Dial, exc: Exception) -> bool:
+        """Tell the failure of an attempt, unless it is a lack of descriptors; return whether it is."""
         failure = dial.failure(exc)
         if not isinstance(exc, (OSError, DialFailure, BrokenResourceError, EndOfStream)):
             logger.error("the connector for %r raised", peer, exc_info=exc)
         dial.close()
+        if ran_out(failure):
+            return True
         if self._opening.pop(peer, None) is not None:
             self.desk.failed(peer, failure.phase, failure.number or 0, failure.text)
+        return False
 
     def _dialled(self, peer: Peer, link: Link) -> None:
         if self._opening.pop(peer, None) is None:

@@ -25,26 +25,28 @@ if TYPE_CHECKING:
 class Timers:
     """The timers of all peers of a client."""
 
-    __slots__ = ("_agenda", "_armed", "_hands", "_limits")
+    __slots__ = ("_agenda", "_armed", "_hands", "_limits", "retry")
 
     def __init__(self, limits: Limits, hands: Hands) -> None:
         self._limits = limits
         self._hands = hands
         self._agenda: TimerQueue[Peer] = TimerQueue()
         self._armed = NEVER  # when the hands call `Desk.tick`
+        self.retry = NEVER  # when to look for free descriptors
 
     def end_of(self, peer: Peer) -> float:
         """Return when a peer's patience ends, as things are now."""
         state = peer._state
         if state is FLUSHING:
             limit = self._limits.shutdown_timeout
-            return peer._since + limit if limit else NEVER
-        if state is not CONNECTED and state is not CONNECTING:
+            end = peer._since + limit if limit else NEVER
+        elif state is CONNECTED or (state is CONNECTING and peer._attempt):
+            end = peer._since + peer._timeout if peer._timeout else NEVER
+            if state is CONNECTED and peer._outbox is not None and self._limits.write_timeout:
+                end = min(end, peer._stuck + self._limits.write_timeout)
+        else:
             return NEVER
-        end = peer._since + peer._timeout if peer._timeout else NEVER
-        if state is CONNECTED and peer._outbox is not None and self._limits.write_timeout:
-            end = min(end, peer._stuck + self._limits.write_timeout)
-        return end
+        return min(end, peer._ends)
 
     def arm(self, peer: Peer) -> None:
         """See to it that a peer is looked at when its patience ends, or before."""
@@ -55,9 +57,17 @@ class Timers:
         entry = peer.timer
         if end < (NEVER if entry is None else entry[0]):
             self._agenda.enter(peer, end)
-            if end < self._armed:
-                self._armed = end
-                self._hands.wake_at(end)
+            self._wake_by(end)
+
+    def retry_at(self, when: float) -> None:
+        """Set the time at which `Desk.tick` looks for free descriptors."""
+        self.retry = when
+        self._wake_by(when)
+
+    def _wake_by(self, end: float) -> None:
+        if end < self._armed:
+            self._armed = end
+            self._hands.wake_at(end)
 
     def withdraw(self, peer: Peer) -> None:
         """Forget a peer."""
@@ -75,7 +85,7 @@ class Timers:
 
     def set(self) -> None:
         """Have the hands call for the first one that is left."""
-        self._armed = self._agenda.next()
+        self._armed = min(self._agenda.next(), self.retry)
         if self._armed != NEVER:
             self._hands.wake_at(self._armed)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from anyio import BrokenResourceError
 
-from .filters import UnitError
+from .filters import Inbox, UnitError
 from .lives import Lives, text_of
 from .types import CLOSED, CONNECTED, FLUSHING, MISTAKES, EndReason
 
@@ -70,7 +70,7 @@ class Traffic(Lives):
     def _take(self, peer: Peer, data: bytes) -> None:
         inbox = peer._inbox
         if inbox is None:
-            peer._inbox = bytearray(data)
+            peer._inbox = Inbox(data)
         else:
             inbox += data
         self._deliver(peer)
@@ -87,12 +87,17 @@ class Traffic(Lives):
             if self.stalled:
                 self._held[peer] = None
                 break
+            codec, size = peer._input, len(inbox)
             try:
-                unit = peer._input.decode(inbox)
+                unit = codec.decode(inbox)
             except Exception as exc:
                 self._refuse(peer, exc)
                 break
             if unit is None:
+                break
+            if len(inbox) >= size:
+                msg = f"{codec!r} gave a unit and took nothing from the buffer"
+                self._refuse(peer, TypeError(msg))
                 break
             peer._since = peer_since
             if on_input is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from keepalive.errors import KeepaliveError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from keepalive.transport.runtime import Parking
 
@@ -28,9 +28,9 @@ class PeerState(Enum):
     """Where a connection is in its life. It only ever moves downwards in this list."""
 
     INITIALISING = "initialising"
-    """Waits for its turn: `max_connecting` attempts are under way."""
+    """Waits for its turn: `max_connecting` attempts are under way, or `max_open` places are taken."""
     CONNECTING = "connecting"
-    """Its attempt is under way: name, address, handshake."""
+    """Its attempt is under way: name, address, handshake. Or it waits for a free descriptor, to try again."""
     CONNECTED = "connected"
     """Units go both ways."""
     FLUSHING = "flushing"
@@ -68,6 +68,8 @@ class EndReason(StrEnum):
     """No unit came within `input_timeout`."""
     WRITE_TIMEOUT = "write timeout"
     """The peer took nothing within `write_timeout`."""
+    LIFETIME = "lifetime"
+    """It was there for as long as `lifetime` allows."""
     SHUTDOWN = "shutdown"
     """`Peer.shutdown`, to its good end."""
     CUT = "cut"
@@ -110,6 +112,7 @@ class Limits:
     shutdown_timeout: float = 30.0
     max_connecting: float = 512
     max_output: float = 16 * 1024 * 1024
+    max_open: float = NEVER
 
 
 class Wire(Protocol):
@@ -133,6 +136,9 @@ class Wire(Protocol):
     def try_send(self, data: bytes | memoryview, /) -> int:
         """Send what can be sent; return how much that was."""
 
+    def attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """Return anyio's typed attributes."""
+
     def send_eof(self) -> None:
         """Close the sending direction."""
 
@@ -147,11 +153,17 @@ class Hands(Protocol):
     def check_here(self) -> None:
         """Refuse a command from another event loop or thread."""
 
-    def open(self, peer: Peer) -> None:
-        """Start an attempt; its outcome comes as `Desk.connected` or `Desk.failed`."""
+    def open(self, peer: Peer) -> bool:
+        """Start an attempt; its outcome comes as `Desk.connected`, `Desk.failed` or `Desk.no_room`.
 
-    def shut(self, peer: Peer) -> None:
-        """Abort an attempt, or close a connection."""
+        :return: False if there is no free descriptor for it
+        """
+
+    def shut(self, peer: Peer) -> bool:
+        """Abort an attempt, or close a connection.
+
+        :return: False if its descriptor is closed later only; `Desk.freed` is called then
+        """
 
     def want_room(self, peer: Peer) -> None:
         """Call `Desk.writable` when there is room to send."""

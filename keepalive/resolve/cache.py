@@ -78,6 +78,13 @@ class Cache:
         if entry is not None:
             entry.fresh_until = max(entry.fresh_until, min(now + PUT_OFF, entry.stale_until))
 
+    def forget(self, name: str | None) -> None:
+        """Forget a name, or all."""
+        if name is None:
+            self._entries.clear()
+        else:
+            self._entries.pop(name, None)
+
     def _keep(self, name: str, entry: Entry, now: float) -> None:
         self._entries.pop(name, None)
         if entry.stale_until > now:

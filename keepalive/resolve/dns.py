@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import math
+import os
 import socket
 from collections.abc import Iterable
 from dataclasses import replace
@@ -15,21 +17,27 @@ from keepalive.base import arguments as settings
 from keepalive.base.addresses import is_literal
 from keepalive.resolve.resolver import Resolution
 
-from . import hosts_file as _hosts
 from . import resolv_conf as _resolv
 from .check import WrongName, ascii_name
 from .files import LOOK_EVERY, Watched
+from .hosts_file import HostsFile
+from .resolv_conf import Config
+from .standing import Standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .dns_client import Found
-    from .resolv_conf import Config, Server
+    from .resolv_conf import Server
 
 PATIENCE = 1.0
 """Seconds that one family waits for the other, once there is an address."""
 PARTIAL_TTL = 10.0
 """Seconds for which the addresses of one family are remembered, at most, when nobody told of the other."""
+ROOM_PATIENCE = 1.0
+"""Seconds to wait for a free descriptor to ask with."""
+ROOM_PAUSE = 0.02
+"""Seconds between two looks."""
 NEVER_THERE = ("invalid", "onion")
 """Top-level names that DNS must not be asked for (RFC 6761 6.4, RFC 7686)."""
 
@@ -49,7 +57,10 @@ class DNSResolver:
     """Asks name servers, on the event loop, after the hosts file. No thread is used.
 
     It goes by ``/etc/resolv.conf``: servers, search list, ndots, timeout, attempts, rotate, use-vc,
-    no-aaaa; and reads it, and the hosts file, again when they have changed. It knows nothing of
+    no-aaaa; and reads it, and the hosts file, again when they have changed. The environment's
+    ``LOCALDOMAIN`` (a search list) and ``RES_OPTIONS`` go before it; without a search list the domain in
+    the machine's name is searched. A server that does not answer is asked last for half a minute, and when
+    nobody can tell, nobody is asked again for a second (RFC 9520). It knows nothing of
     ``nsswitch.conf``, mDNS (``.local``) or name servers per domain; `SystemResolver` does. IPv6 addresses
     come first where the machine has a route to them.
 
@@ -57,7 +68,7 @@ class DNSResolver:
     several managers, in several event loops. dnspython is loaded by the first question.
 
     :param nameservers: whom to ask instead: "address", "address:port" or "[address]:port"; then
-        ``resolv.conf`` is not read at all
+        ``resolv.conf`` is not read at all, nor the machine's name
     :param search: domains to try for names that are not absolute (do not end with a dot)
     :param ndots: names with so many dots, 0 to 15, are tried as they are first
     :param timeout: seconds, > 0, to wait for each server; each further round takes twice as long. Without
@@ -107,10 +118,12 @@ class DNSResolver:
             raise ValueError(msg)
         self._max_negative_ttl = settings.seconds("max_negative_ttl", max_negative_ttl, none=None)
         self._stale = settings.seconds("stale", stale, none=None)
-        self._hosts = None if hosts is None else Watched(settings.text("hosts", hosts), _hosts.parse)
+        self._hosts = None if hosts is None else HostsFile(settings.text("hosts", hosts))
         path = settings.text("resolv_conf", resolv_conf)
-        self._file = Watched(path, _resolv.parse) if nameservers is None else None
+        self._file = Watched(path, _read) if nameservers is None else None
+        self._alone = None if nameservers is None else _resolv.surroundings(Config(), os.environ, "")
         self._turns = itertools.count()
+        self._standing = Standing()
 
     async def resolve(self, host: str) -> Resolution:
         """Return all addresses of a host name. Switches tasks. Waits for both families, see `resolve_parts`.
@@ -123,10 +136,26 @@ class DNSResolver:
     async def resolve_parts(self, host: str, part: Callable[[Resolution], None]) -> Resolution:
         """Do as `resolve`, and call `part` with each family's addresses as soon as they are there."""
         name = ascii_name(host)
+        if is_literal(name.removesuffix(".")):
+            return Resolution((name.removesuffix("."),), math.inf)
+        give_up = anyio.current_time() + ROOM_PATIENCE
+        while True:
+            try:
+                return await self._look_up(name, part)
+            except OSError as exc:
+                short = exc.errno in (errno.EMFILE, errno.ENFILE) and not isinstance(exc, socket.gaierror)
+                if not short or anyio.current_time() >= give_up:
+                    raise
+            await anyio.sleep(ROOM_PAUSE)  # nothing tells when a descriptor is free
+
+    def edition(self) -> object:
+        """Return something that is different when the files have changed: then old answers hold no more."""
+        files = (self._hosts, self._file)
+        return tuple(None if file is None else file.edition() for file in files)
+
+    async def _look_up(self, name: str, part: Callable[[Resolution], None]) -> Resolution:
         bare = name.removesuffix(".")
-        if is_literal(bare):
-            return Resolution((bare,), math.inf)
-        known = self._hosts and self._hosts.value().get(bare)
+        known = self._hosts is not None and await self._hosts.addresses(bare)
         if known:
             return Resolution(_sorted(known), LOOK_EVERY)
         if bare.rpartition(".")[2] in NEVER_THERE:
@@ -140,17 +169,28 @@ class DNSResolver:
         def tell(found: Found) -> None:
             part(self._resolution(found))
 
-        exists, ttl = False, math.inf
+        exists, ttl, failed = False, math.inf, None
         for candidate in _resolv.candidates(name, config.search, config.ndots):
-            found = await _ask_families(candidate, servers, config, tell)
+            try:
+                found = await _ask_families(candidate, servers, config, self._standing, tell)
+            except OSError as exc:
+                # Servers refuse single labels that stand alone. Of any other name that nobody can tell
+                # of, what comes later in the list may be somebody else's host.
+                if candidate != name or "." in name or not getattr(exc, "told", False):
+                    raise
+                failed = exc
+                continue
             if found.addresses:
                 return self._resolution(found._replace(addresses=_sorted(found.addresses)))
             exists, ttl = exists or found.exists, min(ttl, found.ttl)
+        if failed is not None:
+            raise failed
         lasts = min(max(ttl, self._min_ttl), self._max_negative_ttl)
         raise NotFound("the name has no address" if exists else "no such name", lasts)
 
     def _config(self) -> Config:
-        config = _resolv.Config() if self._file is None else self._file.value()
+        config = self._alone if self._file is None else self._file.value()
+        assert config is not None, "servers are given, or there is a file"
         return replace(config, **self._given) if self._given else config  # type: ignore[arg-type]  # checked
 
     def _resolution(self, found: Found) -> Resolution:
@@ -158,8 +198,12 @@ class DNSResolver:
         return Resolution(found.addresses, ttl, self._stale, found.partial)
 
 
+def _read(text: str, complain: Callable[[int, str], None]) -> Config:
+    return _resolv.surroundings(_resolv.parse(text, complain), os.environ, socket.gethostname())
+
+
 async def _ask_families(
-    name: str, servers: Sequence[Server], config: Config, tell: Callable[[Found], None]
+    name: str, servers: Sequence[Server], config: Config, standing: Standing, tell: Callable[[Found], None]
 ) -> Found:
     """Ask for both families at once. A family that fails or is late does not hold up the other for long.
 
@@ -168,32 +212,36 @@ async def _ask_families(
     from .dns_client import Found, ask  # only here: dnspython takes a while to load
 
     kinds = ("A",) if config.no_ipv6 else ("AAAA", "A")
-    found: list[Found] = []
+    found: dict[str, Found] = {}
     errors: list[OSError] = []
 
     async def one(kind: str) -> None:
         try:
-            result = await ask(name, kind, servers, config)
+            result = await ask(name, kind, servers, config, standing)
         except OSError as exc:
             errors.append(exc)
             return
-        found.append(result)
-        if result.addresses and len(found) + len(errors) < len(kinds):
-            tell(result)
+        found[kind] = result
+        if len(found) + len(errors) < len(kinds):
+            if result.addresses:
+                tell(result)
+            elif result.exists or kind != "A":
+                return
+            # What does not exist for one type does not for any (RFC 8020), but see below for AAAA.
             group.cancel_scope.deadline = anyio.current_time() + PATIENCE
 
     async with anyio.create_task_group() as group:
         for kind in kinds:
             group.start_soon(one, kind)
-    addresses = tuple(address for result in found for address in result.addresses)
-    if errors and not addresses:
+    addresses = tuple(address for kind in kinds if kind in found for address in found[kind].addresses)
+    if errors and not addresses and all(result.exists for result in found.values()):
         raise errors[0]
-    ttl = min(result.ttl for result in found if bool(result.addresses) is bool(addresses))
+    ttl = min(result.ttl for result in found.values() if bool(result.addresses) is bool(addresses))
     partial = len(found) < len(kinds)
     if partial:
         ttl = min(ttl, PARTIAL_TTL)
     # Some servers deny the whole name when they are asked for AAAA (RFC 4074 4.2).
-    return Found(addresses, ttl, any(result.exists for result in found), partial)
+    return Found(addresses, ttl, any(result.exists for result in found.values()), partial)
 
 
 def _sorted(addresses: tuple[str, ...]) -> tuple[str, ...]:

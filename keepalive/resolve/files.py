@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -16,6 +17,8 @@ T = TypeVar("T")
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at whether a file has changed."""
+MOST_COMPLAINTS = 10
+"""So many wrong lines of a file are told of; a list of 100,000 has more than anybody wants to read."""
 
 
 class Watched(Generic[T]):
@@ -32,40 +35,75 @@ class Watched(Generic[T]):
         parse: Callable[[str, Callable[[int, str], None]], T],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._path = path
         self._parse = parse
-        self._clock = clock
-        self._look_at = -1e9
-        self._seen: tuple[int, ...] | None = None
+        self._file = File(path, clock)
+        self._of: tuple[int, ...] | None = None
         self._value: T | None = None
 
+    def edition(self) -> tuple[int, ...]:
+        """Return something that is different when the file has changed."""
+        return self._file.edition()
+
     def value(self) -> T:
-        """Return what the file says. Blocks as long as the file system takes."""
-        now = self._clock()
-        if self._value is None or now >= self._look_at:
-            self._look_at = now + LOOK_EVERY
-            seen = self._look()
-            if self._value is None or seen != self._seen:
-                self._seen = seen
-                self._value = self._parse(self._read(), self._complain)
+        """Return what the file says. Blocks as long as the file system takes.
+
+        :raises OSError: there is no descriptor free to read it with
+        """
+        edition = self._file.edition()
+        if self._value is None or edition != self._of:
+            text = self._file.read().decode("utf-8", "replace").replace("\r\n", "\n")
+            self._value, self._of = self._parse(text, self._file.complaints()), edition
         return self._value
 
-    def _look(self) -> tuple[int, ...]:
-        try:
-            found = os.stat(self._path)
-        except OSError:
-            return ()
-        return found.st_ino, found.st_size, found.st_mtime_ns
 
-    def _read(self) -> str:
+class File:
+    """A file on disk: whether it has changed, and what is in it."""
+
+    def __init__(self, path: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = path
+        self._clock = clock
+        self._look_at = -1e9
+        self._seen: tuple[int, ...] = ()
+
+    def edition(self) -> tuple[int, ...]:
+        """Return what tells this state of the file from others; looks at most once in `LOOK_EVERY`."""
+        now = self._clock()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_EVERY
+            try:
+                found = os.stat(self._path)
+            except OSError:
+                self._seen = ()
+            else:
+                self._seen = found.st_ino, found.st_size, found.st_mtime_ns
+        return self._seen
+
+    def read(self) -> bytes:
+        """Return what is in it; nothing if it cannot be read.
+
+        :raises OSError: there is no descriptor free: that says nothing about the file
+        """
         try:
-            with open(self._path, encoding="utf-8", errors="replace") as file:
+            with open(self._path, "rb") as file:
                 return file.read()
         except FileNotFoundError:
-            return ""
+            return b""
         except OSError as exc:
+            if exc.errno in (errno.EMFILE, errno.ENFILE):
+                raise
             logger.warning("%s cannot be read: %s", self._path, exc.strerror)
-            return ""
+            return b""
 
-    def _complain(self, number: int, why: str) -> None:
-        logger.warning("%s, line %d is skipped: %s", self._path, number, why)
+    def complaints(self) -> Callable[[int, str], None]:
+        """Return a function to complain with of wrong lines."""
+        count = 0
+
+        def complain(number: int, why: str) -> None:
+            nonlocal count
+            count += 1
+            if count <= MOST_COMPLAINTS:
+                logger.warning("%s, line %d is skipped: %s", self._path, number, why)
+            elif count == MOST_COMPLAINTS + 1:
+                logger.warning("%s has more wrong lines, which are skipped too", self._path)
+
+        return complain

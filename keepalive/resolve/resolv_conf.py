@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from keepalive.base.addresses import is_literal
@@ -10,7 +11,9 @@ from keepalive.base.addresses import is_literal
 from .check import LONGEST_NAME, WrongName, ascii_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+logger = logging.getLogger("keepalive")
 
 Server = tuple[str, int]
 
@@ -36,6 +39,7 @@ class Config:
     :ivar rotate: start with another server each time
     :ivar by_tcp: do not use UDP (option use-vc)
     :ivar no_ipv6: do not ask for AAAA (option no-aaaa)
+    :ivar searches: the file says what to search, if only nothing
     """
 
     servers: tuple[Server, ...] = (LOCAL,)
@@ -46,12 +50,13 @@ class Config:
     rotate: bool = False
     by_tcp: bool = False
     no_ipv6: bool = False
+    searches: bool = field(default=False, compare=False)
 
 
 def parse(text: str, complain: Callable[[int, str], None]) -> Config:
     """Return what a resolv.conf says. Wrong lines and words are skipped, what is unknown is ignored."""
     servers: list[Server] = []
-    search: tuple[str, ...] = ()
+    search: tuple[str, ...] | None = None
     options: dict[str, int] = {}
     for number, line in enumerate(text.split("\n"), 1):
         words = line.split()
@@ -67,15 +72,44 @@ def parse(text: str, complain: Callable[[int, str], None]) -> Config:
             case ["options", *given]:
                 for option in given:
                     _option(option, options, number, complain)
-    return Config(
-        servers=tuple(servers) or (LOCAL,),
-        search=search,
-        ndots=options.get("ndots", 1),
-        timeout=float(options.get("timeout", TIMEOUT)),
-        attempts=options.get("attempts", 2),
-        rotate="rotate" in options,
-        by_tcp="use-vc" in options,
-        no_ipv6="no-aaaa" in options,
+    config = Config(servers=tuple(servers) or (LOCAL,), search=search or (), searches=search is not None)
+    return _with_options(config, options)
+
+
+def surroundings(config: Config, environ: Mapping[str, str], host_name: str) -> Config:
+    """Return a configuration with what the environment and the machine's name say; resolv.conf(5).
+
+    ``LOCALDOMAIN`` takes the place of the search list, ``RES_OPTIONS`` goes before the options. Without a
+    search list, the domain in the machine's name is searched.
+
+    :param host_name: "" to search none
+    """
+    options: dict[str, int] = {}
+    for word in environ.get("RES_OPTIONS", "").split():
+        _option(word, options, 0, _ignore)
+    config = _with_options(config, options)
+    given = environ.get("LOCALDOMAIN")
+    if given is not None:
+        return replace(config, search=_domains(given.split(), 0, _ignore), searches=True)
+    domain = host_name.partition(".")[2].strip(".")
+    if config.searches or not domain:
+        return config
+    return replace(config, search=_domains([domain], 0, _ignore))
+
+
+def _ignore(_: int, why: str) -> None:
+    logger.warning("RES_OPTIONS, LOCALDOMAIN or the host name: %s", why)
+
+
+def _with_options(config: Config, options: dict[str, int]) -> Config:
+    return replace(
+        config,
+        ndots=options.get("ndots", config.ndots),
+        timeout=float(options.get("timeout", config.timeout)),
+        attempts=options.get("attempts", config.attempts),
+        rotate=config.rotate or "rotate" in options,
+        by_tcp=config.by_tcp or "use-vc" in options,
+        no_ipv6=config.no_ipv6 or "no-aaaa" in options,
     )
 
 

@@ -32,7 +32,9 @@ class Resolver(Protocol):
     A resolver that hears of some addresses before others (of the families, say) may also have a method
     ``async def resolve_parts(host, part) -> Resolution``. It is then called instead of `resolve`: it calls
     the plain function `part` with a `Resolution` of each such lot as soon as it is there, at least one
-    address in it, and returns all that there is in the end.
+    address in it, and returns all that there is in the end. And a plain method ``edition() -> object``,
+    which is called before a remembered answer is used, and must be quick: when it returns something else
+    than before, all that was remembered is forgotten.
     """
 
     async def resolve(self, host: str) -> Resolution:
@@ -42,5 +44,7 @@ class Resolver(Protocol):
         cancelled when the last of them has gone.
 
         :raises OSError: the name does not exist or nobody could be asked. If the error has an attribute
-            ``ttl``, it is known that there is no address, and remembered for so many seconds
+            ``ttl``, it is known that there is no address, and remembered for so many seconds; if it has an
+            attribute ``retry_after``, nobody knows, and nobody is asked again for so many seconds. Its
+            errno, unless it is a `socket.gaierror`, is the request's `error_num`
         """

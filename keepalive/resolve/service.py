@@ -6,6 +6,7 @@ one that refreshes an answer which may serve meanwhile goes on by itself.
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import anyio
@@ -130,7 +131,9 @@ class Names:
         self._keeps_dot = bool(getattr(resolver, "absolute_names", False))
         self.reactor = reactor
         self._running: dict[str, _Lookup] = {}
+        self._aside: set[_Lookup] = set()  # began before what is known was forgotten; nobody joins them
         self._cache = Cache()
+        self._edition: object = None
         self.answered: Callable[[str, tuple[str, ...] | None, float, bool], None] | None = None
 
     async def resolve(self, host: str) -> tuple[str, ...]:
@@ -159,9 +162,42 @@ class Names:
         """End all look-ups."""
         for name, lookup in list(self._running.items()):
             self._drop(name, lookup)
+        for lookup in self._aside:
+            if lookup.task is not None:
+                lookup.task.cancel()
+
+    def forget(self, host: str | None = None) -> None:
+        """Forget the answers for a host, or all. Who waits for one gets it; who asks later, a new one."""
+        if host is None:
+            names = list(self._running)
+            self._cache.forget(None)
+        else:
+            try:
+                bare = ascii_name(host).removesuffix(".")
+            except WrongName:
+                return  # nothing is known of what cannot be a name
+            names = [bare, f"{bare}."]
+            for name in names:
+                self._cache.forget(name)
+        for name in names:
+            lookup = self._running.pop(name, None)
+            if lookup is not None:
+                self._aside.add(lookup)
+
+    def _check_edition(self) -> None:
+        """Forget all that was learned from files that are different now."""
+        tell = getattr(self._resolver, "edition", None)
+        if tell is None:
+            return
+        edition = tell()
+        if edition != self._edition:
+            if self._edition is not None:
+                self.forget()
+            self._edition = edition
 
     def _look(self, host: str) -> tuple[str, tuple[str, ...] | None, tuple[str, ...] | None]:
         """Return how a name is asked for, what is known of it, and else what is outdated but may serve."""
+        self._check_edition()
         known = self._known(host)
         if known is not None:
             return host, known, None
@@ -251,6 +287,7 @@ class Names:
                 lookup.answer = DialFailure(Phase.RESOLVE, None, "the look-up was cancelled")
             if self._running.get(name) is lookup:
                 del self._running[name]
+            self._aside.discard(lookup)
             _wake(lookup.askers)
 
         try:
@@ -275,8 +312,9 @@ class Names:
         return found
 
     def _remember(self, name: str, lookup: _Lookup, found: Resolution) -> None:
+        self._check_edition()
         if self._running.get(name) is not lookup:
-            return  # everybody had gone
+            return  # everybody had gone, or what it was learned from has changed
         now = self.reactor.clock()
         if isinstance(lookup.answer, tuple):
             self._cache.found(name, lookup.answer, found.ttl, found.stale, now)
@@ -292,6 +330,8 @@ class Names:
             self.answered(name, None, 0.0, False)
         now = self.reactor.clock()
         ttl = getattr(exc, "ttl", None)
+        if ttl is None and self._cache.stale(name, now) is None:
+            ttl = getattr(exc, "retry_after", None)
         if isinstance(ttl, (int, float)) and isinstance(exc, OSError):
             exc.__traceback__ = None  # it would keep the resolver's frames
             self._cache.missing(name, exc, ttl, now)
@@ -332,6 +372,8 @@ def _failure(exc: Exception) -> DialFailure:
         failure = DialFailure(*exc.args)
         failure.__cause__ = exc.__cause__
         return failure
-    failure = DialFailure(Phase.RESOLVE, None, text_of(exc))
+    # A gaierror's numbers are of another kind.
+    number = exc.errno if isinstance(exc, OSError) and not isinstance(exc, socket.gaierror) else None
+    failure = DialFailure(Phase.RESOLVE, number, text_of(exc))
     failure.__cause__ = exc
     return failure

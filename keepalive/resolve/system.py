@@ -91,7 +91,7 @@ class SystemResolver:
 
     def _look_up(self, host: str) -> tuple[str, ...]:
         found = socket.getaddrinfo(host, None, socket.AF_UNSPEC, socket.SOCK_STREAM)
-        return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
+        return tuple(dict.fromkeys(_with_zone(*address) for *_, address in found))
 
     def _work(self) -> None:
         while True:
@@ -111,3 +111,14 @@ class SystemResolver:
             for token, event in askers:
                 with suppress(RuntimeError):  # that event loop has ended meanwhile
                     from_thread.run_sync(event.set, token=token)
+
+
+def _with_zone(address: str | int, port: object = 0, flow: object = 0, scope: int = 0, *_: object) -> str:
+    """Return an address as a literal, with the zone that it means nothing without (RFC 4007 11)."""
+    literal = str(address)
+    if not scope or "%" in literal:
+        return literal
+    try:
+        return f"{literal}%{socket.if_indextoname(scope)}"
+    except OSError:  # that interface has just gone, or has no name
+        return f"{literal}%{scope}"

@@ -11,17 +11,15 @@ if TYPE_CHECKING:
 _VERIFY = {0: ssl.CERT_NONE, -1: ssl.CERT_OPTIONAL, 1: ssl.CERT_REQUIRED}
 
 
-def server_context(tls: SipTLS) -> ssl.SSLContext:
-    """Make the context for those who call us.
+def server_context(tls: SipTLS) -> ssl.SSLContext | None:
+    """Make the context for those who call us; None if there is no certificate to show them.
 
     :raises OSError: a file is missing or does not hold what it should
-    :raises ValueError: there is no certificate to show
     """
     if tls.server_context is not None:
         return tls.server_context
     if tls.cert is None:
-        msg = "tls needs a cert: callers want to see one"
-        raise ValueError(msg)
+        return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tls.cert, tls.key, tls.password)
     context.verify_mode = _VERIFY[tls.verify_client]

@@ -49,7 +49,7 @@ class Dialling:
         self._net = Net(engine.poller, engine.clock, bound)
         self._check_names = check_names
         self._sessions = Sessions()
-        tcp: Connector = TCPConnector()
+        tcp: Connector = TCPConnector(engine.config.options)
         self._connectors = {"tcp": tcp}
         if client_context is not None:
             # Connections live long: little would be gained by resuming, and a peer whose trust has been

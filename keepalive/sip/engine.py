@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from anyio import BrokenResourceError
 
+from keepalive.base.text import fit
 from keepalive.base.types import NEVER
 from keepalive.resolve.dns import DNSResolver
 from keepalive.resolve.service import Names
@@ -27,12 +28,15 @@ from keepalive.transport.tls import TLSLink
 from .alarms import Alarms
 from .errors import PoolClosed, send_error
 from .expiry import Expiry
-from .flow import CLOSED, CONNECTING, DRAINING, HANDSHAKE, OPEN, Flow, Outgoing
+from .flow import CLOSED, CONNECTING, DRAINING, HANDSHAKE, OPEN, Flow
 from .framer import Framer
 from .inbox import Inbox
+from .limits import Limits
 from .outcomes import Outcomes
+from .outgoing import Outgoing
 from .reply import bad_request
 from .routes import Routes
+from .source import UNKNOWN, Source
 from .via import parse_via
 
 if TYPE_CHECKING:
@@ -48,7 +52,6 @@ if TYPE_CHECKING:
     from .masters import Acceptor, Mailbox
     from .messages import Packet, Parser
     from .routes import Place
-    from .source import Source
 
 logger = logging.getLogger("keepalive.sip")
 
@@ -56,6 +59,8 @@ BUDGET: Final = 500
 """Messages and connections handled in a row; then other tasks run."""
 DRAIN: Final = 1.0
 """Seconds a peer has for reading why its connection ends."""
+MAX_UNREAD: Final = 65536
+"""Bytes that may wait for a peer on a connection when it is told of a flaw."""
 
 
 class Engine:
@@ -72,13 +77,17 @@ class Engine:
         self.names = Names(config.resolver or DNSResolver(), runtime, self.task_ended)
         self.flows: dict[Flow, None] = {}
         self.routes: Routes[Flow] = Routes(config.max_tid)
-        self.expiry: Expiry[Flow] = Expiry(config.min_expire, config.max_expire, config.max_pending)
+        self.expiry: Expiry[Flow] = Expiry(
+            config.min_expire, config.max_expire, config.max_pending, config.ping_expire
+        )
         self.master: Acceptor | Mailbox | None = None
         self.inbox = Inbox(config.max_inbox, self.postpone)
         self.outcomes = Outcomes(runtime)
         self.finish = self.outcomes.finish
         self.resend: Callable[[Outgoing], None]  # set by the sender
         self.lost: Callable[[Source, str], object] | None = None
+        self.lost_idle = False
+        self.flawed: Callable[[bytes, Source, str], object] | None = None
         self.ready: dict[Flow | Acceptor | Mailbox, None] = {}  # have more to read than their turn allowed
         self.tasks = 0
         self.loans = 0  # further sockets of attempts
@@ -87,7 +96,9 @@ class Engine:
         self.flaws: Counter[str] = Counter()
         self.closed = self.forked = False
         self._parser = parser
-        self._alarms = Alarms(runtime, self.expiry.next, self._expire)
+        self._options = config.options.listed()
+        self._alarms = Alarms(runtime, self.expiry.next, lambda now: self.limits.expire(now))
+        self.limits = Limits(self, config, self._alarms)
         self._forgetting = False
         self._budget = BUDGET
         self._resuming = self._looking = False
@@ -148,18 +159,21 @@ class Engine:
 
     # -- time -----------------------------------------------------------------------------------------
 
-    def _expire(self, now: float) -> None:
-        for flow in self.expiry.due(now):
-            self.end(flow, "expired", errno.ETIMEDOUT, "the connection was quiet for too long")
-
     def later(self, seconds: float, act: Callable[[], object]) -> Deadline:
         """Do something after so many seconds."""
         return self._alarms.later(seconds, act)
 
-    def answered(self, flow: Flow, key: bytes) -> None:
-        """Note that a request has had its final response."""
-        self.routes.answered(flow, key)
-        self._forget_soon()
+    def answered(self, flow: Flow, key: bytes, *, final: bool = True) -> None:
+        """Note that a request has had a response, if not its final one.
+
+        Its peer has time from now on, however long the answer took: it is waiting, and then an ACK comes, or
+        the next request. From a dead peer none comes, so this cannot go on for ever.
+        """
+        if key in (flow.unanswered or ()):
+            flow.heard = self.clock()
+        if final:
+            self.routes.answered(flow, key)
+            self._forget_soon()
 
     def _forget_soon(self) -> None:
         if not self._forgetting and (when := self.routes.next()) < NEVER:
@@ -171,32 +185,15 @@ class Engine:
         self.routes.forget_old(self.clock())
         self._forget_soon()
 
-    def drop_deadline(self, flow: Flow) -> None:
-        """Withdraw a connection's deadline."""
-        if flow.deadline is not None:
-            self._alarms.withdraw(flow.deadline)
-            flow.deadline = None
+    def holds_back(self, flow: Flow) -> bool:
+        """Say whether a connection has something to read that it is not its turn or no room for."""
+        return flow in self.ready or self.inbox.stalls(flow)
 
-    def limit_message(self, flow: Flow, started: bool, fresh: bool) -> None:
-        """Give a message that has begun its time, or forget it when it is complete.
-
-        :param fresh: whether another one has been completed before it just now
-        """
-        if not started:
-            if flow.taken is None:
-                self.drop_deadline(flow)
-        elif flow.deadline is None:
-            flow.deadline = self.later(self.config.message_timeout, lambda: self._message_due(flow))
-            flow.deadline.since = flow.last
-        elif fresh:
-            flow.deadline.since = flow.last
-
-    def _message_due(self, flow: Flow) -> None:
-        deadline = flow.deadline
-        if deadline is not None and deadline.since + self.config.message_timeout > self.clock():
-            self._alarms.put_off(deadline, deadline.since + self.config.message_timeout)
-        else:
-            self.end(flow, "deadline", errno.ETIMEDOUT, "a message was not completed in time")
+    def keep(self, flow: Flow, until: float) -> None:
+        """Spare a connection from expiry until a time, or no more."""
+        sooner, flow.kept_until = until < flow.kept_until, until
+        if sooner and flow.spared:
+            self.settled(flow)
 
     def settled(self, flow: Flow) -> None:
         """Note that nothing is pending any more on a connection that was spared because of that."""
@@ -227,14 +224,17 @@ class Engine:
 
     def accepted(self, sock: socket.socket, peer: Place) -> None:
         """Take a connection that has arrived."""
-        if self.full_for(peer[0]) or not self.admits(*peer):
+        no_certificate = self.proto == "tls" and self.server_context is None
+        if no_certificate or self.full_for(peer[0]) or not self.admits(*peer):
             self.counts["refused"] += 1
             sock.close()
             return
         try:
+            for option in self._options:
+                sock.setsockopt(*option)
             link = Link(sock, self.poller)
-        except OSError as exc:  # the kernel's limit of what may be watched
-            logger.warning("cannot watch a connection: %s", exc.strerror)
+        except OSError as exc:  # the kernel's limit of what may be watched, or it does not know an option
+            logger.warning("cannot take a connection: %s", exc.strerror)
             self.counts["refused"] += 1
             sock.close()
             return
@@ -247,44 +247,27 @@ class Engine:
             return
         flow.link = TLSLink(link, self.server_context, None, strict=False, server_side=True)
         flow.state = HANDSHAKE
-        self.limit_opening(flow)
-
-    def limit_opening(self, flow: Flow) -> None:
-        """Start `connect_timeout`."""
-
-        def too_late() -> None:
-            flow.deadline = None
-            self.end(flow, "timeout", errno.ETIMEDOUT, f"not open within {self.config.connect_timeout:g} s")
-
-        flow.deadline = self.later(self.config.connect_timeout, too_late)
-
-    def limit_refusal(self, flow: Flow) -> None:
-        """Give a TLS 1.3 server its time for refusing our certificate; it is the one it has for a handshake.
-
-        Of a client's certificate it knows only after the client's end of the handshake, and it need not say
-        that it is content. Most servers give tickets then, or answer; only a silent one has all this time.
-        """
-        flow.deadline = self.later(self.config.connect_timeout, flow.not_refused)
+        self.limits.opening(flow)
 
     def opened(self, flow: Flow) -> None:
         """Note that a connection stands; messages go both ways from here."""
-        self.drop_deadline(flow)
+        self.limits.drop(flow)
         flow.state = OPEN
-        flow.last = self.clock()
+        flow.last = flow.heard = self.clock()
         flow.framer = Framer(self.config.max_header, self.config.max_body)
         link = flow.link
         if not flow.inbound and isinstance(link, TLSLink) and link.engine.version() == "TLSv1.3":
             flow.taken = []
-            self.limit_refusal(flow)
+            self.limits.refusal(flow)
+        if any(out.asks for out in flow.queue or ()):
+            self.limits.asked(flow)
         flow.set_result()
         if flow.state is OPEN and link is not None and (link.readable or link.layered):
             self._readable(link.inner if isinstance(link, TLSLink) else link)
 
     def reject(self, flow: Flow, flaw: Flaw) -> None:
         """End a connection on which messages cannot be told apart any more; say why, if to a request."""
-        self.note_flaw(flaw.reason)
-        logger.warning("connection with %s, port %d: %s", *flow.where, flaw.reason)
-        answer = bad_request(flaw.header, flaw.reason)
+        answer = self.refuse(flaw.reason, flaw.header, flaw.header, flow.source)
         link = flow.link
         if answer is None or link is None or flow.queue:
             self.end(flow, "framing", errno.EPROTO, f"what the peer sent cannot be read: {flaw.reason}")
@@ -311,9 +294,9 @@ class Engine:
         phase = flow.state
         flow.state = CLOSED
         self.closed_by[reason] += 1
-        self.drop_deadline(flow)
+        self.limits.drop_all(flow)
         self.expiry.remove(flow)
-        had = flow.unanswered or flow.awaited
+        had = {*(flow.unanswered or ()), *(flow.awaited or ())}
         self.routes.remove(flow)
         self.ready.pop(flow, None)
         self.inbox.forget(flow)
@@ -324,13 +307,14 @@ class Engine:
         outs = [*(flow.taken or ()), *(flow.queue or ())]
         flow.queue = flow.taken = flow.awaited = None
         flow.queued = 0
+        had.difference_update([out.key for out in outs if out.heeded and out.key is not None])
         for out in outs:
             if phase is CONNECTING and out.spare is not None and not out.finished and not self.closed:
                 self.resend(out)
             else:
                 where = "connect" if phase is CONNECTING and reason == "timeout" else reason
                 self.finish(out, send_error(out.where, where, number, text))
-        if self.lost is not None and had:
+        if self.lost is not None and (had or (self.lost_idle and phase is OPEN)):
             lost, source = self.lost, flow.source
             self.outcomes.soon(lambda _: lost(source, reason), None)
         if drain and not self.closed:
@@ -342,7 +326,7 @@ class Engine:
 
     def close_link(self, flow: Flow) -> None:
         """Close the socket of a connection that has ended."""
-        self.drop_deadline(flow)
+        self.limits.drop_all(flow)
         flow.state = CLOSED
         self.flows.pop(flow, None)
         link = flow.link
@@ -355,6 +339,11 @@ class Engine:
 
     def received(self, flow: Flow, head: Head) -> None:
         """Take a message from a connection."""
+        if head.flaw:
+            answer = self.refuse(head.flaw, head.header, head.raw, flow.source)
+            if answer is not None and flow.state is OPEN and flow.queued < MAX_UNREAD:
+                flow.send(Outgoing(answer, "", None))
+            return
         if not head.code:
             self.routes.came_in(flow, head.key, awaits=head.method != b"ACK")
             if not self._forgetting:
@@ -364,33 +353,42 @@ class Engine:
         elif head.code >= 200 and flow.awaited is not None:
             flow.awaited.pop(head.key, None)
             flow.settle()
-        self.deliver(head, flow.source, flow)
+        self.deliver(head, flow.source)
 
     def _alias(self, flow: Flow, head: Head) -> None:
         via = parse_via(head.via)
         if via is not None and via.alias and flow.certificate is not None:
             self.routes.alias(flow, (flow.where[0], via.port or 5061))
 
-    def deliver(self, head: Head, source: Source, flow: Flow | None) -> None:
+    def unreachable(self, error: OSError) -> None:
+        """Note what ICMP said of a datagram; only of a connected socket is it told."""
+        self.note_flaw(f"icmp: {error.strerror}")
+        if self.lost is not None and self.only is not None:
+            lost, (addr, port) = self.lost, self.only
+            local = UNKNOWN if self.master is None else self.master.place
+            source = Source(addr, addr, port, "udp", local=local)
+            self.outcomes.soon(lambda _: lost(source, "unreachable"), None)
+
+    def refuse(self, reason: str, header: bytes, raw: bytes, source: Source) -> bytes | None:
+        """Drop a message with a flaw and tell of it; return what to answer, if it is a request."""
+        self.note_flaw(reason)
+        logger.warning("message from %s over %s refused: %s", source, source.proto, reason)
+        if self.flawed is not None:
+            flawed = self.flawed
+            self.outcomes.soon(lambda _: flawed(raw, source, reason), None)
+        return bad_request(header, reason)
+
+    def deliver(self, head: Head, source: Source) -> None:
         """Hand a message over, or keep it until somebody takes it."""
         self.counts["received"] += 1
         packet: Packet = head.raw
         if self._parser is not None:
             try:
                 packet = self._parser(head)
-            except ValueError as exc:
-                self._unparsed(head, source, flow, str(exc))
-                return
+            except Exception as exc:  # whatever the library makes of a stranger's bytes, they are not lost
+                self.note_flaw("unparsed")
+                logger.info("message from %s is handed over as bytes: %s", source, fit(str(exc)))
         self.inbox.put(packet, source)
-
-    def _unparsed(self, head: Head, source: Source, flow: Flow | None, text: str) -> None:
-        """Drop a message that the library cannot represent; its stream is in order and goes on."""
-        self.note_flaw("unparsed")
-        logger.info("message from %r: %s", source, text)
-        answer = bad_request(head.header, "cannot be parsed") if not head.code else None
-        if answer is not None and flow is not None:
-            self.answered(flow, head.key)
-            flow.send(Outgoing(answer, "", None))
 
     # -- the end --------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
+from keepalive.base.text import fit
 from keepalive.errors import KeepaliveError
 
 __all__ = ("PoolClosed", "SendError", "SendTimeout", "SipError")
@@ -18,13 +19,14 @@ class SendError(SipError, OSError):
     """A message was not sent, or not all of it.
 
     :ivar reason: the phase or cause: "resolve", "bind", "connect", "tls", "send", "size", "queue", or why the
-        connection ended ("peer", "reset", "expired", "shutdown", "framing", ...)
+        connection ended ("peer", "reset", "silent", "expired", "closed", "shutdown", "framing", ...)
     :ivar error_num: the errno, or None where there is none (a certificate that is not trusted, for example)
     :ivar error_str: what went wrong, for people
     :ivar where: the destination, for people
     """
 
     def __init__(self, where: str, reason: str, error_num: int | None, error_str: str) -> None:
+        where, error_str = fit(where), fit(error_str)
         super().__init__(error_num, error_str)
         self.where = where
         self.reason = reason
@@ -40,7 +42,7 @@ class SendError(SipError, OSError):
 
 
 class SendTimeout(SendError, TimeoutError):
-    """`connect_timeout` ran out before the connection stood; ``error_num`` is ETIMEDOUT."""
+    """A time ran out, that for connecting mostly; ``reason`` says which. ``error_num`` is ETIMEDOUT."""
 
 
 class PoolClosed(SipError):

@@ -1,11 +1,17 @@
-"""When connections expire: the ancestor's formula, at exact times. Pure.
+"""When connections expire: the ancestor's formula, at exact times, and whom it does not concern. Pure.
 
-With n connections, one that was quiet for ``min_expire + (max_expire - min_expire) / n`` seconds goes: the
-more there are, the sooner. The limit is the same for all, so the first to go is always the one that has been
-quiet longest, and only that one needs a timer. A connection's entry says when it was last active *as far as
-is known here*; it is corrected when it comes up, so that activity itself costs one assignment.
+With n connections, one from which nothing came for ``min_expire + (max_expire - min_expire) / n`` seconds
+goes: the more there are, the sooner. The limit is the same for all, so the first to go is always the one that
+has been quiet longest, and only that one needs a timer. What was received last is corrected when a connection
+comes up, so that life itself costs one assignment.
 
-Connections with something pending stand apart: they go after `max_pending` quiet seconds only.
+Three reasons spare a connection longer, whatever the formula says, and the longest of them counts:
+
+* something is pending on it: until `max_pending` quiet seconds;
+* its peer keeps it alive (RFC 5626 4.4.1): until `ping_expire` quiet seconds;
+* its peer is registered by it, as the user of the pool has told: until the registration ends.
+
+These stand apart, each with a time of its own at which it is looked at again.
 """
 
 from __future__ import annotations
@@ -21,10 +27,14 @@ if TYPE_CHECKING:
 class Mortal(Due, Protocol):
     """What can expire."""
 
-    last: float
-    """When it was last active."""
+    heard: float
+    """When something was last received from its peer, or answered to it; what else is sent is no life."""
     spared: bool
-    """Whether it stands with those that had something pending when their time had come."""
+    """Whether it stands apart."""
+    pings: bool
+    """Whether its peer keeps it alive."""
+    kept_until: float
+    """When its peer's registration ends; in the past if it has none."""
 
     @property
     def pending(self) -> bool:
@@ -37,12 +47,15 @@ M = TypeVar("M", bound=Mortal)
 class Expiry(Generic[M]):
     """Who expires when."""
 
-    def __init__(self, min_expire: float, max_expire: float, max_pending: float) -> None:
+    def __init__(
+        self, min_expire: float, max_expire: float, max_pending: float, ping_expire: float = 0.0
+    ) -> None:
         self._min = min_expire
         self._span = max_expire - min_expire
         self._max_pending = max_pending
-        self._quiet: TimerQueue[M] = TimerQueue()
-        self._spared: TimerQueue[M] = TimerQueue()
+        self._ping_expire = ping_expire
+        self._quiet: TimerQueue[M] = TimerQueue()  # by when they were last heard; the limit comes on top
+        self._spared: TimerQueue[M] = TimerQueue()  # by when to look at them again
         self.count = 0
         """How many connections there are; the formula's n."""
 
@@ -52,10 +65,10 @@ class Expiry(Generic[M]):
         return self._min + self._span / max(1, self.count)
 
     def add(self, one: M) -> None:
-        """Watch a connection; `last` must be set."""
+        """Watch a connection; `heard` must be set."""
         self.count += 1
         one.spared = False
-        self._quiet.enter(one, one.last)
+        self._quiet.enter(one, one.heard)
 
     def remove(self, one: M) -> None:
         """Watch it no more."""
@@ -63,37 +76,40 @@ class Expiry(Generic[M]):
         (self._spared if one.spared else self._quiet).withdraw(one)
 
     def settled(self, one: M) -> None:
-        """Note that nothing is pending any more on one that was spared."""
+        """Note that a reason is gone for which one was spared."""
         self._spared.withdraw(one)
         one.spared = False
-        self._quiet.enter(one, one.last)
+        self._quiet.enter(one, one.heard)
 
     def next(self) -> float:
         """Return when `due` may find something, or `NEVER`."""
-        return min(self._quiet.next() + self.limit, self._spared.next() + self._max_pending)
+        return min(self._quiet.next() + self.limit, self._spared.next())
 
     def due(self, now: float) -> Iterator[M]:
         """Yield those whose time has come, by the limit as it is at the beginning; remove each at once."""
-        limit, hard = self.limit, max(self.limit, self._max_pending)
-        for one in self._surfacing(self._quiet, now, limit):
-            if not one.pending:
-                self._quiet.enter(one, one.last)  # where `remove` finds it
-                yield one
-            elif one.last + hard > now:
-                one.spared = True
-                self._spared.enter(one, one.last)
-            else:
-                self._quiet.enter(one, one.last)
-                yield one
-        for one in self._surfacing(self._spared, now, hard):
-            self._spared.enter(one, one.last)
-            yield one
+        limit = self.limit
+        while self._quiet.next() + limit <= now:
+            yield from self._judge(self._quiet, now, limit)
+        while self._spared.next() <= now:
+            yield from self._judge(self._spared, now, limit)
 
-    def _surfacing(self, agenda: TimerQueue[M], now: float, limit: float) -> Iterator[M]:
-        while (when := agenda.next()) + limit <= now:
-            for one in agenda.pop_due(when):
-                if one.last + limit > now:
-                    agenda.enter(one, one.last)  # it was active meanwhile
-                else:
-                    yield one
-                break
+    def _judge(self, timers: TimerQueue[M], now: float, limit: float) -> Iterator[M]:
+        """Look at the first one: it goes, or gets another time."""
+        one = next(timers.pop_due(timers.next()))
+        until = self._until(one)
+        one.spared = until > now
+        if one.spared:
+            self._spared.enter(one, until)
+        else:
+            self._quiet.enter(one, one.heard)  # where `remove` finds it
+            if one.heard + limit <= now:
+                yield one
+
+    def _until(self, one: M) -> float:
+        """Return until when one is spared."""
+        until = one.kept_until
+        if one.pending:
+            until = max(until, one.heard + self._max_pending)
+        if one.pings:
+            until = max(until, one.heard + self._ping_expire)
+        return until

@@ -17,21 +17,18 @@ from keepalive.base.failure import text_of
 from keepalive.transport.tls import TLSLink
 
 from .identity import matches
-from .source import Source
+from .outgoing import Outgoing
+from .source import Address, Source, local_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from keepalive.base.timer_queue import Entry
     from keepalive.transport.link import Link
-    from keepalive.transport.runtime import Cancellable, Parking
+    from keepalive.transport.runtime import Cancellable
 
     from .alarms import Deadline
     from .engine import Engine
-    from .errors import SendError
     from .framer import Framer
     from .routes import Place
-    from .source import Target
 
 READ: Final = 65536
 """Bytes read at a time."""
@@ -39,6 +36,14 @@ ROUNDS: Final = 2
 """Reads of one connection before others have their turn."""
 MAX_AWAITED: Final = 1024
 """Requests sent on one connection whose final response is looked out for; older ones no longer spare it."""
+MAX_DUE: Final = 8
+"""Pings whose answers are looked out for: not every peer gives any."""
+
+
+SIGNS: Final = b"\r\n\0"
+"""What signs of life are made of (RFC 5626 4.4.1; some phones send a NUL too)."""
+MAX_SIGN: Final = 64
+"""Bytes of a read that may be nothing but signs of life."""
 
 
 class FlowState(Enum):
@@ -63,58 +68,40 @@ DRAINING: Final = FlowState.DRAINING
 CLOSED: Final = FlowState.CLOSED
 
 
-class Outgoing:
-    """One message on its way out, and who wants to know what became of it.
-
-    :ivar sent: bytes of it that the kernel (or TLS) has taken
-    :ivar finished: it has had its outcome
-    :ivar spare: where it may go if nobody is to be found where it goes first
-    """
-
-    __slots__ = ("callback", "data", "error", "finished", "flow", "parked", "sent", "spare", "where")
-
-    def __init__(
-        self, data: bytes, where: str, callback: Callable[[SendError | None], object] | None
-    ) -> None:
-        self.data = data
-        self.where = where
-        self.callback = callback
-        self.parked: Parking | None = None
-        self.flow: Flow | None = None
-        self.spare: Target | None = None
-        self.sent = 0
-        self.finished = False
-        self.error: SendError | None = None
-
-    def check(self) -> None:
-        """Raise what became of it, if that is an error."""
-        if self.error is not None:
-            raise self.error
-
-
 class Flow:
     """One connection; see `Routable` and `Mortal` for the fields that the pure parts use.
 
     :ivar name: what the peer was verified to be when we called it with TLS, else None
     :ivar taken: messages that are all with the kernel, but whose outcome waits for a sign that a TLS 1.3
         server has accepted our certificate, or the lack of one; None when there is nothing to wait for
+    :ivar last: when it was last used
+    :ivar heard: when something last came from the peer, or one of its requests was answered
+    :ivar asked: since when the peer owes an answer and has said nothing at all, else None
+    :ivar pings: the peer keeps the connection alive
+    :ivar kept_until: when the peer's registration on it ends, by the pool's user
     :ivar broken: why nothing can be sent any more, while what the peer said before that is still to be read
     """
 
     __slots__ = (
         "_source",
         "aliases",
+        "asked",
         "attempt",
         "awaited",
         "broken",
         "deadline",
         "engine",
         "framer",
+        "heard",
         "inbound",
+        "kept_until",
         "last",
         "link",
         "name",
+        "patience",
         "peer",
+        "pings",
+        "pongs",
         "proto",
         "queue",
         "queued",
@@ -135,15 +122,18 @@ class Flow:
         self.inbound = inbound
         self.state = CONNECTING
         self.link: Link | None = None
-        self.last = engine.clock()
-        self.spared = False
+        self.last = self.heard = engine.clock()
+        self.asked: float | None = None
+        self.patience: Deadline | None = None
+        self.pings = self.spared = False
+        self.kept_until = 0.0
         self.timer: Entry | None = None
         self.aliases: tuple[Place, ...] = ()
         self.tids: list[bytes] | None = None
         self.unanswered: set[bytes] | None = None
         self.awaited: dict[bytes, None] | None = None
         self.queue: deque[Outgoing] | None = None
-        self.queued = 0
+        self.queued = self.pongs = 0
         self.taken: list[Outgoing] | None = None
         self.broken: tuple[int | None, str] | None = None
         self.framer: Framer | None = None
@@ -171,15 +161,27 @@ class Flow:
         """Whether bytes or transactions wait on it, or it is not open yet, or has bytes that nobody takes."""
         if self.queue or self.unanswered or self.awaited or self.taken or self.state is not OPEN:
             return True
-        return self in self.engine.ready or self.engine.inbox.stalls(self)
+        return self.engine.holds_back(self)
 
     @property
     def source(self) -> Source:
         """What is delivered with its messages."""
         if self._source is None:
             addr, port = self.where
-            self._source = Source(self.name or addr, addr, port, self.proto, self)
+            self._source = Source(self.name or addr, addr, port, self.proto, self, self._local())
         return self._source
+
+    def _local(self) -> Address:
+        """Return the address of ours that the peer knows, with the port at which we can be called."""
+        master, link = self.engine.master, self.link
+        assert master is not None, "made before any connection"
+        if link is None or link.closed:
+            return master.place
+        root = link.inner if isinstance(link, TLSLink) else link
+        try:
+            return Address(local_of(root.sock).addr, master.place.port)
+        except OSError:  # some systems do not tell it any more once the peer has gone
+            return master.place
 
     @property
     def certificate(self) -> dict[str, Any] | None:
@@ -222,14 +224,14 @@ class Flow:
                 elif self.taken is not None:
                     self._look_for_ticket()
                 break
-            self.last = engine.clock()
-            if self.taken is not None:
-                self.confirmed()
+            self._hear(data)
             heads = framer.feed(data)
             for head in heads:
+                if self.ended:  # its user has closed it
+                    return count
                 engine.received(self, head)
             count += len(heads)
-            if framer.pings or framer.flaw is not None:
+            if framer.pings or framer.pongs or framer.flaw is not None:
                 self._mind(framer)
             if self.ended:
                 return count
@@ -240,10 +242,19 @@ class Flow:
         self._after_reading(framer, count > 1)
         return count
 
+    def _hear(self, data: bytes) -> None:
+        """Note that the peer lives."""
+        self.last = self.heard = self.engine.clock()
+        self.asked = None
+        if len(data) <= MAX_SIGN and not data.strip(SIGNS):
+            self.pings = True
+        if self.taken is not None:
+            self.confirmed()
+
     def _after_reading(self, framer: Framer, complete: bool) -> None:
         engine = self.engine
         if framer.started or self.deadline is not None:
-            engine.limit_message(self, framer.started, complete)
+            engine.limits.message(self, framer.started, complete)
         if self.broken is not None and self not in engine.ready:
             engine.end(self, "reset", *self.broken)
 
@@ -293,20 +304,24 @@ class Flow:
             self.engine.read_now(self)
         if self.taken is waiting:  # it has neither consented nor refused, nor ended
             if inbox.full:
-                self.engine.limit_refusal(self)
+                self.engine.limits.refusal(self)
             else:
                 self.confirmed()
 
     def confirmed(self) -> None:
         """Tell those who wait for the server's consent that their messages have gone out."""
         taken, self.taken = self.taken, None
-        self.engine.drop_deadline(self)
+        self.engine.limits.drop(self)
         for out in taken or ():
             self.engine.finish(out, None)
 
     def _mind(self, framer: Framer) -> None:
         """Answer signs of life (a peer that does not read gets one answer for many); end at a flaw."""
-        pings, framer.pings = framer.pings, 0
+        counts, pings = self.engine.counts, framer.pings
+        counts["pings"] += pings
+        counts["pongs"] += framer.pongs
+        self.pongs += framer.pongs
+        framer.pings = framer.pongs = 0
         if pings and self.state is OPEN and not self.queue:
             self.send(Outgoing(b"\r\n" * min(pings, 8), "", None))
         if framer.flaw is not None and self.state is OPEN:
@@ -317,6 +332,8 @@ class Flow:
     def send(self, out: Outgoing) -> None:
         """Send a message, or put it in the queue."""
         out.flow = self
+        if out.asks and self.state is OPEN:
+            self.engine.limits.asked(self)
         if self.state is OPEN and not self.queue:
             link = self.link
             assert link is not None, "an open flow has a link"
@@ -337,6 +354,10 @@ class Flow:
             self.set_result()
 
     def _done(self, out: Outgoing) -> None:
+        if out.callback is None:
+            out.went = self.source
+        if out.pings and self.framer is not None:
+            self.framer.due = min(self.framer.due + out.pings, MAX_DUE)
         if self.taken is None:
             self.engine.finish(out, None)
         else:
@@ -395,13 +416,16 @@ class Flow:
         if self.spared and not self.pending:
             self.engine.settled(self)
 
-    def awaits(self, key: bytes) -> None:
-        """Note that a request was given to it: its response is to come."""
+    def awaits(self, key: bytes) -> bool:
+        """Note that a request was given to it: its response is to come. Say whether it is a new one."""
         if self.awaited is None:
             self.awaited = {}
+        if key in self.awaited:
+            return False
         self.awaited[key] = None
         if len(self.awaited) > MAX_AWAITED:
             del self.awaited[next(iter(self.awaited))]
+        return True
 
     def withdraw(self, out: Outgoing) -> None:
         """Take a message out of the queue, if no byte of it has gone out."""
@@ -410,6 +434,9 @@ class Flow:
             self.queue.remove(out)
             self.queued -= len(out.data)
             out.finished = True
+            if out.opens and self.awaited is not None and out.key is not None:
+                self.awaited.pop(out.key, None)
+                self.settle()
 
 
 def why(exc: Exception) -> tuple[int | None, str]:

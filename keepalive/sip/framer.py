@@ -1,14 +1,15 @@
 """Messages out of a stream of bytes: incremental, byte-exact, and the same however the stream was cut. Pure.
 
-The rules, which are the ancestor's:
+The rules:
 
-* CR LF before a message is skipped, any number of them. Two in a row are a peer's sign of life
-  (RFC 5626 4.4.1); `Framer.pings` counts them for whoever answers.
+* CR LF before a message is skipped, any number of them, and so are LF and NUL (some phones' sign of life).
+  Two CR LFs in a row are a peer's ping, one is the answer to ours (RFC 5626 4.4.1): see `pings` and `pongs`.
 * A header ends at the first CR LF CR LF, which must begin at `max_header` bytes or before.
 * Content-Length must be there: on streams nothing else says where a message ends (RFC 3261 18.3). Its name is
-  "Content-Length" or "l" in any case, with no blank before the colon; repeated ones must be the same text;
-  the number must not be above `max_body`, which is found out before the body has come.
-* After the first flaw nothing more is read: where the next message would begin nobody knows.
+  "Content-Length" or "l" in any case; repeated ones must be the same text; the number must not be above
+  `max_body`, which is found out before the body has come.
+* What else is wrong with a message is its own affair (`Head.flaw`): the next one begins where it ends.
+* Where that cannot be known nothing more is read (`Framer.flaw`).
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from .head import Flaw, Head, parse_head
+from .head import Flaw, Head, parse_head, read_head
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_CRLFS: Final = re.compile(rb"(?:\r\n)+")
+_SIGNS: Final = re.compile(rb"(?:\r\n)+|[\n\0]+")
 _END: Final = b"\r\n\r\n"
 
 
@@ -30,9 +31,23 @@ class Framer:
 
     :ivar flaw: why the stream cannot be read on, once that is so
     :ivar pings: double CR LFs seen and not answered yet; whoever answers sets it to 0
+    :ivar due: pings of ours that the peer has not answered yet; whoever sends one adds it
+    :ivar pongs: answers to them; whoever counts these sets it to 0
     """
 
-    __slots__ = ("_buffer", "_half", "_head", "_max_body", "_max_header", "_need", "_seen", "flaw", "pings")
+    __slots__ = (
+        "_buffer",
+        "_half",
+        "_head",
+        "_max_body",
+        "_max_header",
+        "_need",
+        "_seen",
+        "due",
+        "flaw",
+        "pings",
+        "pongs",
+    )
 
     def __init__(self, max_header: int, max_body: int) -> None:
         self._max_header = max_header
@@ -41,9 +56,9 @@ class Framer:
         self._seen = 0  # so far the buffer has no end of header
         self._head: Head | None = None  # of a message whose body is not all there
         self._need = 0  # its size
-        self._half = False  # one CR LF was seen last
+        self._half = False  # one CR LF was seen last that answers no ping
         self.flaw: Flaw | None = None
-        self.pings = 0
+        self.pings = self.due = self.pongs = 0
 
     @property
     def started(self) -> bool:
@@ -103,23 +118,29 @@ class Framer:
         return pos
 
     def _skip(self, buffer: bytes | bytearray, pos: int) -> int:
-        """Skip CR LFs before a message; refuse any other line end there."""
-        if buffer[pos] > 13:
-            self._half = False
-            return pos
-        blank = _CRLFS.match(buffer, pos)
-        if blank is not None:
-            self.pings, self._half = (
-                self.pings + ((blank.end() - pos) // 2 + self._half) // 2,
-                bool(((blank.end() - pos) // 2 + self._half) % 2),
-            )
-            pos = blank.end()
-        rest = buffer[pos : pos + 2]
-        if rest[:1] == b"\n" or (rest[:1] == b"\r" and len(rest) == 2):
-            raise Flaw("line end")
-        if rest and rest != b"\r":
+        """Skip signs of life before a message."""
+        while pos < len(buffer) and buffer[pos] <= 13 and (signs := _SIGNS.match(buffer, pos)) is not None:
+            if buffer[pos] == 13:
+                self._take_signs((signs.end() - pos) // 2)
+            else:
+                self._half = False
+            pos = signs.end()
+        if buffer[pos : pos + 2] not in (b"", b"\r"):  # the rest of a line's end may be to come
             self._half = False
         return pos
+
+    def _take_signs(self, count: int) -> None:
+        """Take so many CR LFs: each is half a ping, or an answer to one of ours."""
+        if self._half:
+            self.pings += 1
+            self._half = False
+            count -= 1
+        answers = min(count, self.due)
+        self.due -= answers
+        self.pongs += answers
+        count -= answers
+        self.pings += count // 2
+        self._half = bool(count % 2)
 
     def _check_endless(self, buffer: bytes | bytearray, pos: int) -> None:
         size = len(buffer) - pos
@@ -134,9 +155,26 @@ class Framer:
         header = bytes(buffer[pos : end + 2])
         if end - pos > self._max_header:
             raise Flaw("header too big", header[: self._max_header])
-        head = parse_head(header)
-        if not head.bare:
-            raise Flaw("no content-length", header)
+        head = read_head(header)
         if head.length > self._max_body:
             raise Flaw("body too big", header)
         return head
+
+
+def whole(data: bytes) -> Head | None:
+    """Read a datagram, which is one message whatever its length says; None if it is only a sign of life."""
+    skip = len(data) - len(data.lstrip(b"\r\n\0"))
+    if len(data) - skip < 13:  # a keep-alive (RFC 5626 4.4 and older ways)
+        return None
+    end = data.find(_END, skip)
+    header = data[skip : end + 2] if end >= 0 else data[skip:]
+    try:
+        if end < 0:
+            raise Flaw("no end of header")
+        head = parse_head(header)
+        if head.length > len(data) - end - 4:
+            raise Flaw("body cut off")
+    except Flaw as flaw:
+        head = Head(header, b"", 0, b"", b"", -1, flaw.reason)
+    head.raw = data[skip:] if skip else data
+    return head

@@ -3,11 +3,16 @@
 The rules are the ancestor's (Net::SIP): what it takes for a broken message is one here too, and two more
 things are: a line end that is not CR LF, and a message without Call-ID or CSeq. Nothing is repaired, nothing
 is guessed: of two readings of a message one may be an attacker's.
+
+To know where a message ends is another matter: a proxy relays what a broken phone says, and the connection
+is not only that phone's. So a message with a flaw is still one (`Head.flaw`), if all readings of its header
+agree on its Content-Length.
 """
 
 from __future__ import annotations
 
 import re
+from hashlib import blake2b
 from typing import Final
 
 TOKEN: Final = rb"[!%'*+.0-9A-Z_`a-z~-]+"
@@ -19,7 +24,16 @@ FOLD: Final = re.compile(rb"[ \t]*\r\n[ \t]+")
 _CSEQ: Final = re.compile(rb"([0-9]+)\s+(" + TOKEN + rb")")
 _CALL_ID: Final = re.compile(rb"[^\s@]+(?:@[^\s@]+)?")
 _BALANCED: Final = re.compile(rb'(?:[^"\\<]++|\\.|"(?:[^"\\]++|\\.)*+"|<[^>]*+>)*+', re.DOTALL)
-_BRANCH: Final = re.compile(rb'[^,]*?;\s*branch\s*=\s*([^;,\s"]+)', re.IGNORECASE)
+_TOP: Final = re.compile(
+    rb'SIP\s*/\s*2\.0\s*/\s*[^\s;,]+\s+([^\s;,][^;,]*)(?:[^,]*?;\s*branch\s*=\s*([^;,\s"]+))?', re.IGNORECASE
+)
+_TAG: Final = re.compile(rb';\s*tag\s*=\s*([^;,\s"]+)', re.IGNORECASE)
+_COOKIE: Final = b"z9hG4bK"
+"""A branch that begins so is its sender's for this request alone (RFC 3261 8.1.1.7)."""
+MAX_KEY: Final = 128
+"""Bytes of a key as it is; a longer one is kept as its digest."""
+_ANY_END: Final = re.compile(rb"\r\n|\r|\n")
+_ANY_FOLD: Final = re.compile(rb"[ \t]*(?:\r\n|\r|\n)[ \t]+")
 
 # Kinds of fields. The first six must not be there twice with different values.
 _LENGTH, _CALL, _SEQ, _FROM, _TO, _TYPE, _VIA, _NUMBER, _LIST, _PLAIN = range(10)
@@ -78,23 +92,64 @@ class Head:
     :ivar method: of a request; of a response the one in its CSeq
     :ivar code: of a response, 0 for a request
     :ivar via: value of the first Via field, b"" if there is none
-    :ivar key: what tells the transaction: the top Via's branch, else Call-ID and CSeq number
+    :ivar key: what tells the transaction, the same in request, response and ACK; see `transaction_key`
     :ivar length: the Content-Length, -1 if there is none
-    :ivar bare: whether it is there without a blank before its colon, as streams must have it
+    :ivar flaw: why it is no good message, "" for a good one; of a flawed one only header and length are known
     """
 
-    __slots__ = ("bare", "code", "header", "key", "length", "method", "raw", "via")
+    __slots__ = ("code", "flaw", "header", "key", "length", "method", "raw", "via")
 
     raw: bytes
 
-    def __init__(self, header: bytes, method: bytes, code: int, via: bytes, key: bytes, length: int) -> None:
+    def __init__(
+        self, header: bytes, method: bytes, code: int, via: bytes, key: bytes, length: int, flaw: str = ""
+    ) -> None:
         self.header = header
         self.method = method
         self.code = code
         self.via = via
         self.key = key
         self.length = length
-        self.bare = False
+        self.flaw = flaw
+
+
+def read_head(header: bytes) -> Head:
+    """Read a header of which at least must be known where its message ends; what else is wrong is its `flaw`.
+
+    :raises Flaw: nobody can say where the message ends
+    """
+    try:
+        head = parse_head(header)
+    except Flaw as flaw:
+        head = Head(header, b"", 0, b"", b"", _agreed_length(header), flaw.reason)
+    if head.length < 0:
+        raise Flaw("no content-length", header)
+    return head
+
+
+def _agreed_length(header: bytes) -> int:
+    """Return the Content-Length of a broken header, -1 for none.
+
+    Elsewhere any of CR, LF and CR LF may count as a line's end, and other blanks as blanks: whoever reads so
+    must find the same length, or one message here would be two there.
+
+    :raises Flaw: it is no number, there are several, or the header might end before
+    """
+    if b"" in _ANY_END.split(header)[1:-1]:
+        raise Flaw("line end", header)
+    found: bytes | None = None
+    for line in _ANY_END.split(_ANY_FOLD.sub(b" ", header))[1:-1]:
+        name, colon, value = line.partition(b":")
+        if not colon or name.strip(b" \t\v\f\0").lower() not in (b"content-length", b"l"):
+            continue
+        value = value.strip()
+        if found is not None and value != found:
+            raise Flaw("conflicting content-length", header)
+        found = value
+    if found is None:
+        return -1
+    _check_digits("content-length", found, header)
+    return _number(found)
 
 
 def parse_head(header: bytes) -> Head:
@@ -127,7 +182,6 @@ def _kind_of(name: bytes, header: bytes) -> int:
 def _read_fields(header: bytes, lines: list[bytes], method: bytes | None, code: int) -> Head:
     once: list[bytes | None] = [None] * _VIA
     via = None
-    bare = False
     for line in lines[1:-1]:
         name, colon, value = line.partition(b":")
         kind = _SPELLED.get(name)
@@ -145,7 +199,6 @@ def _read_fields(header: bytes, lines: list[bytes], method: bytes | None, code: 
             once[kind] = value
             if kind == _LENGTH:
                 _check_digits(_WHAT[_LENGTH], value, header)
-                bare = bare or name[-1:] not in b" \t"
             elif kind >= _FROM and b'"' in value:
                 _check_quotes(value, header)
         elif kind == _NUMBER:
@@ -154,12 +207,10 @@ def _read_fields(header: bytes, lines: list[bytes], method: bytes | None, code: 
             if kind == _VIA and via is None:
                 via = value
             _check_quotes(value, header)
-    return _assemble(header, method, code, via or b"", once, bare)
+    return _assemble(header, method, code, via or b"", once)
 
 
-def _assemble(
-    header: bytes, method: bytes | None, code: int, via: bytes, once: list[bytes | None], bare: bool
-) -> Head:
+def _assemble(header: bytes, method: bytes | None, code: int, via: bytes, once: list[bytes | None]) -> Head:
     call_id, cseq, length = once[_CALL], once[_SEQ], once[_LENGTH]
     if not call_id or _CALL_ID.fullmatch(call_id) is None:
         raise Flaw("call-id", header)
@@ -168,11 +219,25 @@ def _assemble(
     number, of_method = found.groups()
     if method is not None and of_method != method:
         raise Flaw("cseq", header)
-    branch = _BRANCH.match(via)
-    key = branch[1] if branch is not None else call_id + b" " + number
-    head = Head(header, of_method, code, via, key, -1 if length is None else _number(length))
-    head.bare = bare
-    return head
+    key = transaction_key(via, call_id, number, of_method, once[_FROM] or b"")
+    return Head(header, of_method, code, via, key, -1 if length is None else _number(length))
+
+
+def transaction_key(via: bytes, call_id: bytes, number: bytes, method: bytes, sender: bytes) -> bytes:
+    """Make what tells a transaction from others (RFC 3261 17.1.3, 17.2.3), of what a response repeats.
+
+    It is the top Via's branch and sent-by, and the method, an ACK's being that of its INVITE. A branch
+    without the magic cookie tells too little (8.1.1.7): then Call-ID, CSeq and From's tag count too. The
+    Request-URI, which 17.2.3 names as well, no response has.
+    """
+    found = _TOP.match(via)
+    sent_by, branch = (via, b"") if found is None else (found[1], found[2] or b"")
+    parts = [branch, b"".join(sent_by.split()).lower(), b"INVITE" if method == b"ACK" else method]
+    if not branch.startswith(_COOKIE) or branch == _COOKIE:
+        tag = _TAG.search(sender, sender.rfind(b">") + 1)
+        parts += [call_id, number.lstrip(b"0"), b"" if tag is None else tag[1]]
+    key = b" ".join(parts)
+    return key if len(key) <= MAX_KEY else blake2b(key).digest()
 
 
 def _check_digits(what: str, value: bytes, header: bytes) -> None:

@@ -6,6 +6,8 @@ import ipaddress
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from keepalive.base.hostname import one_spelling
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -29,7 +31,7 @@ def identities(certificate: Mapping[str, Any]) -> set[str]:
     for kind, value in names:
         if kind == "IP Address":
             with suppress(ValueError):
-                found.add(str(ipaddress.ip_address(value.strip())))
+                found.add(_plain(str(ipaddress.ip_address(value.strip()))))
     return {name for name in found if "*" not in name}
 
 
@@ -49,5 +51,6 @@ def _domain(uri: str) -> str:
 
 def _plain(name: str) -> str:
     with suppress(ValueError):
-        return str(ipaddress.ip_address(name.partition("%")[0]))
-    return name.lower().rstrip(".")
+        address = ipaddress.ip_address(name.partition("%")[0])
+        return str(getattr(address, "ipv4_mapped", None) or address)
+    return one_spelling(name).lower().rstrip(".")

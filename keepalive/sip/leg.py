@@ -10,7 +10,7 @@ from keepalive.base.addresses import is_literal, target_of
 
 from .pool import SocketPool
 from .sending import PORTS
-from .source import destination
+from .source import MAPPED, canonical, destination
 
 if TYPE_CHECKING:
     from .config import SipConfig, SipTLS
@@ -33,7 +33,7 @@ def open_leg(
     """Make a socket and a `SocketPool` on it, to be entered.
 
     :param proto: "udp", "tcp" or "tls"
-    :param addr: the local address, a literal
+    :param addr: the local address, a literal; "::" serves IPv4 peers too
     :param port: the local port: None means 5060, for TLS 5061; 0 lets the system choose
     :param dst, tls, config: see `SocketPool`
     :param connected: connect a UDP socket to `dst`
@@ -54,12 +54,15 @@ def open_leg(
         if proto != "udp":
             # For a listener only: two UDP sockets with it would steal each other's datagrams.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and (canonical(addr) == "::" or ":" not in canonical(addr)):
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # it serves IPv4 peers too
         sock.bind(target_of(addr, number))
         if proto != "udp":
             sock.listen(backlog)
         elif connected and dst is not None:
             peer = destination("dst", dst, PORTS[proto])
-            sock.connect(target_of(peer.addr, peer.port))
+            mapped = family == socket.AF_INET6 and ":" not in peer.addr
+            sock.connect(target_of(MAPPED + peer.addr if mapped else peer.addr, peer.port))
         return SocketPool(proto, sock, dst=dst, connected=connected, tls=tls, config=config)
     except BaseException:
         sock.close()

@@ -8,23 +8,26 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from keepalive.base.addresses import target_of
 from keepalive.base.failure import text_of
 from keepalive.transport.datagrams import Datagrams
 from keepalive.transport.listener import Listener
 
 from .errors import send_error
-from .head import Flaw, parse_head
-from .reply import bad_request
-from .source import Source
+from .framer import whole
+from .source import ANY, MAPPED, Address, Source, local_of, plain
+from .stun import binding_response, is_stun
 
 if TYPE_CHECKING:
     from .engine import Engine
-    from .flow import Outgoing
+    from .outgoing import Outgoing
 
 logger = logging.getLogger("keepalive.sip")
 
 ACCEPTS: Final = 64
 """Connections accepted, or datagrams read, before others have their turn."""
+MAX_MET: Final = 4096
+"""Peers of which it is remembered at which address they asked."""
 SHORT_PAUSE: Final = 0.1
 """Seconds until accepting is tried again when descriptors or memory were short."""
 _SHORT: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -36,6 +39,7 @@ class Acceptor:
     def __init__(self, engine: Engine, sock: socket.socket) -> None:
         self._engine = engine
         self._said = self._pausing = False
+        self.place = local_of(sock)
         self.link = Listener(sock, engine.poller)
         self.link.slot = self
 
@@ -71,7 +75,7 @@ class Acceptor:
 class Mailbox:
     """Sends and receives the datagrams of one socket.
 
-    :ivar ipv6: which family it is of
+    :ivar place: what it is bound to
     """
 
     def __init__(self, engine: Engine, sock: socket.socket, *, connected: bool) -> None:
@@ -79,7 +83,10 @@ class Mailbox:
         self._queue: deque[tuple[Outgoing, Any]] = deque()
         self._queued = 0
         self._connected = connected
-        self.ipv6 = sock.family == socket.AF_INET6
+        self._met: dict[tuple[str, int], str] = {}  # at which address of ours a peer asked last
+        self.place = local_of(sock)
+        self._ipv6 = sock.family == socket.AF_INET6
+        self._reaches = _families(sock)
         self.link = Datagrams(sock, engine.poller)
         self.link.slot = self
 
@@ -95,7 +102,7 @@ class Mailbox:
             try:
                 found = self.link.try_receive_from(65536)
             except OSError as exc:  # what became of a datagram sent before
-                engine.note_flaw(f"icmp: {exc.strerror}")
+                engine.unreachable(exc)
                 continue
             if found is None:
                 return n + 1
@@ -103,45 +110,60 @@ class Mailbox:
         engine.postpone(self)
         return ACCEPTS
 
-    def _take(self, data: bytes, address: Any) -> None:
+    def _take(self, data: bytes, address: Any, local: str) -> None:
         engine = self._engine
         host, port = place_of(address)
         if not engine.admits(host, port):
             engine.note_flaw("not from dst")
             return
-        if len(data) < 13:  # a keep-alive (RFC 5626 4.4 and older ways)
-            return
-        end = data.find(b"\r\n\r\n")
-        try:
-            if end < 0:
-                raise Flaw("no end of header", data)
-            skip = len(data) - len(data.lstrip(b"\r\n"))
-            if skip > end:
-                raise Flaw("empty", data)
-            head = parse_head(data[skip : end + 2])
-            if head.length > len(data) - end - 4:
-                raise Flaw("body cut off", head.header)
-        except Flaw as flaw:
-            engine.note_flaw(flaw.reason)
-            logger.info("datagram from %s, port %d: %s", host, port, flaw.reason)
-            # RFC 3261 18.3 wants an answer to a request whose body is cut off, and to nothing else.
-            answer = bad_request(flaw.header, flaw.reason) if flaw.reason == "body cut off" else None
-            if answer is not None:
-                self._send_now(answer, None if self._connected else address)
-            return
-        head.raw = data[skip:] if skip else data
-        engine.deliver(head, Source(host, host, port, "udp"), None)
+        answer = None
+        if is_stun(data):
+            answer = binding_response(data, host, port)
+        elif (head := whole(data)) is not None:
+            ours = plain(local) or self.place.addr
+            self._meet(host, port, ours)
+            source = Source(host, host, port, "udp", local=Address(ours, self.place.port))
+            if head.flaw:
+                answer = engine.refuse(head.flaw, head.header, head.raw, source)
+            else:
+                engine.deliver(head, source)
+        if answer is not None:
+            self._send_now(answer, None if self._connected else address, local)
 
-    def _send_now(self, data: bytes, address: Any) -> None:
+    def _meet(self, host: str, port: int, local: str) -> None:
+        """Remember at which address of ours a peer has asked: what is sent to it comes from there.
+
+        That is for answers that go where their Via says, and for requests: a NAT or firewall before the peer
+        knows no other address.
+        """
+        if self.place.addr in ANY and local not in ANY:
+            self._met.pop((host, port), None)
+            self._met[host, port] = local
+            if len(self._met) > MAX_MET:
+                del self._met[next(iter(self._met))]
+
+    def _send_now(self, data: bytes, address: Any, local: str) -> None:
         try:
-            self.link.try_send_to(data, address)
+            self.link.try_send_to(data, address, local)
         except OSError as exc:
             logger.info("cannot answer: %s", exc.strerror)
 
-    def send(self, out: Outgoing, address: Any) -> None:
-        """Send a datagram, or put it in the queue while the kernel has no room."""
+    def fits(self, addr: str) -> bool:
+        """Say whether an address is of a family that the socket can send to."""
+        return (":" in addr) in self._reaches
+
+    def send(self, out: Outgoing, addr: str, port: int, local: str) -> None:
+        """Send a datagram, or put it in the queue while the kernel has no room.
+
+        :param local: the address of ours that it is to come from; "" for the one at which the peer asked last
+        :raises OSError: the zone of an IPv6 address is not known
+        """
+        local = local or self._met.get((addr, port), "")
         if self._connected:
             address = None
+        else:
+            address = target_of(addr if ":" in addr or not self._ipv6 else MAPPED + addr, port), local
+        out.went = Source(addr, addr, port, "udp", local=Address(local or self.place.addr, self.place.port))
         if self._queue:
             if self._queued + len(out.data) > self._engine.config.max_queue:
                 self._engine.finish(out, send_error(out.where, "queue", errno.ENOBUFS))
@@ -154,7 +176,7 @@ class Mailbox:
 
     def _try(self, out: Outgoing, address: Any) -> bool:
         try:
-            if not self.link.try_send_to(out.data, address):
+            if not self.link.try_send_to(out.data, *(address or (None,))):
                 return False
         except OSError as exc:
             number = exc.errno if exc.errno is not None and exc.errno > 0 else None
@@ -185,9 +207,53 @@ class Mailbox:
         return [out for out, _ in self._queue if not out.finished]
 
 
+def _families(sock: socket.socket) -> tuple[bool, ...]:
+    """Say whether a socket can send to IPv6, to IPv4 (False), or both."""
+    if sock.family == socket.AF_INET:
+        return (False,)
+    host = sock.getsockname()[0]
+    if host == "::":
+        only = sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+        return (True,) if only else (True, False)
+    return (plain(host) == host,)
+
+
 def place_of(address: Any) -> tuple[str, int]:
-    """Return host and port of a socket address, the scope of an IPv6 one in the host."""
+    """Return host and port of a socket address, the scope of an IPv6 one in the host.
+
+    An IPv4 address that is mapped into IPv6 is the plain one.
+    """
     host, port, *rest = address
     if len(rest) > 1 and rest[1] and "%" not in host:
         host = f"{host}%{rest[1]}"
-    return host, port
+    return plain(host), port
+
+
+def check_socket(proto: str, sock: object, *, connected: bool) -> None:
+    """Check that a socket is what a pool of this kind needs.
+
+    :raises TypeError, ValueError: it is not
+    """
+    if not isinstance(sock, socket.socket):
+        msg = f"sock must be a socket, not {sock!r}"
+        raise TypeError(msg)
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        msg = f"sock must be an IPv4 or IPv6 socket, not {sock!r}"
+        raise ValueError(msg)
+    stream = sock.type == socket.SOCK_STREAM
+    if stream != (proto != "udp"):
+        kind = "a UDP" if proto == "udp" else "a listening TCP"
+        msg = f"sock must be {kind} socket for {proto}, not {sock!r}"
+        raise ValueError(msg)
+    if stream and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        msg = "sock must be listening"
+        raise ValueError(msg)
+    if connected and stream:
+        msg = "connected is for UDP sockets only"
+        raise ValueError(msg)
+    if connected:
+        try:
+            sock.getpeername()
+        except OSError as exc:
+            msg = "connected was given, but sock has no peer"
+            raise ValueError(msg) from exc

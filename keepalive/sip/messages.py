@@ -22,8 +22,11 @@ def load() -> Any:
     try:
         import sipmessage
     except ImportError as exc:
-        msg = "sipmessage is missing: pip install 'keepalive-manager[sip]', or set SipConfig(raw=True)"
-        raise ImportError(msg) from exc
+        msg = (
+            "keepalive.sip needs sipmessage to parse messages; install it with: "
+            "pip install 'keepalive-manager[sip]', or set SipConfig(raw=True)"
+        )
+        raise ModuleNotFoundError(msg, name="sipmessage") from exc
     return sipmessage
 
 

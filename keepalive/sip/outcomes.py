@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from keepalive.transport.runtime import Runtime
 
     from .errors import SendError
-    from .flow import Outgoing
+    from .outgoing import Outgoing
 
 logger = logging.getLogger("keepalive.sip")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import errno
 from threading import get_ident
 from typing import TYPE_CHECKING, Literal
 
@@ -17,14 +17,15 @@ from .config import SipConfig, SipTLS
 from .contexts import client_context, server_context
 from .dialling import Dialling
 from .engine import Engine
-from .flow import Outgoing
-from .masters import Acceptor, Mailbox, place_of
+from .masters import Acceptor, Mailbox, check_socket, place_of
 from .messages import Parser, load, outgoing
+from .outgoing import Outgoing
 from .sending import PORTS, Sender
-from .source import Source, Target, destination
+from .source import ANY, Source, Target, destination
 from .stats import ConnectionInfo, SipStats
 
 if TYPE_CHECKING:
+    import socket
     import ssl
     from collections.abc import Callable
     from types import TracebackType
@@ -77,7 +78,7 @@ class SocketPool:
             msg = 'tls must be given for proto "tls", and only then'
             raise ValueError(msg)
         settings.flag("connected", connected)
-        _check_socket(proto, sock, connected=connected)
+        check_socket(proto, sock, connected=connected)
         self._proto = proto
         self._sock = sock
         self._connected = connected
@@ -121,7 +122,7 @@ class SocketPool:
         engine.server_context = self._server_context
         if self._dst is not None:
             engine.only = self._dst.addr, self._dst.port
-        came_from = None if local[0] in ("0.0.0.0", "::") else (local[0], 0)
+        came_from = None if local[0] in ANY else (local[0], 0)
         dialling = Dialling(engine, came_from, self._client_context, check_names=self._check_names)
         self._sender = Sender(engine, dialling)
         self._sock.setblocking(False)
@@ -163,7 +164,7 @@ class SocketPool:
 
     # -- sending --------------------------------------------------------------------------------------
 
-    async def send_to(self, packet: Packet, dst: object = None) -> None:
+    async def send_to(self, packet: Packet, dst: object = None, *, fresh: bool = False) -> Source:
         """Send a message; return when all of it has been handed to the kernel.
 
         A response goes out on the connection that its request came in on; if that has gone, to where its top
@@ -179,13 +180,17 @@ class SocketPool:
         :param dst: a `Source` (answer there), "host:port", "[v6]:port", (host, port), or a record with
             ``addr`` or ``host``, and ``port``. The port may be missing (5060, for TLS 5061). None for a
             response that is to go where its Via says, or for a pool that has a `dst` of its own
+        :param fresh: open a connection for it, whatever there is; what follows then goes there too. Nothing
+            changes for datagrams
+        :return: where it went: the connection, for `close` and `keep`, and to be compared with what `lost`
+            is told
         :raises SendError: it did not go out (all of it); `SendTimeout` if no connection stood in time
         :raises PoolClosed: the pool has been closed
         :raises TypeError, ValueError: an argument is wrong; the message names it
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
         engine = self._running()
-        out = self._submit(engine, packet, dst, None)
+        out = self._submit(engine, packet, dst, None, fresh)
         if not out.finished:
             self._credit = FAIR_RUN
             parked = out.parked = engine.runtime.park()
@@ -199,9 +204,16 @@ class SocketPool:
                 self._credit = FAIR_RUN
                 await checkpoint()
         out.check()
+        assert out.went is not None, "it went out"
+        return out.went
 
     def send_soon(
-        self, packet: Packet, dst: object = None, callback: Callable[[SendError | None], object] | None = None
+        self,
+        packet: Packet,
+        dst: object = None,
+        callback: Callable[[SendError | None], object] | None = None,
+        *,
+        fresh: bool = False,
     ) -> None:
         """Send a message, and be called back with what became of it. A plain method; see `send_to`.
 
@@ -212,7 +224,7 @@ class SocketPool:
         :raises PoolClosed, TypeError, ValueError, RuntimeError: as for `send_to`; there is no callback then
         """
         _check_callable("callback", callback, none=True)
-        self._submit(self._running(), packet, dst, callback)
+        self._submit(self._running(), packet, dst, callback, fresh)
 
     def _submit(
         self,
@@ -220,15 +232,17 @@ class SocketPool:
         packet: Packet,
         dst: object,
         callback: Callable[[SendError | None], object] | None,
+        fresh: bool,
     ) -> Outgoing:
         engine.check_open()
+        settings.flag("fresh", fresh)
         assert self._sender is not None, "made when the pool is entered"
         target = self._target(dst)
         raw, head = outgoing(packet, stream=self._proto != "udp")
         if target is None and (head is None or not head.code):
             msg = "dst must be given for a request"
             raise ValueError(msg)
-        out = Outgoing(raw, "", callback)
+        out = Outgoing(raw, "", callback, fresh=fresh)
         self._sender.submit(out, head, target)
         return out
 
@@ -244,7 +258,53 @@ class SocketPool:
             self._dst.addr,
             self._dst.port or PORTS[self._proto],
             given.flow if given else None,
+            given.local if given else "",
         )
+
+    # -- its connections ------------------------------------------------------------------------------
+
+    def close(self, dst: object) -> int:
+        """Close a connection; what waits on it gets its outcome. A plain method, O(n) in connections.
+
+        For a connection that is of no use any more, whatever the user knows that from: the next message to
+        its peer goes elsewhere. What has been read from it and not handed over yet is dropped, but for what
+        waits in the inbox.
+
+        :param dst: a `Source` means its connection; any other destination all connections to it
+        :return: how many have been closed
+        :raises TypeError, ValueError: the destination is none
+        :raises RuntimeError: not entered yet, or another event loop or thread
+        """
+        engine = self._running()
+        target = destination("dst", dst, PORTS[self._proto])
+        if isinstance(dst, Source):
+            found = [flow for flow in engine.flows if flow is target.flow]
+        else:
+            found = [flow for flow in engine.flows if (target.addr, target.port) in (flow.peer, flow.where)]
+        for flow in found:
+            engine.end(flow, "closed", errno.ECANCELED, "the connection was closed by the pool's user")
+        return len(found)
+
+    def keep(self, source: Source, seconds: float | None) -> bool:
+        """Spare a connection from expiry, for its peer is registered by it (RFC 5626). A plain method.
+
+        To be called with each registration (a 2xx to a REGISTER) and its ``expires``. If several are made by
+        one connection, the longest counts, which is the caller's to find out.
+
+        :param source: where the REGISTER came from
+        :param seconds: for so long from now, whatever it was before; 0 for no more, None until it closes
+        :return: whether there is such a connection; False for datagrams
+        :raises TypeError, ValueError: an argument is wrong; the message names it
+        :raises RuntimeError: not entered yet, or another event loop or thread
+        """
+        engine = self._running()
+        settings.instance("source", source, Source, none=False)
+        until = engine.clock() + settings.seconds("seconds", seconds)
+        flow = destination("source", source, 0).flow
+        if flow is None or flow not in engine.flows or flow.ended:
+            return False
+        engine.keep(flow, until)
+        return True
 
     # -- receiving ------------------------------------------------------------------------------------
 
@@ -252,6 +312,9 @@ class SocketPool:
         self,
         callback: Callable[[Packet, Source], object],
         lost: Callable[[Source, str], object] | None = None,
+        flawed: Callable[[bytes, Source, str], object] | None = None,
+        *,
+        lost_idle: bool = False,
     ) -> None:
         """Call back with each message from now on, first with those that wait already. A plain method.
 
@@ -260,20 +323,29 @@ class SocketPool:
 
         :param callback: called with a message (bytes with `SipConfig.raw`) and its `Source`
         :param lost: called with a source and a reason when a connection ends on which transactions are open:
-            requests, received or sent, without their final response
+            requests, received or sent, without their final response. Those do not count of which a send has
+            failed with the connection: its sender is told already. Once for each connection. On a connected
+            UDP socket also, with "unreachable", when the network says that nobody listens there (ICMP)
+        :param flawed: called with the bytes of a message that was refused, because it is not as SIP wants it,
+            its source, and what is wrong with it; a request has been answered by 400. If nobody can say where
+            it ends, the bytes are its header, and its connection ends
+        :param lost_idle: tell `lost` of every connection that ends after it stood, open transactions or not
         """
         engine = self._running()
         engine.check_open()
         _check_callable("callback", callback, none=False)
         _check_callable("lost", lost, none=True)
-        engine.inbox.receiver, engine.lost = callback, lost
+        _check_callable("flawed", flawed, none=True)
+        settings.flag("lost_idle", lost_idle)
+        engine.inbox.receiver, engine.flawed = callback, flawed
+        engine.lost, engine.lost_idle = lost, lost_idle
         if engine.inbox.kept:
             engine.runtime.call_soon_threadsafe(engine.inbox.empty)
 
     def detach(self) -> None:
         """Call back no more; messages wait again. Connections and what is half received stay."""
         engine = self._running()
-        engine.inbox.receiver = engine.lost = None
+        engine.inbox.receiver = engine.lost = engine.flawed = None
 
     def __aiter__(self) -> Self:
         """Iterate over (message, source); ends when the pool is closed. Each message goes to one iterator."""
@@ -322,8 +394,9 @@ class SocketPool:
                 flow.state.value,
                 flow.inbound,
                 flow.queued,
-                now - flow.last,
+                now - flow.heard,
                 len(flow.unanswered or ()) + len(flow.awaited or ()),
+                flow.pongs,
             )
             for flow in engine.flows
         ]
@@ -338,7 +411,9 @@ class SocketPool:
             queued=sum(flow.queued for flow in engine.flows),
             inbox=len(engine.inbox.kept),
             sent=engine.outcomes.sent,
-            **{name: counts[name] for name in ("received", "accepted", "opened", "refused")},
+            **{
+                name: counts[name] for name in ("received", "accepted", "opened", "refused", "pings", "pongs")
+            },
             failed=dict(engine.outcomes.failed),
             closed=dict(engine.closed_by),
             flaws=dict(engine.flaws),
@@ -365,29 +440,3 @@ def _check_callable(name: str, value: object, *, none: bool) -> None:
     if not callable(value) and not (none and value is None):
         msg = f"{name} must be callable, not {value!r}"
         raise TypeError(msg)
-
-
-def _check_socket(proto: str, sock: object, *, connected: bool) -> None:
-    if not isinstance(sock, socket.socket):
-        msg = f"sock must be a socket, not {sock!r}"
-        raise TypeError(msg)
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        msg = f"sock must be an IPv4 or IPv6 socket, not {sock!r}"
-        raise ValueError(msg)
-    stream = sock.type == socket.SOCK_STREAM
-    if stream != (proto != "udp"):
-        kind = "a UDP" if proto == "udp" else "a listening TCP"
-        msg = f"sock must be {kind} socket for {proto}, not {sock!r}"
-        raise ValueError(msg)
-    if stream and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        msg = "sock must be listening"
-        raise ValueError(msg)
-    if connected and stream:
-        msg = "connected is for UDP sockets only"
-        raise ValueError(msg)
-    if connected:
-        try:
-            sock.getpeername()
-        except OSError as exc:
-            msg = "connected was given, but sock has no peer"
-            raise ValueError(msg) from exc

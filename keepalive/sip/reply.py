@@ -31,8 +31,8 @@ def bad_request(header: bytes, reason: str) -> bytes | None:
 
     :param header: what there is of its header
     :param reason: what is wrong with it, for people; no line ends
-    :return: None if there is nothing that could be answered: a response, an ACK, or not enough to say whose
-        the answer is
+    :return: None if there is nothing that could be answered: a response, an ACK, or no Via to say whose the
+        answer is. Fields that the request lacks the answer lacks too (RFC 4475 3.3.1)
     """
     start = _REQUEST.match(header)
     if start is None or start[1] in (b"ACK", b"SIP/2.0"):
@@ -48,7 +48,7 @@ def bad_request(header: bytes, reason: str) -> bytes | None:
         if name == b"To" and _TAG.search(value) is None:
             value += b";tag=" + blake2b(header, digest_size=6).hexdigest().encode()
         lines.append(name + b": " + value + b"\r\n")
-    if len(seen) != 5:
+    if b"Via" not in seen:
         return None
     first = f"SIP/2.0 400 Bad Request ({reason})\r\n".encode()
     return first + b"".join(lines) + b"Content-Length: 0\r\n\r\n"

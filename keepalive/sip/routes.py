@@ -1,9 +1,10 @@
 """Which connection a message goes out on. Pure: connections are any objects with the fields of `Routable`.
 
 Three tables: connections by the peer's address and port; connections by the address and port that a verified
-peer asked to be called back at (RFC 5923, "alias"); and transactions, by the key of each request (its top Via
-branch), with the connections it came in on. A connection's entries go with it, and only its own; and its
-transactions when none of them has been open for `MEMORY` seconds: an idle connection shall cost little.
+peer asked to be called back at (RFC 5923, "alias"); and transactions, by the key of each request (its
+`transaction_key`), with the connections it came in on. A connection's entries go with it, and only its own;
+and its transactions when none of them has been open for `MEMORY` seconds: an idle connection shall cost
+little.
 """
 
 from __future__ import annotations
@@ -132,12 +133,26 @@ class Routes(Generic[R]):
             self._forget(key, one)
         one.tids = one.unanswered = None
 
-    def for_response(self, key: bytes, place: Place | None) -> R | None:
-        """Return where a request came in: if on several connections, the one of that place, or the latest."""
+    def for_response(self, key: bytes, place: Place | None, address: str | None = None) -> R | None:
+        """Return where a request came in: if on several connections, the one of that place, or the latest.
+
+        Peers may use the same key. So of connections from several addresses none is taken of which the place
+        says nothing.
+
+        :param address: where the request is known to have come from
+        """
         on = self._by_tid.get(key)
-        if isinstance(on, list):
-            return ([one for one in on if one.peer == place] or on)[-1]
-        return on
+        if on is None:
+            return None
+        found = on if isinstance(on, list) else [on]
+        if address is not None:
+            found = [one for one in found if one.peer[0] == address]
+        elif place is not None and len(found) > 1:
+            found = [one for one in found if one.peer[0] == place[0]] or found
+            if len({one.peer[0] for one in found}) > 1:
+                return None  # it would be a guess
+        found = [one for one in found if one.peer == place] or found
+        return found[-1] if found else None
 
     def _forget(self, key: bytes, one: R) -> None:
         on = self._by_tid.get(key)

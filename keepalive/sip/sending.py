@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from keepalive.base.addresses import is_literal, target_of
+from keepalive.base.addresses import is_literal
 from keepalive.base.failure import DialFailure
 from keepalive.base.types import Phase
 from keepalive.transport.tls import TLSLink
 
 from .errors import send_error
-from .flow import CONNECTING, Flow, Outgoing
+from .flow import CONNECTING, Flow
 from .masters import Mailbox, place_of
 from .source import Target, canonical
 from .via import parse_via, response_place, with_transport
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .dialling import Dialling
     from .engine import Engine
     from .head import Head
+    from .outgoing import Outgoing
     from .via import Via
 
 PORTS: Final = {"udp": 5060, "tcp": 5060, "tls": 5061}
@@ -45,20 +46,24 @@ class Sender:
         :param target: None for a response that goes where its Via says
         """
         engine, proto = self._engine, self._engine.proto
+        out.read(head)
         if engine.flows:
             engine.look()
         if proto == "udp":
             self._submit_datagram(out, head, target)
             return
-        flow = None if target is None or target.flow is None or not target.flow.usable else target.flow
+        flow = self._named(out, target)
         if flow is None and head is not None and head.code:
-            place = None if target is None else (target.addr, target.port)
-            flow = engine.routes.for_response(head.key, place)
+            via = parse_via(head.via)
+            said = None if via is None else (canonical(via.received or via.host), via.rport)
+            place = said if target is None else (target.addr, target.port)
+            known = None if target is None or target.flow is None else target.flow.peer[0]
+            flow = None if out.fresh else engine.routes.for_response(head.key, place, known)
             if flow is not None and not flow.usable:
                 flow = None  # its peer has gone, which the loop will learn in its next turn
-            if flow is None and engine.only is None and (via := parse_via(head.via)) is not None:
+            if flow is None and engine.only is None and via is not None and said is not None:
                 # RFC 3261 18.2.2: what is left of the request's way, else what the peer said of itself.
-                flow = engine.routes.for_request((via.received or canonical(via.host), via.rport), None)
+                flow = None if out.fresh else engine.routes.for_request(said, None)
                 out.spare = target
                 target = self._by_via(via)
         if flow is not None:
@@ -68,11 +73,17 @@ class Sender:
         else:
             engine.finish(out, send_error("?", "route", errno.EDESTADDRREQ, "no dst, and no usable Via"))
 
+    def _named(self, out: Outgoing, target: Target | None) -> Flow | None:
+        """Return the connection that the destination itself means, if it can be used."""
+        flow = None if target is None or out.fresh else target.flow
+        return flow if flow is not None and flow.usable else None
+
     def _give_to(self, target: Target, out: Outgoing, head: Head | None, proto: str) -> None:
         """Send on a connection that leads there, or on a new one."""
         out.where = str(target)
         place = target.addr, target.port
-        flow = self._engine.routes.for_request(place, target.host) or self._open(out, target, proto)
+        flow = None if out.fresh else self._engine.routes.for_request(place, target.host)
+        flow = flow or self._open(out, target, proto)
         if flow is not None:
             self._give(out, head, flow)
 
@@ -98,11 +109,13 @@ class Sender:
             return
         if not out.where:
             out.where = str(flow.source)
+        if head is None:
+            out.pings = len(out.data) // 4
         if head is not None and not head.code and head.method != b"ACK":
-            flow.awaits(head.key)
+            out.opens = flow.awaits(head.key)
         flow.send(out)
-        if head is not None and head.code >= 200:
-            engine.answered(flow, head.key)
+        if head is not None and head.code:
+            engine.answered(flow, head.key, final=head.code >= 200)
             flow.settle()
 
     # -- datagrams ------------------------------------------------------------------------------------
@@ -114,9 +127,11 @@ class Sender:
         if target is None:
             engine.finish(out, send_error("?", "route", errno.EDESTADDRREQ, "no dst, and no usable Via"))
             return
-        if target.flow is not None and target.flow.usable:
+        if (flow := self._named(out, target)) is not None:
             if self._framed(out, head, str(target)):
-                self._give(out, head, target.flow)  # what went over TCP for its size, and what comes back
+                if head is not None and not head.code:
+                    out.data = with_transport(out.data, b"TCP")
+                self._give(out, head, flow)  # what went over TCP for its size, and what comes back
             return
         out.where = str(target)
         most = engine.config.mtu - SPARE
@@ -147,26 +162,20 @@ class Sender:
 
     def _post_to(self, target: Target, out: Outgoing) -> None:
         if is_literal(target.addr):
-            self._post(out, target.addr, target.port)
+            self._post(out, target.addr, target)
         else:
             self._resolve_and_post(out, target)
 
-    def _post(self, out: Outgoing, addr: str, port: int) -> None:
+    def _post(self, out: Outgoing, addr: str, target: Target) -> None:
         mailbox = cast("Mailbox", self._engine.master)
-        if not self._fits(addr):
+        if not mailbox.fits(addr):
             text = "the socket is of the other family"
             self._engine.finish(out, send_error(out.where, "send", errno.EAFNOSUPPORT, text))
             return
         try:
-            address = target_of(addr, port)
+            mailbox.send(out, addr, target.port, target.local)
         except OSError as exc:
             self._engine.finish(out, send_error(out.where, "send", exc.errno, exc.strerror))
-            return
-        mailbox.send(out, address)
-
-    def _fits(self, addr: str) -> bool:
-        """Say whether an address is of the datagram socket's family."""
-        return (":" in addr) == cast("Mailbox", self._engine.master).ipv6
 
     def _resolve_and_post(self, out: Outgoing, target: Target) -> None:
         engine = self._engine
@@ -174,14 +183,15 @@ class Sender:
         async def work() -> None:
             try:
                 found = await engine.names.resolve(target.addr)
-                fitting = [addr for addr in found if self._fits(addr)]
+                fits = cast("Mailbox", engine.master).fits
+                fitting = [addr for addr in found if fits(addr)]
                 if not fitting:
                     raise DialFailure(Phase.RESOLVE, errno.EAFNOSUPPORT, "no address of the socket's family")
             except DialFailure as exc:
                 engine.finish(out, send_error(out.where, str(exc.phase), exc.number, exc.text))
             else:
                 if not engine.closed:
-                    self._post(out, fitting[0], target.port)
+                    self._post(out, fitting[0], target)
 
         def ended() -> None:
             engine.finish(out, send_error(out.where, "shutdown", errno.ECANCELED))
@@ -232,7 +242,7 @@ class Sender:
                 engine.end(flow, "connect", errno.ECANCELED, "the attempt was cancelled")
 
         engine.add(flow)
-        engine.limit_opening(flow)
+        engine.limits.opening(flow)
         try:
             flow.attempt = self._spawn(attempt, ended, f"keepalive sip attempt for {target}")
         except BaseException:  # the loop is at its end

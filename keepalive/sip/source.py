@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from keepalive.base.addresses import is_literal
+from keepalive.base.hostname import one_spelling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,6 +14,28 @@ if TYPE_CHECKING:
     from .flow import Flow
 
 __all__ = ("Source",)
+
+ANY: Final = ("0.0.0.0", "::")
+"""What a socket is bound to that is bound to no address in particular."""
+MAPPED: Final = "::ffff:"
+"""What an IPv4 address begins with that an IPv6 socket tells."""
+
+
+class Address(NamedTuple):
+    """An address of ours and a port; as text it fits into a Via or a URI: "192.0.2.1:5060", "[::1]:5060".
+
+    :ivar addr: an IPv4 or IPv6 literal, without a zone
+    """
+
+    addr: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.addr}]:{self.port}" if ":" in self.addr else f"{self.addr}:{self.port}"
+
+
+UNKNOWN: Final = Address("0.0.0.0", 0)
+"""What is said where nothing is known."""
 
 
 class Source:
@@ -25,16 +48,27 @@ class Source:
     :ivar port: the port
     :ivar family: `socket.AF_INET` or `socket.AF_INET6`
     :ivar proto: "udp", "tcp" or "tls"
+    :ivar local: which address of ours it came to, and the port that the pool's socket is bound to: what our
+        Via and Contact are to say to that peer. The address is "0.0.0.0" or "::" where the system cannot tell
     """
 
-    __slots__ = ("_flow", "addr", "family", "host", "port", "proto")
+    __slots__ = ("_flow", "addr", "family", "host", "local", "port", "proto")
 
-    def __init__(self, host: str, addr: str, port: int, proto: str, flow: Flow | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        addr: str,
+        port: int,
+        proto: str,
+        flow: Flow | None = None,
+        local: Address = UNKNOWN,
+    ) -> None:
         self.host = host
         self.addr = addr
         self.port = port
         self.family = socket.AF_INET6 if ":" in addr else socket.AF_INET
         self.proto = proto
+        self.local = local
         self._flow = flow
 
     @property
@@ -55,17 +89,25 @@ class Source:
         return f"<Source {self.proto} {self}>"
 
 
+def local_of(sock: socket.socket) -> Address:
+    """Return what a socket is bound to, without a zone: what a peer may be told."""
+    host, port, *_ = sock.getsockname()
+    return Address(plain(host.partition("%")[0]), port)
+
+
 class Target:
     """Where a message shall go.
 
     :ivar host: as it was given: what TLS verifies
     :ivar addr: where to connect: the address if it was given, else the host
     :ivar flow: the connection to use if it lives
+    :ivar local: the address of ours that a datagram is to come from, "" for any
     """
 
-    __slots__ = ("addr", "flow", "host", "port")
+    __slots__ = ("addr", "flow", "host", "local", "port")
 
-    def __init__(self, host: str, addr: str, port: int, flow: Flow | None = None) -> None:
+    def __init__(self, host: str, addr: str, port: int, flow: Flow | None = None, local: str = "") -> None:
+        self.local = local
         self.host = host
         self.addr = addr
         self.port = port
@@ -83,7 +125,8 @@ def destination(name: str, dst: object, default_port: int) -> Target:
     :raises TypeError, ValueError: it is none; the message names it
     """
     if isinstance(dst, Source):
-        return Target(dst.host, dst.addr, dst.port, dst._flow)
+        local = "" if dst.local.addr in ANY else dst.local.addr
+        return Target(dst.host, dst.addr, dst.port, dst._flow, local)
     if isinstance(dst, str):
         host, port = split_host_port(name, dst)
         return Target(host, host, _port(name, dst, port, default_port))
@@ -123,12 +166,20 @@ def _host(name: str, dst: object, host: object) -> str:
 def canonical(host: str) -> str:
     """Bring a host into the form in which hosts are compared: the kernel's for addresses, else lower case."""
     if ":" not in host:
-        return host.lower().rstrip(".")
+        return one_spelling(host).lower().rstrip(".")
     bare, percent, zone = host.partition("%")
     try:
-        return socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, bare)) + percent + zone
+        return plain(
+            socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, bare)) + percent + zone
+        )
     except OSError:
         return host
+
+
+def plain(address: str) -> str:
+    """Return the IPv4 address for one that is mapped into IPv6: they are the same peer (RFC 4291 2.5.5.2)."""
+    mapped = address.startswith(MAPPED) and "." in address
+    return address[len(MAPPED) :] if mapped else address
 
 
 def _port(name: str, dst: object, port: object, default: int) -> int:

@@ -69,7 +69,7 @@ def response_place(via: Via, *, stream: bool, default_port: int) -> tuple[str, i
 
 def with_transport(message: bytes, transport: bytes) -> bytes:
     """Let a message's top Via say that it goes over this transport (RFC 3261 18.1.1)."""
-    found = _TRANSPORT.search(message)
+    found = _TRANSPORT.search(message, 0, message.find(b"\r\n\r\n") + 2)
     if found is None:
         return message
     return message[: found.start(1)] + transport + message[found.end(1) :]

@@ -21,10 +21,11 @@ class Cli:
 
     def __init__(self, authority: Path) -> None:
         # OpenSSL takes the system's trust from here.
-        self._runner = CliRunner(env={"SSL_CERT_FILE": str(authority), "COLUMNS": "100"})
+        self._runner = CliRunner(env={"SSL_CERT_FILE": str(authority)})
 
-    def __call__(self, *args: object) -> Result:
-        result = self._runner.invoke(cli, [str(arg) for arg in args], prog_name="keepalive")
+    def __call__(self, *args: object, columns: int = 100) -> Result:
+        env = {"COLUMNS": str(columns)}
+        result = self._runner.invoke(cli, [str(arg) for arg in args], prog_name="keepalive", env=env)
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         return result

@@ -60,3 +60,16 @@ def test_missing_extra_is_told_in_one_line(name: str) -> None:
     assert done.stderr == (
         f"keepalive: {name} is missing; install it with: pip install 'keepalive-manager[cli]'\n"
     )
+
+
+@pytest.mark.parametrize("requests", [1, 2, 3, 30])
+def test_no_negative_saving(run: Cli, requests: int) -> None:
+    last = ""
+    for delay in (0, 5):
+        result = run("demo", "--requests", requests, "--setup-delay", delay)
+        assert result.exit_code == 0
+        last = result.stdout.splitlines()[-1]
+        assert last.startswith(("Time saved: ", "No time saved: "))
+        assert "-" not in last.partition("Try more")[0]
+    if requests == 1:
+        assert last.startswith("No time saved: no connection was used twice.")

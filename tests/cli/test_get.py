@@ -13,6 +13,7 @@ import pytest
 
 from keepalive.cli.get import percentiles
 from tests.support import (
+    Answer,
     Greeting,
     HttpOrigin,
     Server,
@@ -266,3 +267,62 @@ def test_percentiles_are_values_that_occurred() -> None:
     assert percentiles([]) == {}
     assert percentiles([3.0]) == {"p50": 3.0, "p90": 3.0, "p99": 3.0, "max": 3.0}
     assert percentiles([float(n) for n in range(100, 0, -1)]) == {"p50": 50, "p90": 90, "p99": 99, "max": 100}
+
+
+def test_http_to_a_port_with_tls_says_so_in_words(run: Cli, backend: str, ca: Authority) -> None:
+    with Server(HttpOrigin(), tls=ca.server()) as server:
+        result = run("get", "-n", 3, "--backend", backend, url(server))
+    assert result.exit_code == 1
+    assert f"127.0.0.1:{server.port} speaks TLS: ask it by https://, not http://." in result.stderr
+    assert result.stderr.count("speaks TLS") == 1
+
+
+def test_https_to_a_port_without_tls_says_so_in_words(run: Cli, http_server: Server, backend: str) -> None:
+    target = url(http_server, "/secret?token=1", "https")
+    result = run("get", "-n", 3, "--timeout", 1, "--backend", backend, target)
+    assert result.exit_code == 1
+    expected = f"127.0.0.1:{http_server.port} speaks HTTP without TLS: ask it by http://, not https://."
+    assert expected in result.stderr
+    assert result.stderr.count("without TLS") == 1
+    origin = http_server.behaviour
+    assert isinstance(origin, HttpOrigin)
+    assert [path for path, _ in origin.requests] == ["/"]  # nothing of the user's goes out in the clear
+
+
+@pytest.mark.parametrize("alert", [b"\x15\x03\x01\x00\x02\x02\x46", b""])
+def test_http_to_a_port_that_only_alerts_or_hangs_up(run: Cli, alert: bytes) -> None:
+    with Server(HttpOrigin({"/": Answer(alert, close=True)})) as server:
+        result = run("get", url(server))
+    assert result.exit_code == 1
+    assert ("does the port want https://?" in result.stderr) is (not alert)
+
+
+def test_what_fails_for_other_reasons_is_no_matter_of_schemes(run: Cli) -> None:
+    with Server(Greeting(b"220 ftp\r\n")) as server:
+        for scheme in ("http", "https"):
+            result = run("get", url(server, scheme=scheme))
+            assert result.exit_code == 1
+            assert "speaks TLS" not in result.stderr
+            assert "without TLS" not in result.stderr
+
+
+def test_a_nginx_that_answers_400_at_its_tls_port(run: Cli, tmp_path: Path, ca: Authority) -> None:
+    with nginx(tmp_path, ca.write(tmp_path)[0]) as server:
+        result = run("get", f"http://127.0.0.1:{server.tls_port}/")
+    assert "400: 1" in result.stdout
+    assert "speaks TLS" in result.stderr
+
+
+@pytest.mark.parametrize("nasty", [b"\x1b[2J\x9b31m\x0e\xff", "\u202eevil\u2028".encode(), b"x" * 1_000_000])
+def test_errors_show_nothing_that_a_terminal_acts_on(run: Cli, nasty: bytes) -> None:
+    for said in (nasty + b"\r\n\r\n", b"HTTP/1.1 200 " + nasty + b"\r\n\r\n"):
+        with Server(Greeting(said)) as server:
+            result = run("get", "--timeout", 10, url(server))
+        shown = result.stdout + result.stderr
+        assert all(char.isprintable() or char == "\n" for char in shown)
+        assert len(shown) < 3000
+
+
+def test_table_in_a_narrow_pipe_is_not_folded(run: Cli, http_server: Server) -> None:
+    result = run("get", "-n", 3, url(http_server), columns=20)
+    assert sum("Connections" in line and "deferred" in line for line in result.stdout.splitlines()) == 1

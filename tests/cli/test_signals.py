@@ -23,14 +23,14 @@ CTRL_C = b"\x03"
 class Terminal:
     """A command on a pseudo-terminal of its own."""
 
-    def __init__(self, *args: str) -> None:
+    def __init__(self, *args: str, columns: int = 120) -> None:
         self._leader, follower = pty.openpty()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "keepalive", *args],
             stdin=follower,
             stdout=follower,
             stderr=follower,
-            env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+            env={**os.environ, "TERM": "xterm", "COLUMNS": str(columns)},
             # The terminal sends the signal, to whatever it controls.
             preexec_fn=_take_terminal,
         )
@@ -132,3 +132,32 @@ def test_termination_is_as_gentle(backend: str) -> None:
         _, said = process.communicate(timeout=10)
     assert process.returncode == 128 + signal.SIGTERM
     assert said == b"Interrupted after 0 of 1 requests.\n"
+
+
+@pytest.mark.parametrize("args", [("probe", "127.0.0.1:1"), ("get", "http://127.0.0.1:1/"), ("--help",)])
+def test_ctrl_c_while_it_loads_gives_no_traceback(args: tuple[str, ...]) -> None:
+    # Pauses of all lengths, from the first moment at which Python itself is up to well after the end.
+    for number in range(14):
+        process = subprocess.Popen(
+            [sys.executable, "-c", LOADS, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            while process.wait(0.03 * number + 0.001) is not None:
+                raise subprocess.TimeoutExpired("", 0)  # it was quicker
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+        assert b"Traceback" not in said, (number, said)
+        assert process.returncode in (0, 1, 130), (number, said)
+
+
+LOADS = """
+import sys
+from keepalive.__main__ import main
+import keepalive.cli.interrupts as early
+early.quiet()
+sys.stdout.write("up\\n")
+sys.stdout.flush()
+main()
+"""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tests.support.planting import Bug
 
 GARDEN = planting.Garden(
-    tuple(f"keepalive.multi.{module}" for module in ("timers", "later", "lives", "traffic", "desk"))
+    tuple(f"keepalive.multi.{module}" for module in ("timers", "later", "line", "lives", "traffic", "desk"))
 )
 
 

@@ -118,7 +118,8 @@ async def test_a_client_is_closed_in_good_order_by_the_task_that_takes_its_event
             assert {peer.reason for peer in peers} == {EndReason.SHUTDOWN}
             assert server.received == 5 * len("all of them\n")
             ends = [event.peer async for event in client if isinstance(event, Disconnected)]
-            assert ends == peers
+            # Each one once. Which comes first is a matter of when the server has read to its end.
+            assert sorted(ends, key=lambda peer: peer.id) == peers
 
 
 async def test_cancelled_takers_lose_nothing() -> None:

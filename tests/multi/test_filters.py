@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from keepalive.multi import BlockFilter, Filter, LengthFilter, LineFilter, StreamFilter, UnitError
+from keepalive.multi.filters import Inbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def units(codec: Filter, data: bytes, step: int) -> tuple[list[Any], bytes]:
@@ -103,3 +108,69 @@ def test_arguments() -> None:
             maker(*args)
     with pytest.raises(ValueError, match="max_size"):
         LineFilter(max_size=0)
+
+
+def seconds_for(codec: Filter, buffer: bytearray, size: int, step: int) -> float:
+    """Feed a line of this size in such pieces; return how long the filter has taken."""
+    piece, taken = b"x" * step, 0.0
+    for _ in range(size // step):
+        buffer += piece
+        started = time.thread_time()
+        assert codec.decode(buffer) is None
+        taken += time.thread_time() - started
+    buffer += b"end\n"
+    assert len(codec.decode(buffer) or b"") == size // step * step + 3
+    assert not buffer
+    return taken
+
+
+@pytest.mark.parametrize("kind", [bytearray, Inbox])
+def test_long_lines_take_no_longer_than_they_are_long(kind: type[bytearray]) -> None:
+    """Searching 32 MB from the beginning for each of 32768 pieces reads 550 GB: ten seconds at best."""
+    assert seconds_for(LineFilter(max_size=1 << 30), kind(), 32 << 20, 1024) < 2.0
+
+
+@pytest.mark.parametrize("kind", [bytearray, Inbox])
+def test_end_of_line_that_comes_in_parts(kind: type[bytearray]) -> None:
+    codec, buffer = LineFilter(b"--|"), kind()
+    for piece in (b"a-", b"-", b"x--", b"-"):
+        buffer += piece
+        assert codec.decode(buffer) is None
+    buffer += b"-|b"
+    assert codec.decode(buffer) == b"a--x--"
+    assert bytes(buffer) == b"b"
+
+
+@pytest.mark.parametrize("kind", [bytearray, Inbox])
+def test_filter_that_others_use_meanwhile_misses_nothing(kind: type[bytearray]) -> None:
+    codec, other = LineFilter(), kind(b"other\n")
+    buffer = kind(b"abcdefgh")
+    assert codec.decode(buffer) is None
+    assert codec.decode(other) == b"other"
+    assert codec.decode(buffer) is None
+    del buffer[:4]
+    buffer += b"\n"
+    assert codec.decode(buffer) == b"efgh"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda buffer: buffer.__delitem__(slice(0, 4)),
+        lambda buffer: buffer.__setitem__(slice(0, 4), b""),
+        lambda buffer: [buffer.pop(0) for _ in range(4)],
+        lambda buffer: [buffer.remove(ord(char)) for char in "abcd"],
+        lambda buffer: (buffer.clear(), buffer.extend(b"efgh")),
+        lambda buffer: (buffer.clear(), [buffer.insert(0, ord(char)) for char in "hgfe"]),
+    ],
+)  # fmt: skip
+def test_whatever_takes_bytes_out_in_between(change: Callable[[bytearray], object]) -> None:
+    """A filter around another one takes telnet commands out, for example; then other bytes come."""
+    codec, buffer = LineFilter(), Inbox(b"abcdefgh")
+    assert codec.decode(buffer) is None
+    change(buffer)
+    buffer += b"\nmore"
+    assert codec.decode(buffer) == b"efgh"
+    assert codec.decode(buffer) is None
+    buffer += b"\n"
+    assert codec.decode(buffer) == b"more"

@@ -380,26 +380,6 @@ async def test_an_address_that_is_silent_holds_nobody_up() -> None:
     assert log.of(bound)[1][:3] == ("failure", "bind", errno.EAFNOSUPPORT)
 
 
-async def test_descriptors_run_out() -> None:
-    log = Log()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with Server() as server:
-        async with log.client() as client:
-            first = client.connect(server.host, server.port)
-            await log.connected(first)
-            assert first.socket is not None
-            resource.setrlimit(resource.RLIMIT_NOFILE, (first.socket.fileno() + 1, hard))
-            try:
-                peer = client.connect(server.host, server.port)
-                assert log.words(peer) == "initialize"
-                await log.ended(peer)
-            finally:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            first.send(b"alive")
-            await log.until(lambda: log.inputs(first))
-    assert log.of(peer)[1][:3] == ("failure", "socket", errno.EMFILE)
-
-
 async def test_tls(ca: Any, client_context: ssl.SSLContext) -> None:
     log = Log()
     with Server(Lines(), tls=ca.server()) as server:

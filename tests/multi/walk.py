@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 CONFIGS = {
     "narrow": Limits(5, 5, 7, 6, max_connecting=2, max_output=40),
     "wide": Limits(20, 50, 30, 30, max_connecting=100, max_output=4000),
+    "few": Limits(5, 5, 7, 6, max_connecting=100, max_output=40, max_open=4),
 }
 
 
@@ -76,7 +77,8 @@ class Walk(World):
         for record in self.live:
             if record.shut:
                 continue
-            if record.deadline() <= self.now and record.peer in self.desk._held:
+            held = record.peer in self.desk._held and record.end_of_life() > self.now
+            if record.deadline() <= self.now and held:
                 assert self.desk.stalled or self.asked, "held up by nobody"
                 record.since = self.now  # it is not the peer who is late
             assert record.deadline() > self.now, "somebody should have been timed out"
@@ -92,12 +94,32 @@ class Walk(World):
         elif self.rng.random() < 0.3:
             self.desk.stall()
 
+    def descriptors_come_and_go(self) -> None:
+        self.scarce = not self.scarce
+        trying = [record for record in self.live if record.opening and record.failing is None]
+        if self.scarce and trying:  # an attempt that has got further
+            record = self.rng.choice(trying)
+            record.opening, record.put_off = False, True
+            self.refused = self.now
+            self.desk.no_room(record.peer)
+
+    def places_move(self) -> None:
+        if self.closing:
+            self.closing -= 1
+            self.desk.freed()
+        elif self.borrowed:
+            self.borrowed -= 1
+            self.desk.freed()
+        elif self.desk.borrow():
+            self.borrowed += 1
+            assert self.places() <= self.limits.max_open
+
     def step(self) -> None:
         steps: tuple[Callable[[], None], ...] = (
             self.command, self.attempts_end, self.bytes_come, self.end_comes, self.room_comes,
-            self.time_goes_by, self.turn, self.stall_or_go_on,
+            self.time_goes_by, self.turn, self.stall_or_go_on, self.descriptors_come_and_go, self.places_move,
         )  # fmt: skip
-        self.rng.choices(steps, (6, 4, 6, 1, 4, 1, 6, 1))[0]()
+        self.rng.choices(steps, (60, 40, 60, 10, 40, 10, 60, 10, 2, 20))[0]()
         self.check()
 
     def check(self) -> None:
@@ -105,9 +127,14 @@ class Walk(World):
         desk = self.desk
         opened = sum(record.opening for record in self.live)
         assert desk.connecting == opened
+        if desk.holding > opened:
+            self.held = self.now
+        assert desk.holding == self.places() <= self.limits.max_open
         queued = [r for r in self.live if not r.shut and not r.opening and r.wire is None and r.told]
         if not desk.stalled and queued:
-            assert desk.connecting == self.limits.max_connecting, "somebody waits for nothing"
+            full = desk.connecting == self.limits.max_connecting or self.places() == self.limits.max_open
+            assert full or self.alarm is not None, "somebody waits for nothing"
+            assert full or desk._room < self.limits.max_open, "somebody waits for nothing"
         assert set(desk.peers) == {r.peer.id for r in self.live if not r.shut}
         if not self.asked:
             assert all(not record.shut for record in self.live), "an end that nobody will be told of"
@@ -138,10 +165,12 @@ class Walk(World):
         assert not self.live
         assert all(record.told[-1] == "on_disconnected" for record in self.records.values())
         tried = set(self.order)
-        assert self.order == [number for number in self.arrival if number in tried], "out of order"
+        firsts = list(dict.fromkeys(self.order))
+        assert firsts == [number for number in self.arrival if number in tried], "out of order"
         desk = self.desk
         assert not desk.connecting
-        left = (desk.peers, desk._queue, desk._held, desk._hot, desk._emptied, desk.later)
+        assert desk.holding == self.closing + self.borrowed
+        left = (desk.peers, desk._queue, desk._put_off, desk._held, desk._hot, desk._emptied, desk.later)
         assert [len(things) for things in left] == [0] * len(left)
         assert not any(entry[2] for entry in desk._timers._agenda._heap), "a timer of nobody"
 

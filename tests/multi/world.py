@@ -11,6 +11,7 @@ from anyio import BrokenResourceError
 
 from keepalive.multi import BlockFilter, LineFilter, OutputFull, Peer, PeerState
 from keepalive.multi.desk import Desk
+from keepalive.multi.line import SHORTAGE
 from keepalive.multi.types import Callbacks, EndReason, Limits
 
 
@@ -66,6 +67,9 @@ class FakeWire:
             self.record.stuck = self.record.world.now
         return len(taken)
 
+    def attributes(self) -> dict[Any, Any]:
+        return {}
+
     def send_eof(self) -> None:
         assert not self.eof_sent
         self.eof_sent = True
@@ -80,6 +84,9 @@ class Record:
     told: list[str] = field(default_factory=list)
     wire: FakeWire | None = None
     opening: bool = False
+    put_off: bool = False  # there was no descriptor
+    born: float = 0.0
+    lifetime: float = 0.0
     shut: bool = False
     asked_shutdown: bool = False
     raised: bool = False
@@ -104,14 +111,19 @@ class Record:
         """Say when its patience ends."""
         limits, state = self.world.limits, self.peer.state
         if state is PeerState.FLUSHING:
-            return self.since + limits.shutdown_timeout
-        if state not in (PeerState.CONNECTING, PeerState.CONNECTED):
+            return min(self.since + limits.shutdown_timeout, self.end_of_life())
+        if self.put_off or state not in (PeerState.CONNECTING, PeerState.CONNECTED):
             return float("inf")
         end = self.since + self.timeout if self.timeout else float("inf")
         broken = self.wire is not None and self.wire.reset  # which will be told, however long it takes
         if state is PeerState.CONNECTED and len(self.arrived) < len(self.accepted) and not broken:
             end = min(end, self.stuck + limits.write_timeout)
-        return end
+        return min(end, self.end_of_life())
+
+    def end_of_life(self) -> float:
+        """Say when it has lived for as long as it may."""
+        begun = self.opening or self.wire is not None
+        return self.born + self.lifetime if self.lifetime and begun else float("inf")
 
 
 class World:
@@ -131,6 +143,11 @@ class World:
         self.order: list[int] = []  # of attempts
         self.arrival: list[int] = []
         self.errors = 0
+        self.scarce = False  # the system refuses descriptors
+        self.refused = -9.0  # when it did that last
+        self.held = 0.0  # when a place was last taken, but for attempts that found no descriptor
+        self.closing = 0  # ended attempts with their descriptors still open
+        self.borrowed = 0
         names = Callbacks.__slots__
         self.desk = desk(
             Callbacks(**{name: self._callback(name) for name in names}), limits, self, lambda: self.now
@@ -144,10 +161,17 @@ class World:
     def check_here(self) -> None:
         pass
 
-    def open(self, peer: Peer) -> None:
+    def open(self, peer: Peer) -> bool:
         record = self.records[peer.id]
         assert not record.opening
         assert record.wire is None
+        assert self.places() < self.limits.max_open
+        record.born = self.now
+        if self.scarce and self.rng.random() < 0.5:
+            record.put_off = True
+            self.refused = self.now
+            return False
+        record.put_off = False
         record.opening = True
         self.order.append(peer.id)
         if peer.state is PeerState.CONNECTING:
@@ -156,12 +180,25 @@ class World:
         if self.rng.random() < 0.1:
             record.failing = ("bind", errno.EADDRINUSE, "in use")
             self.desk.fail_later(peer, *record.failing)
+        return True
 
-    def shut(self, peer: Peer) -> None:
+    def shut(self, peer: Peer) -> bool:
         record = self.records[peer.id]
         assert not record.shut
         record.shut = True
+        if record.opening:
+            self.held = self.now
+        if record.opening and self.rng.random() < 0.5:
+            self.closing += 1
+            record.opening = False
+            return False
         record.opening = False
+        return True
+
+    def places(self) -> int:
+        """Count the places that are taken."""
+        held = sum(not record.shut and (record.opening or record.wire is not None) for record in self.live)
+        return held + self.closing + self.borrowed
 
     def want_room(self, peer: Peer) -> None:
         wire = self.records[peer.id].wire
@@ -224,7 +261,14 @@ class World:
     def _told_failure(self, record: Record, args: Any, connected: bool, quiet: bool) -> None:
         assert not connected
         assert not quiet
-        assert args == record.failing
+        if args[0] == "socket":
+            assert not record.opening
+            assert self.now - self.refused <= 3 * 3.0, "nobody was refused lately: there are descriptors"
+            assert args[1] == errno.EMFILE
+            assert not self.places(), "somebody could have made room"
+            assert self.now - self.held >= SHORTAGE, "given up too soon"
+        else:
+            assert args == record.failing
 
     def _told_input(self, record: Record, args: Any, connected: bool, quiet: bool) -> None:
         assert connected
@@ -261,7 +305,10 @@ class World:
         assert not quiet
         assert args == ()
         reason = record.peer.reason
-        if reason is EndReason.WRITE_TIMEOUT:
+        if reason is EndReason.LIFETIME:
+            assert record.lifetime
+            assert self.now >= record.born + record.lifetime
+        elif reason is EndReason.WRITE_TIMEOUT:
             assert self.now >= record.stuck + self.limits.write_timeout
             assert record.arrived != record.accepted
         else:
@@ -315,7 +362,8 @@ class World:
         desk.last_id += 1
         timeouts = (float(self.rng.choice((0, 5, 20))), float(self.rng.choice((0, 5, 50))))
         peer = Peer(desk, desk.last_id, "host", 1, LineFilter(), timeouts)
-        record = Record(self, peer, timeout=timeouts[0], input_timeout=timeouts[1])
+        lifetime = peer._lifetime = float(self.rng.choice((0, 0, 0, 15)))
+        record = Record(self, peer, timeout=timeouts[0], input_timeout=timeouts[1], lifetime=lifetime)
         self.records[peer.id] = record
         self.live.append(record)
         desk.enter(peer)

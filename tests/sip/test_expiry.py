@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class One:
-    def __init__(self, last: float = 0.0) -> None:
-        self.last = last
-        self.spared = False
-        self.pending = False
+    def __init__(self, heard: float = 0.0) -> None:
+        self.heard = heard
+        self.spared = self.pending = self.pings = False
+        self.kept_until = 0.0
         self.timer: Entry | None = None
 
 
@@ -33,7 +33,7 @@ def test_formula(count: int, limit: float) -> None:
     assert expiry.next() == limit
     assert list(expiry.due(limit - 1e-9)) == []
     # One that was active half a limit later than the others goes half a limit later.
-    ones[0].last = limit / 2
+    ones[0].heard = limit / 2
     gone = take(expiry, limit)
     assert gone == [one for one in ones if one is not ones[0]]
     assert expiry.next() <= limit / 2 + 120.0
@@ -63,7 +63,7 @@ def test_pending_ones_are_spared_up_to_a_limit() -> None:
     expiry.add(one)
     assert take(expiry, 10.0) == []
     assert expiry.next() == 60.0
-    one.last = 50.0
+    one.heard = 50.0
     assert take(expiry, 60.0) == []
     one.pending = False
     expiry.settled(one)
@@ -78,11 +78,33 @@ def test_pending_ones_are_spared_up_to_a_limit() -> None:
     assert expiry.count == 0
 
 
+def test_the_formula_does_not_concern_those_that_ping_or_are_registered() -> None:
+    expiry: Expiry[One] = Expiry(15.0, 120.0, 300.0, 150.0)
+    pinging, registered, for_ever, stranger = ones = [One() for _ in range(4)]
+    for one in ones:
+        expiry.add(one)
+    pinging.pings = True
+    registered.kept_until = 3600.0
+    for_ever.kept_until = float("inf")
+    assert take(expiry, 41.24) == []
+    assert take(expiry, 41.25) == [stranger]
+    pinging.heard = 119.0
+    assert take(expiry, 268.9) == []
+    assert take(expiry, 269.0) == [pinging]
+    registered.heard = 3590.0
+    assert take(expiry, 3600.0) == []
+    assert expiry.next() == 3590.0 + 15.0 + 105.0 / 2
+    assert take(expiry, expiry.next()) == [registered]
+    for_ever.kept_until = 0.0
+    expiry.settled(for_ever)
+    assert take(expiry, 4000.0) == [for_ever]
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_walk(seed: int) -> None:
     """Random lives against a model that looks at everybody at each instant."""
     rng = random.Random(seed)
-    expiry: Expiry[One] = Expiry(5.0, 50.0, 80.0)
+    expiry: Expiry[One] = Expiry(5.0, 50.0, 80.0, 60.0)
     alive: list[One] = []
     for now in range(2000):
         for _ in range(rng.randrange(3)):
@@ -91,13 +113,24 @@ def test_walk(seed: int) -> None:
             alive.append(one)
         for one in alive:
             if rng.random() < 0.02:
-                one.last = float(now)
+                one.heard = float(now)
             if rng.random() < 0.02:
                 one.pending = not one.pending
                 if one.spared and not one.pending:
                     expiry.settled(one)
+            if rng.random() < 0.002:
+                one.pings = True
+            if rng.random() < 0.005:
+                until = now + rng.choice((0, 30, 200))
+                sooner, one.kept_until = until < one.kept_until, until
+                if one.spared and sooner:
+                    expiry.settled(one)
         limit = 5.0 + 45.0 / max(1, len(alive))
-        over = {one for one in alive if now - one.last >= (max(limit, 80.0) if one.pending else limit)}
+        over = {
+            one
+            for one in alive
+            if now >= one.kept_until and now - one.heard >= max(limit, 80.0 * one.pending, 60.0 * one.pings)
+        }
         gone = take(expiry, float(now))
         assert set(gone) == over, f"seed {seed}, now {now}"
         alive = [one for one in alive if one not in over]

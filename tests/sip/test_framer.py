@@ -14,14 +14,14 @@ from keepalive.sip.reply import bad_request
 from tests.sip.kit import request, response
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 MAX_HEADER, MAX_BODY = 16384, 65536
 FIRST = b"OPTIONS sip:bob@192.0.2.1 SIP/2.0\r\n"
 REST = b"Call-ID: a@b\r\nCSeq: 1 OPTIONS\r\n"
 
 
-PURE = ("_head", "_framer", "_reply", "_via", "_routes", "_expiry", "_identity")
+PURE = ("_head", "_framer", "_reply", "_via", "_routes", "_expiry", "_identity", "_stun")
 IMPURE = {
     "time",
     "random",
@@ -60,10 +60,25 @@ def feed(
 def check(stream: bytes, messages: list[bytes], flaw: str | None = None, pings: int = 0) -> None:
     """Check a stream whole, byte by byte, and cut in two at every position."""
     expected = messages, flaw, pings
-    assert feed([stream]) == expected
-    assert feed(stream[n : n + 1] for n in range(len(stream))) == expected
+    for pieces in every_cut(stream):
+        assert feed(pieces) == expected, pieces
+
+
+def every_cut(stream: bytes) -> Iterator[list[bytes]]:
+    """Give a stream whole, byte by byte, and cut in two at every position."""
+    yield [stream]
+    yield [stream[n : n + 1] for n in range(len(stream))]
     for cut in range(1, len(stream)):
-        assert feed([stream[:cut], stream[cut:]]) == expected, cut
+        yield [stream[:cut], stream[cut:]]
+
+
+def check_flaws(stream: bytes, expected: list[tuple[bytes, str]]) -> None:
+    """Check that a stream is read on after flawed messages: each with its flaw, "" for a good one."""
+    for pieces in every_cut(stream):
+        framer = Framer(MAX_HEADER, MAX_BODY)
+        assert [(head.raw, head.flaw) for piece in pieces for head in framer.feed(piece)] == expected, pieces
+        assert framer.flaw is None
+        assert not framer.started
 
 
 def made(*lengths: bytes, body: bytes = b"") -> bytes:
@@ -93,6 +108,19 @@ def test_signs_of_life_are_counted() -> None:
     check(b"\r\n\r\n", [], pings=1)
     check(b"\r\n\r\n" * 3, [], pings=3)
     check(b"\r\n" + GOOD + b"\r\n", [GOOD])  # the message is between them
+
+
+def test_other_signs_of_life_are_skipped() -> None:
+    for sign in (b"\n", b"\r\n\0", b"\0\0\0\0", b"\r\n\0\r\n\0", b"\r\n\n"):
+        check(sign + GOOD + sign * 2 + GOOD + sign, [GOOD, GOOD])
+
+
+def test_answers_to_our_pings_are_no_pings() -> None:
+    for pieces in every_cut(b"\r\n" + GOOD + b"\r\n\r\n\r\n" + GOOD + b"\r\n\r\n"):
+        framer = Framer(MAX_HEADER, MAX_BODY)
+        framer.due = 2
+        assert sum(len(framer.feed(piece)) for piece in pieces) == 2
+        assert (framer.pongs, framer.due, framer.pings) == (2, 0, 2)
 
 
 # Rule 2
@@ -129,7 +157,7 @@ def test_endless_header_is_found_out_at_the_limit() -> None:
     [
         b"Content-Length: 5", b"content-length:5", b"CONTENT-LENGTH:\t 5 \t", b"l: 5", b"L:5",
         b"Content-Length: 005", b"Content-Length:\r\n 5", b"Content-Length: \r\n\t5",
-        b"Content-Length: 5\r\nl: 5", b"l: 5\r\nX: y\r\nL:  5 ",
+        b"Content-Length: 5\r\nl: 5", b"l: 5\r\nX: y\r\nL:  5 ", b"Content-Length : 5", b"l \t: 5\r\nL: 5",
     ],
 )  # fmt: skip
 def test_length(line: bytes) -> None:
@@ -141,7 +169,11 @@ def test_length(line: bytes) -> None:
     ("line", "flaw"),
     [
         (b"X: y", "no content-length"),
-        (b"Content-Length : 5", "no content-length"),
+        (b"X: y\nContent-Length: 6\r\nl: 5", "conflicting content-length"),
+        (b"X: y\rContent-Length: 5\r\nl: 6", "conflicting content-length"),
+        (b"Content-Length\x0b: 6\r\nl: 5", "conflicting content-length"),
+        (b"X: y\n\nZ: a\r\nl: 5", "line end"),
+        (b"X: y\r\n\nl: 5", "line end"),
         (b"X: y\r\n Content-Length: 5", "no content-length"),
         (b"X-Content-Length: 5", "no content-length"),
         (b"Content-Length: -5", "content-length"),
@@ -157,7 +189,7 @@ def test_length(line: bytes) -> None:
         (b"Content-Length: 0\r\nl: 00", "conflicting content-length"),
         (b"Content-Length: 5\r\nContent-Length: -1", "conflicting content-length"),
         (b"Content-Length: 5\r\nContent-Length : 6", "conflicting content-length"),
-        (b"Content-Length: 5\nContent-Length: 6", "line end"),
+        (b"Content-Length: 5\nContent-Length: 6", "conflicting content-length"),
     ],
 )
 def test_bad_length(line: bytes, flaw: str) -> None:
@@ -180,9 +212,7 @@ def test_biggest_body() -> None:
 @pytest.mark.parametrize(
     ("message", "flaw"),
     [
-        (b"\nOPTIONS sip:x SIP/2.0", "line end"),
-        (b"\rOPTIONS sip:x SIP/2.0", "line end"),
-        (b"\r\n\nOPTIONS sip:x SIP/2.0", "line end"),
+        (b"\rOPTIONS sip:x SIP/2.0", "start line"),
         (b"hello", "start line"),
         (b"OPTIONS sip:x", "start line"),
         (b"OPTIONS sip:x SIP/3.0", "start line"),
@@ -192,6 +222,7 @@ def test_biggest_body() -> None:
         (b"OP[TIONS sip:x SIP/2.0", "start line"),
         (b"GET / HTTP/1.1", "start line"),
         (b"SIP/2.0 200", "start line"),
+        (b"\xff\xfe\0\x01", "start line"),
         (b"SIP/2.0 2000 OK", "start line"),
         (b"SIP/2.0 700 OK", "start line"),
         (b"OPTIONS sip:x SIP/2.0\r\n X: y", "header line"),
@@ -212,8 +243,9 @@ def test_biggest_body() -> None:
         (b"INVITE sip:x SIP/2.0", "cseq"),
     ],
 )
-def test_broken_messages(message: bytes, flaw: str) -> None:
-    check(GOOD + message + b"\r\n" + REST + b"l: 0\r\n\r\n" + GOOD, [GOOD], flaw)
+def test_broken_message_is_alone(message: bytes, flaw: str) -> None:
+    message += b"\r\n" + REST + b"l: 5\r\n\r\n\r\n\r\n!"
+    check_flaws(GOOD + message + GOOD, [(GOOD, ""), (message, flaw), (GOOD, "")])
 
 
 @pytest.mark.parametrize(
@@ -230,7 +262,8 @@ def test_broken_messages(message: bytes, flaw: str) -> None:
     ],
 )
 def test_call_id_and_cseq_must_be_there(fields: bytes, flaw: str) -> None:
-    check(FIRST + fields + b"\r\nl: 0\r\n\r\n", [], flaw)  # weak spot 24
+    message = FIRST + fields + b"\r\nl: 0\r\n\r\n"
+    check_flaws(message + GOOD, [(message, flaw), (GOOD, "")])  # weak spot 24
 
 
 @pytest.mark.parametrize(
@@ -247,17 +280,54 @@ def test_what_is_allowed(fields: bytes) -> None:
     check(message, [message])
 
 
-def test_keys() -> None:
-    def key(via: bytes) -> bytes:
-        [head] = Framer(MAX_HEADER, MAX_BODY).feed(made(via, b"l: 0"))
+def key(via: bytes, *more: bytes, method: bytes = b"OPTIONS") -> bytes:
+    message = made(via, *more, b"l: 0").replace(b"OPTIONS", method)
+    [head] = Framer(MAX_HEADER, MAX_BODY).feed(message)
+    assert not head.flaw
+    return head.key
+
+
+def test_key_is_branch_sent_by_and_method() -> None:
+    mine = key(b"Via: SIP/2.0/TCP a:5060;branch=z9hG4bKx;rport")
+    for same in (
+        b"v: SIP / 2.0 / UDP  A : 5060\r\n ; BRANCH = z9hG4bKx\r\n ;rport=5;received=192.0.2.1",
+        b"Via: SIP/2.0/TCP a:5060;branch=z9hG4bKx, SIP/2.0/TCP c;branch=z9hG4bKd",
+        b"Via: SIP/2.0/TCP a:5060;rport;branch=z9hG4bKx\r\nVia: SIP/2.0/TCP c;branch=z9hG4bKd",
+    ):
+        assert key(same) == mine
+    assert key(b"Via: SIP/2.0/TCP a:5060;branch=z9hG4bKx", b"f: <sip:x>;tag=1") == mine
+    for other in (
+        b"Via: SIP/2.0/TCP a:5061;branch=z9hG4bKx",
+        b"Via: SIP/2.0/TCP b:5060;branch=z9hG4bKx",
+        b"Via: SIP/2.0/TCP a:5060;branch=z9hG4bKX",
+        b"X: y",
+    ):
+        assert key(other) != mine
+    via = b"Via: SIP/2.0/TCP a:5060;branch=z9hG4bKx"
+    assert key(via, method=b"INVITE") == key(via, method=b"ACK")
+    assert len({key(via, method=method) for method in (b"INVITE", b"CANCEL", b"OPTIONS")}) == 3
+
+
+@pytest.mark.parametrize(
+    "branch", [b"", b";branch=0", b";branch=z9hG4bK", b";branch=x, SIP/2.0/TCP c;branch=d"]
+)
+def test_key_without_the_magic_cookie(branch: bytes) -> None:
+    def of(call: bytes = b"c@d", number: bytes = b"1", tag: bytes = b"t", via: bytes = b"a:5060") -> bytes:
+        message = (
+            FIRST + b"Via: SIP/2.0/UDP " + via + branch + b"\r\nFrom: <sip:x;tag=no>;tag=" + tag +
+            b"\r\nCall-ID: " + call + b"\r\nCSeq: " + number + b" OPTIONS\r\nl: 0\r\n\r\n"
+        )  # fmt: skip
+        [head] = Framer(MAX_HEADER, MAX_BODY).feed(message)
         return head.key
 
-    assert key(b"Via: SIP/2.0/TCP a;branch=z9hG4bKx;rport") == b"z9hG4bKx"
-    assert key(b"v: SIP/2.0/TCP a\r\n ; BRANCH = z9hG4bKx\r\n ;rport") == b"z9hG4bKx"
-    assert key(b"Via: SIP/2.0/TCP a;branch=b, SIP/2.0/TCP c;branch=d") == b"b"
-    assert key(b"Via: SIP/2.0/TCP a;branch=b\r\nVia: SIP/2.0/TCP c;branch=d") == b"b"
-    assert key(b"Via: SIP/2.0/TCP a, SIP/2.0/TCP c;branch=d") == b"a@b 1"
-    assert key(b"X: y") == b"a@b 1"
+    assert of() == of(number=b"01") == of(via=b"A:5060;received=192.0.2.1;rport=7")
+    assert len({of(), of(call=b"e@d"), of(number=b"2"), of(tag=b"u"), of(via=b"b:5060")}) == 5
+
+
+def test_key_has_a_limit() -> None:
+    long = [key(b"Via: SIP/2.0/TCP a;branch=z9hG4bK" + b"x" * 9000 + end) for end in (b"1", b"2")]
+    assert long[0] != long[1]
+    assert len(long[0]) <= 128
 
 
 def test_answer_to_what_cannot_be_read() -> None:
@@ -269,5 +339,9 @@ def test_answer_to_what_cannot_be_read() -> None:
     assert b"Via: SIP/2.0/TCP 127.0.0.1:5062;branch=z9hG4bKbroken" in lines
     assert any(line.startswith(b"To: <sip:bob@127.0.0.1>;tag=") for line in lines)
     assert feed([answer]) == ([answer], None, 0)
+    lacking = bad_request(b"OPTIONS sip:x SIP/2.0\r\nv: SIP/2.0/TCP a\r\n", "call-id")  # RFC 4475 3.3.1
+    assert lacking is not None
+    assert lacking.split(b"\r\n")[1:] == [b"Via: SIP/2.0/TCP a", b"Content-Length: 0", b"", b""]
+    assert bad_request(b"OPTIONS sip:x SIP/2.0\r\nf: a\r\n", "call-id") is None
     for other in (b"ACK sip:x SIP/2.0\r\n", b"SIP/2.0 200 OK\r\n", b"garbage\r\n", b"", b"OPTIONS x"):
         assert bad_request(other + broken.partition(b"\r\n")[2], "x") is None

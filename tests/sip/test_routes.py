@@ -75,6 +75,24 @@ def test_connection_takes_only_its_own_entries_along() -> None:
     assert routes.per_address == {}
 
 
+def test_of_several_addresses_none_is_guessed() -> None:
+    one, other, again = Conn(HERE), Conn(THERE), Conn((HERE[0], 7))
+    routes = table(one, other, again)
+    for conn in (one, other):
+        routes.came_in(conn, b"a", awaits=True)
+    assert routes.for_response(b"a", ("192.0.2.3", 5060)) is None
+    assert routes.for_response(b"a", (THERE[0], 9)) is other
+    assert routes.for_response(b"a", HERE, HERE[0]) is one
+    routes.came_in(again, b"a", awaits=True)
+    assert routes.for_response(b"a", (HERE[0], 9)) is again
+    assert routes.for_response(b"a", None, HERE[0]) is again
+    routes.remove(other)
+    assert routes.for_response(b"a", ("192.0.2.3", 5060)) is again  # all are of one peer
+    # That one connection came to an end is no reason for taking another peer's.
+    assert routes.for_response(b"a", THERE, THERE[0]) is None
+    assert routes.for_response(b"b", HERE, HERE[0]) is None
+
+
 def test_most_recently_used_connection_of_the_right_name() -> None:
     # Weak spots 11 and 18.
     old, new, named = Conn(HERE, 1.0), Conn(HERE, 2.0), Conn(HERE, 3.0, ("a.test",))

@@ -65,7 +65,7 @@ def test_more_connections_make_the_time_shorter_at_once(backend: str) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_open_transaction_spares_until_it_is_answered(backend: str) -> None:
     async def main() -> None:
-        async with leg() as pool, leg(max_expire=1000.0, min_expire=1000.0) as peer:
+        async with leg() as pool, leg(max_expire=1000.0, min_expire=1000.0, response_timeout=None) as peer:
             packet = request()
             await peer.send_to(packet, ("127.0.0.1", port_of(pool)))
             _, source = await pool.__anext__()
@@ -86,7 +86,7 @@ def test_open_transaction_spares_until_it_is_answered(backend: str) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_answered_transactions_do_not_stay_in_memory(backend: str) -> None:
     async def main() -> None:
-        async with leg() as pool, leg(max_expire=1000.0) as peer:
+        async with leg() as pool, leg(max_expire=1000.0, response_timeout=None) as peer:
             packets = [request() for _ in range(3)]
             for packet in packets:
                 await peer.send_to(packet, ("127.0.0.1", port_of(pool)))
