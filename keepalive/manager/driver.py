@@ -113,7 +113,7 @@ class Driver:
 
     def check_here(self) -> None:
         """Refuse calls from another event loop or thread. A forked child's copy does nothing anyway."""
-        self.reactor.check_here("a manager and what it hands out")
+        self.reactor.check_here("a manager and what it hands out belong")
 
     def check_serving(self) -> None:
         """Refuse these calls, and to serve requests from a forked child's copy."""

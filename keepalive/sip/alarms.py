@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keepalive.base.timer_queue import Entry
-    from keepalive.transport.runtime import Runtime
+    from keepalive.transport.reactor import Reactor
 
 logger = logging.getLogger("keepalive.sip")
 
@@ -38,12 +38,12 @@ class Alarms:
     :param due: called with the time at each ring, after the deadlines
     """
 
-    def __init__(self, runtime: Runtime, other: Callable[[], float], due: Callable[[float], None]) -> None:
-        self._clock = runtime.clock
+    def __init__(self, reactor: Reactor, other: Callable[[], float], due: Callable[[float], None]) -> None:
+        self._clock = reactor.clock
         self._other = other
         self._due = due
         self._deadlines: TimerQueue[Deadline] = TimerQueue()
-        self._timer = runtime.timer(self._ring)
+        self._timer = reactor.timer(self._ring)
         self._armed = NEVER
         self._ended = False
 

@@ -12,17 +12,14 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-import anyio
 from anyio import BrokenResourceError
 
 from keepalive.base.text import fit
 from keepalive.base.types import NEVER
 from keepalive.resolve.dns import DNSResolver
 from keepalive.resolve.service import Names
-from keepalive.transport import fork as _fork
 from keepalive.transport.link import Link
-from keepalive.transport.poller import new_poller
-from keepalive.transport.tasks import Lull
+from keepalive.transport.reactor import Reactor
 from keepalive.transport.tls import TLSLink
 
 from .alarms import Alarms
@@ -67,14 +64,13 @@ class Engine:
     """The working parts of one pool."""
 
     def __init__(self, runtime: Runtime, proto: str, config: SipConfig, parser: Parser | None) -> None:
-        self.runtime = runtime
-        self.clock = runtime.clock
+        self.reactor = Reactor(runtime, self._readable, self._abandoned)
+        self.clock = self.reactor.clock
         self.proto = proto
         self.config = config
         self.server_context: ssl.SSLContext | None = None
         self.only: Place | None = None  # the peer that this pool is restricted to
-        self.poller = new_poller(runtime, self._readable)
-        self.names = Names(config.resolver or DNSResolver(), runtime, self.task_ended)
+        self.names = Names(config.resolver or DNSResolver(), self.reactor)
         self.flows: dict[Flow, None] = {}
         self.routes: Routes[Flow] = Routes(config.max_tid)
         self.expiry: Expiry[Flow] = Expiry(
@@ -82,28 +78,25 @@ class Engine:
         )
         self.master: Acceptor | Mailbox | None = None
         self.inbox = Inbox(config.max_inbox, self.postpone)
-        self.outcomes = Outcomes(runtime)
+        self.outcomes = Outcomes(self.reactor)
         self.finish = self.outcomes.finish
         self.resend: Callable[[Outgoing], None]  # set by the sender
         self.lost: Callable[[Source, str], object] | None = None
         self.lost_idle = False
         self.flawed: Callable[[bytes, Source, str], object] | None = None
         self.ready: dict[Flow | Acceptor | Mailbox, None] = {}  # have more to read than their turn allowed
-        self.tasks = 0
-        self.loans = 0  # further sockets of attempts
+        self.extra_sockets = 0  # further ones of attempts
         self.counts: Counter[str] = Counter()
         self.closed_by: Counter[str] = Counter()
         self.flaws: Counter[str] = Counter()
-        self.closed = self.forked = False
+        self.closed = False
         self._parser = parser
         self._options = config.options.listed()
-        self._alarms = Alarms(runtime, self.expiry.next, lambda now: self.limits.expire(now))
+        self._alarms = Alarms(self.reactor, self.expiry.next, lambda now: self.limits.expire(now))
         self.limits = Limits(self, config, self._alarms)
         self._forgetting = False
         self._budget = BUDGET
         self._resuming = self._looking = False
-        self._lull = Lull(lambda: self.tasks or self.names.tasks)
-        _fork.watch(self)
 
     # -- the poller and its turns ---------------------------------------------------------------------
 
@@ -120,7 +113,7 @@ class Engine:
         """Learn which connections the kernel knows to be dead. Nothing is read and nobody called back."""
         self._looking = True
         try:
-            self.poller.harvest()
+            self.reactor.poller.harvest()
         finally:
             self._looking = False
 
@@ -143,7 +136,7 @@ class Engine:
     def _resume_soon(self) -> None:
         if not self._resuming:
             self._resuming = True
-            self.runtime.call_soon_threadsafe(self._resume)
+            self.reactor.call_soon_threadsafe(self._resume)
 
     def _resume(self) -> None:
         self._resuming = False
@@ -212,7 +205,7 @@ class Engine:
     def full_for(self, address: str) -> bool:
         """Say whether a limit forbids one more connection to or from an address."""
         most, each = self.config.max_connections, self.config.max_per_peer
-        return (most is not None and len(self.flows) + self.loans >= most) or (
+        return (most is not None and len(self.flows) + self.extra_sockets >= most) or (
             each is not None and self.routes.per_address.get(address, 0) >= each
         )
 
@@ -232,7 +225,7 @@ class Engine:
         try:
             for option in self._options:
                 sock.setsockopt(*option)
-            link = Link(sock, self.poller)
+            link = Link(sock, self.reactor.poller)
         except OSError as exc:  # the kernel's limit of what may be watched, or it does not know an option
             logger.warning("cannot take a connection: %s", exc.strerror)
             self.counts["refused"] += 1
@@ -392,10 +385,6 @@ class Engine:
 
     # -- the end --------------------------------------------------------------------------------------
 
-    def task_ended(self) -> None:
-        """Note that a task of this pool has ended."""
-        self._lull.look()
-
     def shutdown(self) -> None:
         """End all connections; nothing is received or sent from here on."""
         if self.closed:
@@ -414,14 +403,11 @@ class Engine:
         self.shutdown()
         self.names.close()
         try:
-            await self._lull.wait()
+            await self.reactor.wait_for_tasks()
         finally:
             self.outcomes.tell_all()
             self._alarms.end()
-            self.poller.close()
-            _fork.forget(self)
-        with anyio.CancelScope(shield=True):
-            await self.runtime.aclose()
+            await self.reactor.aclose()
 
     def give_up(self, out: Outgoing) -> None:
         """Withdraw a message whose sender waits no more, unless it has its outcome."""
@@ -434,7 +420,6 @@ class Engine:
             msg = "the pool has been closed"
             raise PoolClosed(msg)
 
-    def abandon(self) -> None:
-        """In a forked child: close the copies of all descriptors without a word to the peers."""
-        self.closed = self.forked = True
-        self.poller.abandon()
+    def _abandoned(self) -> None:
+        """End this copy after a fork; its descriptors are closed already."""
+        self.closed = True

@@ -15,7 +15,7 @@ from keepalive.transport.listener import Listener
 
 from .errors import send_error
 from .framer import whole
-from .source import ANY, MAPPED, Address, Source, local_of, plain
+from .source import ANY, MAPPED, Address, Source, local_of, place_of, plain
 from .stun import binding_response, is_stun
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Acceptor:
         self._engine = engine
         self._said = self._pausing = False
         self.place = local_of(sock)
-        self.link = Listener(sock, engine.poller)
+        self.link = Listener(sock, engine.reactor.poller)
         self.link.slot = self
 
     def read(self) -> int:
@@ -87,7 +87,7 @@ class Mailbox:
         self.place = local_of(sock)
         self._ipv6 = sock.family == socket.AF_INET6
         self._reaches = _families(sock)
-        self.link = Datagrams(sock, engine.poller)
+        self.link = Datagrams(sock, engine.reactor.poller)
         self.link.slot = self
 
     def read(self) -> int:
@@ -216,17 +216,6 @@ def _families(sock: socket.socket) -> tuple[bool, ...]:
         only = sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
         return (True,) if only else (True, False)
     return (plain(host) == host,)
-
-
-def place_of(address: Any) -> tuple[str, int]:
-    """Return host and port of a socket address, the scope of an IPv6 one in the host.
-
-    An IPv4 address that is mapped into IPv6 is the plain one.
-    """
-    host, port, *rest = address
-    if len(rest) > 1 and rest[1] and "%" not in host:
-        host = f"{host}%{rest[1]}"
-    return plain(host), port
 
 
 def check_socket(proto: str, sock: object, *, connected: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from keepalive.transport.runtime import Runtime
+    from keepalive.transport.reactor import Reactor
 
     from .errors import SendError
     from .outgoing import Outgoing
@@ -24,8 +24,8 @@ class Outcomes:
     :ivar failed: those that will not be, by reason
     """
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
         self._told: deque[tuple[Callable[[SendError | None], object], SendError | None]] = deque()
         self._scheduled = False
         self.sent = 0
@@ -54,7 +54,7 @@ class Outcomes:
         self._told.append((callback, error))
         if not self._scheduled:
             self._scheduled = True
-            self._runtime.call_soon_threadsafe(self._tell)
+            self._reactor.call_soon_threadsafe(self._tell)
 
     def _tell(self) -> None:
         self._scheduled = False

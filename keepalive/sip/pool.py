@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from threading import get_ident
 from typing import TYPE_CHECKING, Literal
 
 from anyio.lowlevel import checkpoint
@@ -13,15 +12,15 @@ from keepalive.base.addresses import is_literal
 from keepalive.transport.link import FAIR_RUN
 from keepalive.transport.loops import current_runtime
 
+from .attempts import Attempts
 from .config import SipConfig, SipTLS
 from .contexts import client_context, server_context
-from .dialling import Dialling
 from .engine import Engine
-from .masters import Acceptor, Mailbox, check_socket, place_of
+from .masters import Acceptor, Mailbox, check_socket
 from .messages import Parser, load, outgoing
 from .outgoing import Outgoing
 from .sending import PORTS, Sender
-from .source import ANY, Source, Target, destination
+from .source import ANY, Source, Target, destination, place_of
 from .stats import ConnectionInfo, SipStats
 
 if TYPE_CHECKING:
@@ -123,8 +122,8 @@ class SocketPool:
         if self._dst is not None:
             engine.only = self._dst.addr, self._dst.port
         came_from = None if local[0] in ANY else (local[0], 0)
-        dialling = Dialling(engine, came_from, self._client_context, check_names=self._check_names)
-        self._sender = Sender(engine, dialling)
+        attempts = Attempts(engine, came_from, self._client_context, check_names=self._check_names)
+        self._sender = Sender(engine, attempts)
         self._sock.setblocking(False)
         if self._proto == "udp":
             engine.master = Mailbox(engine, self._sock, connected=self._connected)
@@ -136,7 +135,7 @@ class SocketPool:
     ) -> None:
         """Close everything; exceptions leave the block as they are."""
         engine = self._running()
-        if not engine.poller.closed:
+        if not engine.reactor.closed:
             await engine.close()
         if exc_type is None:
             await checkpoint()  # after an exception, a cancellation met here would take its place
@@ -147,7 +146,7 @@ class SocketPool:
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
         engine = self._running()
-        if not engine.poller.closed:
+        if not engine.reactor.closed:
             await engine.close()
         await checkpoint()
 
@@ -156,10 +155,7 @@ class SocketPool:
         if engine is None:
             msg = "the SocketPool has not been entered: use it in `async with`"
             raise RuntimeError(msg)
-        runtime = engine.runtime
-        if (get_ident() != runtime.thread or not runtime.running()) and not engine.forked:
-            msg = "a SocketPool belongs to the event loop it was entered in"
-            raise RuntimeError(msg)
+        engine.reactor.check_here("a SocketPool belongs")
         return engine
 
     # -- sending --------------------------------------------------------------------------------------
@@ -193,7 +189,7 @@ class SocketPool:
         out = self._submit(engine, packet, dst, None, fresh)
         if not out.finished:
             self._credit = FAIR_RUN
-            parked = out.parked = engine.runtime.park()
+            parked = out.parked = engine.reactor.park()
             try:
                 await parked
             finally:
@@ -340,7 +336,7 @@ class SocketPool:
         engine.inbox.receiver, engine.flawed = callback, flawed
         engine.lost, engine.lost_idle = lost, lost_idle
         if engine.inbox.kept:
-            engine.runtime.call_soon_threadsafe(engine.inbox.empty)
+            engine.reactor.call_soon_threadsafe(engine.inbox.empty)
 
     def detach(self) -> None:
         """Call back no more; messages wait again. Connections and what is half received stay."""
@@ -363,7 +359,7 @@ class SocketPool:
             if engine.closed:
                 raise StopAsyncIteration
             self._credit = FAIR_RUN
-            await inbox.wait(engine.runtime.park())
+            await inbox.wait(engine.reactor.park())
         return inbox.take()
 
     # -- insight --------------------------------------------------------------------------------------

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from keepalive.base.addresses import is_literal
 from keepalive.base.failure import DialFailure
 from keepalive.base.types import Phase
-from keepalive.transport.tls import TLSLink
 
 from .errors import send_error
-from .flow import CONNECTING, Flow
-from .masters import Mailbox, place_of
+from .flow import Flow
 from .source import Target, canonical
 from .via import parse_via, response_place, with_transport
 
 if TYPE_CHECKING:
-    from keepalive.transport.link import Link
-
-    from .dialling import Dialling
+    from .attempts import Attempts
     from .engine import Engine
     from .head import Head
+    from .masters import Mailbox
     from .outgoing import Outgoing
     from .via import Via
 
@@ -33,10 +30,10 @@ SPARE: Final = 200
 class Sender:
     """Sends the messages of one pool."""
 
-    def __init__(self, engine: Engine, dialling: Dialling) -> None:
+    def __init__(self, engine: Engine, attempts: Attempts) -> None:
         self._engine = engine
         engine.resend = self._resend
-        self._dialling = dialling
+        self._attempts = attempts
 
     # -- the way --------------------------------------------------------------------------------------
 
@@ -196,19 +193,7 @@ class Sender:
         def ended() -> None:
             engine.finish(out, send_error(out.where, "shutdown", errno.ECANCELED))
 
-        self._spawn(work, ended, f"keepalive sip look-up of {target.addr}")
-
-    def _spawn(self, work: Any, ended: Any, name: str) -> Any:
-        engine = self._engine
-
-        def done() -> None:
-            engine.tasks -= 1
-            ended()
-            engine.task_ended()
-
-        task = engine.runtime.spawn(work, done, name)
-        engine.tasks += 1
-        return task
+        engine.reactor.spawn(work, ended, f"keepalive sip look-up of {target.addr}")
 
     # -- attempts -------------------------------------------------------------------------------------
 
@@ -221,41 +206,7 @@ class Sender:
             return None
         name = target.host if proto == "tls" else None
         flow = Flow(engine, proto, (target.addr, target.port), name=name, inbound=False)
-        dial = self._dialling.dial(proto, target)
-
-        async def attempt() -> None:
-            try:
-                link = await self._dialling.connect(proto, dial)
-                if flow.state is CONNECTING:
-                    dial.keep(link)
-                    self._connected(flow, link)
-            except Exception as exc:
-                flow.attempt = None  # it is ending by itself
-                failure = dial.failure(exc)
-                engine.end(flow, str(failure.phase), failure.number, failure.text)
-            finally:
-                dial.close()
-
-        def ended() -> None:
-            flow.attempt = None
-            if flow.state is CONNECTING:
-                engine.end(flow, "connect", errno.ECANCELED, "the attempt was cancelled")
-
         engine.add(flow)
         engine.limits.opening(flow)
-        try:
-            flow.attempt = self._spawn(attempt, ended, f"keepalive sip attempt for {target}")
-        except BaseException:  # the loop is at its end
-            engine.end(flow, "connect", errno.ECANCELED, "the attempt could not be started")
-            raise
+        self._attempts.open(flow, target)
         return flow
-
-    def _connected(self, flow: Flow, link: Link) -> None:
-        root = link.inner if isinstance(link, TLSLink) else link
-        root.slot = flow
-        flow.link, flow.attempt = link, None
-        flow.where = place_of(root.sock.getpeername())
-        engine = self._engine
-        engine.counts["opened"] += 1
-        engine.routes.alias(flow, flow.where)
-        engine.opened(flow)

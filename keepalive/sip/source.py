@@ -209,3 +209,14 @@ def split_host_port(name: str, text: str) -> tuple[str, int | None]:
         msg = f"{name}'s port must be from 1 to 65535, not {text!r}"
         raise ValueError(msg)
     return _host(name, text, host), port
+
+
+def place_of(address: Any) -> tuple[str, int]:
+    """Return host and port of a socket address, the scope of an IPv6 one in the host.
+
+    An IPv4 address that is mapped into IPv6 is the plain one.
+    """
+    host, port, *rest = address
+    if len(rest) > 1 and rest[1] and "%" not in host:
+        host = f"{host}%{rest[1]}"
+    return plain(host), port

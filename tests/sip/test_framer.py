@@ -21,7 +21,7 @@ FIRST = b"OPTIONS sip:bob@192.0.2.1 SIP/2.0\r\n"
 REST = b"Call-ID: a@b\r\nCSeq: 1 OPTIONS\r\n"
 
 
-PURE = ("_head", "_framer", "_reply", "_via", "_routes", "_expiry", "_identity", "_stun")
+PURE = ("head", "framer", "reply", "via", "routes", "expiry", "identity", "stun")
 IMPURE = {
     "time",
     "random",

@@ -220,7 +220,7 @@ async def test_14_and_15_what_is_gone_is_closed_and_freed() -> None:
         await until(lambda: not sources[0].connected)
         engine = pool._engine
         assert engine is not None
-        assert list(engine.poller.links) == [pool.master.fileno()]
+        assert list(engine.reactor.poller.links) == [pool.master.fileno()]
         gc.collect()
         assert sources[0].peer_certificate is None
 
