@@ -76,6 +76,7 @@ __all__ = (
     "TLSSessionAttribute",
     "UnixConnector",
     "WarmUp",
+    "printable",
 )
 
 _PARTS = frozenset({"abc", "errors"})
@@ -119,6 +120,7 @@ _HOMES = {
     "TLSSessionAttribute": "transport.tls",
     "UnixConnector": "connect.tcp",
     "WarmUp": "manager.preconnect",
+    "printable": "base.text",
 }
 
 

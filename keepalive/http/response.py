@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from anyio import ClosedResourceError
 from anyio.abc import ByteStream
 
-from keepalive.base.text import fit
+from keepalive import printable
 
 from .reader import DONE, RAW
 
@@ -200,7 +200,7 @@ class Response:
 
     def __repr__(self) -> str:
         state = self._wire.reader.state.value
-        return f"<Response {self.status} {fit(self.reason.decode('latin-1'), 80)}: {state}>"
+        return f"<Response {self.status} {printable(self.reason.decode('latin-1'), 80)}: {state}>"
 
 
 class RawStream(ByteStream):
