@@ -88,7 +88,7 @@ THIRD_PARTIES = {
     "_route": {"anyio", "idna"},
     "_runtime": {"anyio", "trio"},
     "sip": {"anyio", "sipmessage"},
-    "http": {"anyio", "httptools"},
+    "http": {"anyio", "httptools", "trio"},  # trio only where it runs: anyio has no task without a nursery
     "httpx": {"anyio", "httpx2"},  # for types; what runs is imported by its name, httpx2 or httpx
 }
 
@@ -202,7 +202,7 @@ def test_which_address_is_tried_when_is_pure() -> None:
 
 
 def test_what_decides_for_many_peers_is_pure() -> None:
-    pure = {"_desk", "_filters", "_later", "_lives", "_timers", "_traffic", "_types"}
+    pure = {"_desk", "_filters", "_later", "_line", "_lives", "_timers", "_traffic", "_types"}
     for found in ALL:
         if found.module == "asyncio.exceptions":
             continue  # words only
