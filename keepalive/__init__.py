@@ -5,6 +5,7 @@ from __future__ import annotations
 TYPE_CHECKING = False  # type checkers take it as true; `typing` itself takes long to load
 if TYPE_CHECKING:
     from keepalive.base.hostname import HostName
+    from keepalive.base.text import printable
     from keepalive.base.types import CloseReason, Key, Phase, Reuse
     from keepalive.connect.dial import Dial
     from keepalive.connect.http_proxy import HTTPProxyConnector

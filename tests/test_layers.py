@@ -67,7 +67,7 @@ THIRD_PARTIES = {
     "transport": {"anyio", "trio"},
     "testing": {"anyio", "trio"},
     "sip": {"anyio", "sipmessage"},
-    "http": {"anyio", "httptools"},
+    "http": {"anyio", "httptools", "trio"},  # trio: for a task without a nursery
     "httpx": {"anyio", "httpx2"},  # for types; what runs is imported by its name, httpx2 or httpx
 }
 
