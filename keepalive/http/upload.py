@@ -39,6 +39,9 @@ class Outlet(Protocol):
     sent: bool
     broken: BrokenResourceError | None
 
+    def patience(self) -> float | None:
+        """Return how long to wait for the answer, once the request is out."""
+
     async def send(self, data: bytes) -> None:
         """Send all of this."""
 
