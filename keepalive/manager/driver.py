@@ -262,9 +262,9 @@ class Engine:
         self.act()
         return closed
 
-    def set_limits(self, max_per_host: float, max_open: float) -> None:
+    def set_limits(self, max_per_host: float, max_open: float, max_idle: float) -> None:
         """Change the pool's limits."""
-        limits = replace(self.pool.limits, max_per_host=max_per_host, max_open=max_open)
+        limits = replace(self.pool.limits, max_per_host=max_per_host, max_open=max_open, max_idle=max_idle)
         self.pool.set_limits(limits, self.clock())
         self.act()
 

@@ -285,10 +285,12 @@ class Books:
         self._spares.pop(host, None)
         self._agenda.withdraw(host)
 
-    def _cover(self, host: HostState, queue: WaitQueue) -> None:
+    def _cover(self, host: HostState, queue: WaitQueue, now: float) -> None:
         """Let each attempt stand for one request, the oldest first."""
         before = queue.covered
-        queue.balance(len(host.opening))
+        for waiter in queue.balance(len(host.opening)):
+            if waiter.phases is not None:
+                self._begin_phase(waiter, now)
         self.bare += before - queue.covered
 
     def _gone(self, slot: Slot) -> None:
@@ -309,6 +311,16 @@ class Books:
     def _alarm(self, record: Slot | HostState | Pause, when: float) -> None:
         self._agenda.enter(record, when)
         self.earliest = min(self.earliest, when)
+
+    def _begin_phase(self, waiter: Waiter, now: float) -> None:
+        """Start the clock of a request's phase: queued, or with an attempt that stands for it."""
+        assert waiter.phases is not None, "who has no phases has one deadline"
+        ends, queued, opening = waiter.phases
+        waiter.deadline = when = min(ends, now + (opening if waiter.covered else queued))
+        if waiter.id <= self._seen:
+            self._agenda.enter(waiter, when)
+        if when < self.earliest:
+            self.earliest = when
 
     def _enter_young(self) -> None:
         """Enter the deadlines of the requests that came since the last tick."""

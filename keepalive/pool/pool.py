@@ -35,6 +35,7 @@ Invariants, checked by the tests after every input:
     until one succeeds. A request never waits for a pause alone: it fails if nothing of its key is open.
 11. Nothing is borrowed while a request waits that could use the place; what was called back is repaid
     within the step.
+12. Never more than `max_idle` are idle: the least recently used of all keys goes, not the newest.
 
 Cost: every input is O(1) in waiters, keys and connections, or O(log n) where time or arrival order must
 be sorted. `shutdown` and `set_limits` pay for all there is; a request whose reserved connection is lost
@@ -81,11 +82,30 @@ class Pool(Rules):
 
     # -- requests ---------------------------------------------------------------------------------
 
-    def submit(self, key: Key, now: float, deadline: float, *, fresh: bool = False) -> Waiter:
-        """Enter a request; its state says whether it was served, queued or failed at once."""
-        return self.enter(self.host_of(key), now, deadline, fresh)
+    def submit(
+        self,
+        key: Key,
+        now: float,
+        deadline: float,
+        *,
+        fresh: bool = False,
+        phases: tuple[float, float] | None = None,
+    ) -> Waiter:
+        """Enter a request; its state says whether it was served, queued or failed at once.
 
-    def enter(self, host: HostState, now: float, deadline: float, fresh: bool) -> Waiter:
+        `phases` are seconds that each phase may take from when it begins: while no attempt stands for the
+        request, and while one does. Zero is over at the next tick.
+        """
+        return self.enter(self.host_of(key), now, deadline, fresh, phases)
+
+    def enter(
+        self,
+        host: HostState,
+        now: float,
+        deadline: float,
+        fresh: bool,
+        phases: tuple[float, float] | None = None,
+    ) -> Waiter:
         """Enter a request for a key that has a record; see `submit`."""
         waiter = Waiter()
         self.last_id = waiter.id = number = self.last_id + 1
@@ -95,6 +115,7 @@ class Pool(Rules):
         waiter.deadline = deadline
         waiter.fresh = fresh
         waiter.entry = waiter.waker = None
+        waiter.phases = None if phases is None else (deadline, *phases)
         host.counters.requests += 1
         if deadline < self.earliest:
             self.earliest = deadline
@@ -115,7 +136,8 @@ class Pool(Rules):
         waiter.state = QUEUED
         waiter.slot = waiter.reuse = None
         queue = host.queue
-        if queue is not None and queue.waiting > queue.covered and deadline > now and not host.idle:
+        alike = queue is not None and queue.waiting > queue.covered and phases is None
+        if queue is not None and alike and deadline > now and not host.idle:
             # Others wait that no attempt stands for: one more changes nothing for anybody.
             queue.append(waiter)
             self.bare += 1
@@ -139,6 +161,11 @@ class Pool(Rules):
             if self._observed:
                 self._tell("queued", host.key, waiter.id)
             self._settle(host, now)
+            if waiter.phases is not None and waiter.state is QUEUED:
+                if not waiter.covered:
+                    self._begin_phase(waiter, now)
+                if waiter.deadline <= now:
+                    self._time_out(waiter, now)
 
     def overfull(self, waiter: Waiter) -> bool:
         """Say whether this new request has no attempt and stands beyond `max_waiting`."""
@@ -249,7 +276,9 @@ class Pool(Rules):
         Only within free room: nothing is closed for them. They end as spare attempts do.
         """
         started: list[Slot] = []
+        missing: float  # max_idle may be NEVER
         missing = ready - len(host.idle) - len(host.unused) - self._surplus(host)
+        missing = min(missing, self.limits.max_idle - len(self._lru))
         may = not self.closed and self._may_try(host)
         while len(started) < missing and may:
             if self.total >= self.limits.max_open or host.count >= self.limits.max_per_host:
@@ -280,7 +309,7 @@ class Pool(Rules):
             expires = slot.dies
         slot.expires = expires
         alone = not (self._line.claims or self._shrunk or self.closed) and slot.uses < limits.max_uses
-        if alone and queue is None and expires > now:
+        if alone and queue is None and expires > now and len(self._lru) < limits.max_idle:
             # As `_shelve` has it for a used one, without its call.
             slot.state = IDLE
             slot.shelved = True
@@ -376,13 +405,14 @@ class Pool(Rules):
         for slot in list(self._lru):
             if self._over_limit(slot.host):
                 self._close(slot, CloseReason.LIMIT)
+        self._trim(CloseReason.LIMIT)
         for slot in list(self._borrowers):
             self._recall(slot)
         self._over = {host for host in self.hosts.values() if host.count > limits.max_per_host}
         self._shrunk = bool(self._over) or self.total > limits.max_open
         for host in self.hosts.values():
             self._stand_in_line(host)  # all of them first, so that the oldest request gets the new room
-        self._use_room()
+        self._use_room(now)
         for host in list(self.hosts.values()):
             self._rest(host)
 

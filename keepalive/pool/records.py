@@ -158,6 +158,7 @@ class Waiter:
         "id",
         "phase",
         "phase_since",
+        "phases",
         "reuse",
         "since",
         "slot",
@@ -179,6 +180,8 @@ class Waiter:
     waker: Any
     """Any: whatever the shell parks its task on; the pool never looks inside."""
 
+    phases: tuple[float, float, float] | None
+    """When it ends in any case; seconds to be queued; seconds from when an attempt stands for it."""
     covered: bool
     """Whether an attempt stands for it; set when it is queued."""
     failure: Failure

@@ -48,7 +48,16 @@ class Rules(Books):
                 return None
         if slot.expires <= now:
             return self._expire(slot, now)
-        return self._shelve(slot)
+        self._shelve(slot)
+        return self._trim(CloseReason.SURPLUS)
+
+    def _trim(self, reason: CloseReason) -> None:
+        """Close the least recently used of all idle connections, as long as there are too many."""
+        while len(self._lru) > self.limits.max_idle:
+            coldest = next(iter(self._lru))
+            self._close(coldest, reason)
+            self._fail_alone(coldest.host)
+            self._rest(coldest.host)
 
     def _outranked(self, queue: WaitQueue, waiter: Waiter) -> bool:
         """Say whether somebody older, who cannot use this connection, needs its place."""
@@ -63,7 +72,7 @@ class Rules(Books):
         queue = host.queue
         waiting = 0
         if queue is not None:
-            self._cover(host, queue)
+            self._cover(host, queue, now)
             waiting = queue.waiting
             if not waiting:
                 host.queue = None
@@ -80,7 +89,7 @@ class Rules(Books):
             self._drop_spare(host)
         self._stand_in_line(host)
         if self._line.claims:
-            self._use_room()
+            self._use_room(now)
         self._rest(host)
 
     def _stand_in_line(self, host: HostState) -> None:
@@ -153,14 +162,14 @@ class Rules(Books):
         for _ in range(self._surplus(host)):
             self._abort(next(reversed(host.opening)))
 
-    def _use_room(self) -> None:
+    def _use_room(self, now: float) -> None:
         """Start attempts, oldest claim first, as long as room can be made."""
         while not self.closed and (host := self._line.first()):
             if not self._make_room(host):
                 return
             self._new_slot(host)
             assert host.queue is not None, "who claims room has a queue"
-            self._cover(host, host.queue)
+            self._cover(host, host.queue, now)
             self._stand_in_line(host)
 
     def _make_room(self, host: HostState) -> bool:

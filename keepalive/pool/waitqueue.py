@@ -121,8 +121,12 @@ class WaitQueue:
         """Return the oldest request that no attempt stands for."""
         return _older(self._plain.bare, self._fresh.bare)
 
-    def balance(self, attempts: int) -> None:
-        """Cover exactly the first `attempts` requests. Amortised O(1)."""
+    def balance(self, attempts: int) -> list[Waiter]:
+        """Cover exactly the first `attempts` requests; return those for which that is a change.
+
+        Amortised O(1).
+        """
+        changed: list[Waiter] = []
         while self.covered < attempts and self.covered < self.waiting:
             waiter = self.oldest_bare()
             assert waiter is not None, "waiting exceeds covered, so a bare one exists"
@@ -131,6 +135,7 @@ class WaitQueue:
             lane.covered[waiter] = None
             waiter.covered = True
             self.covered += 1
+            changed.append(waiter)
         while self.covered > attempts:
             last = _newer(self._plain.covered, self._fresh.covered)
             assert last is not None, "somebody is covered"
@@ -140,6 +145,8 @@ class WaitQueue:
             lane.bare.move_to_end(last, last=False)
             last.covered = False
             self.covered -= 1
+            changed.append(last)
+        return changed
 
     def snapshot(self) -> list[Waiter]:
         """Return all members, oldest first (for shutdown and for tests)."""

@@ -86,6 +86,7 @@ def _find_requests(pool: Pool, found: dict[HostState, Found]) -> None:
 
 
 def _find_slots(pool: Pool, found: dict[HostState, Found], elsewhere: Collection[Slot] | None) -> None:
+    assert len(pool._lru) <= pool.limits.max_idle, "12: more idle ones than max_idle"
     for slot in pool._lru:
         assert slot.state is IDLE, "2: not idle, among the idle ones"
         assert slot.waiter is None, "an idle connection has a request"
