@@ -124,10 +124,12 @@ class Driver:
 
     # -- requests and connections -------------------------------------------------------------------
 
-    def submit(self, per_key: KeyState, seconds: float, fresh: bool) -> Waiter:
-        """Enter a request that may take so many seconds."""
+    def submit(
+        self, per_key: KeyState, seconds: float, fresh: bool, phases: tuple[float, float] | None
+    ) -> Waiter:
+        """Enter a request that may take so many seconds; see `Pool.submit`."""
         pool, now = self.pool, self.now()
-        waiter = pool.enter(per_key, now, now + seconds, fresh)
+        waiter = pool.enter(per_key, now, now + seconds, fresh, phases)
         if pool.effects or pool.timers.earliest < self._armed:
             self.act()
         return waiter
@@ -252,9 +254,9 @@ class Driver:
         self.act()
         return closed
 
-    def set_limits(self, max_per_host: float, max_open: float) -> None:
+    def set_limits(self, max_per_host: float, max_open: float, max_idle: float) -> None:
         """Change the pool's limits."""
-        limits = replace(self.pool.limits, max_per_host=max_per_host, max_open=max_open)
+        limits = replace(self.pool.limits, max_per_host=max_per_host, max_open=max_open, max_idle=max_idle)
         self.pool.set_limits(limits, self.now())
         self.act()
 

@@ -89,6 +89,19 @@ class Assignment:
             self._effects.append((VALIDATE, slot))
         if self._effects.observed:
             self._effects.notify("idle", slot.per_key.key, slot.id)
+        if len(self._idle.line) > self._limits.max_idle:
+            self.trim(CloseReason.SURPLUS)
+
+    def trim(self, reason: CloseReason) -> None:
+        """Close the least recently used of all idle connections, as long as there are too many."""
+        while len(self._idle.line) > self._limits.max_idle and (coldest := self._idle.coldest()):
+            self._displace(coldest, reason)
+
+    def _displace(self, slot: Slot, reason: CloseReason) -> None:
+        """Close an idle connection, of another key perhaps."""
+        self.close(slot, reason)
+        self._fail_alone(slot.per_key)
+        self._keys.rest(slot.per_key)
 
     def _unusable(self, slot: Slot, now: float) -> CloseReason | None:
         """Say what forbids to use a free connection again."""
@@ -149,6 +162,8 @@ class Assignment:
         if not crowded or per_key.idle:
             self.reconcile(per_key, now)
         # Otherwise others wait already that no attempt stands for: one more changes nothing for anybody.
+        if waiter.phases is not None and waiter.state is QUEUED and not waiter.covered:
+            self._requests.begin_phase(waiter, now)
 
     def requeue(self, waiter: Waiter, now: float) -> None:
         """Find something else for a request whose reserved connection was lost."""
@@ -187,21 +202,23 @@ class Assignment:
         queue = per_key.queue
         if queue is not None or per_key.opening or per_key.preconnecting:
             if queue is not None:
-                self._cover(per_key, queue)
+                self._cover(per_key, queue, now)
             for _ in range(self._spares.excess(per_key)):
                 self.abort(next(reversed(per_key.opening)))
         self._fail_alone(per_key)
         self._spares.note(per_key, now)
         self.wait_for_room(per_key)
         if self._room.waiting:
-            self.use_room()
+            self.use_room(now)
         if not per_key.count:
             self._keys.rest(per_key)
 
-    def _cover(self, per_key: KeyState, queue: WaitQueue[Waiter]) -> None:
+    def _cover(self, per_key: KeyState, queue: WaitQueue[Waiter], now: float) -> None:
         """Let each attempt stand for one request, the oldest first."""
         before = queue.covered
-        queue.balance(len(per_key.opening))
+        for waiter in queue.balance(len(per_key.opening)):
+            if waiter.phases is not None:
+                self._requests.begin_phase(waiter, now)
         self._requests.uncovered += before - queue.covered
 
     def _fail_alone(self, per_key: KeyState) -> None:
@@ -230,14 +247,14 @@ class Assignment:
         if position != per_key.position:
             self._room.place(per_key, position)
 
-    def use_room(self) -> None:
+    def use_room(self, now: float) -> None:
         """Start attempts, the oldest request first, as long as room can be made."""
         while not self._parts.closed and (per_key := self._room.first()):
             if not self._make_room(per_key):
                 return
             self.open(per_key)
             assert per_key.queue is not None, "who waits for room has a queue"
-            self._cover(per_key, per_key.queue)
+            self._cover(per_key, per_key.queue, now)
             self.wait_for_room(per_key)
 
     def _make_room(self, per_key: KeyState) -> bool:
@@ -252,9 +269,7 @@ class Assignment:
             extra.recall_one(None)
             return False
         while capacity.full and (victim := self._idle.coldest()) is not None:
-            self.close(victim, CloseReason.EVICTED)
-            self._fail_alone(victim.per_key)
-            self._keys.rest(victim.per_key)
+            self._displace(victim, CloseReason.EVICTED)
         if not capacity.full:
             return True
         self._give_up_spares()

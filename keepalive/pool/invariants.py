@@ -91,6 +91,7 @@ def _find_requests(pool: Pool, found: dict[KeyState, Found]) -> None:
 
 
 def _find_slots(pool: Pool, found: dict[KeyState, Found], elsewhere: Collection[Slot] | None) -> None:
+    assert len(pool.idle.line) <= pool.limits.max_idle, "12: more idle ones than max_idle"
     for slot in pool.idle.line:
         assert slot.state is IDLE, "2: not idle, among the idle ones"
         assert slot.waiter is None, "an idle connection has a request"

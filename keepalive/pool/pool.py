@@ -39,6 +39,7 @@ Invariants, checked by the tests after every input:
     until one succeeds. A request never waits for a pause alone: it fails if nothing of its key is open.
 11. No attempt has an extra slot while a request waits that could use it; what was recalled is given back
     within the step.
+12. Never more than `max_idle` are idle: the least recently used of all keys goes, not the newest.
 
 Cost: every input is O(1) in waiters, keys and connections, or O(log n) where time or arrival order must
 be sorted. `shutdown` and `set_limits` pay for all there is; a request whose reserved connection is lost
@@ -116,14 +117,33 @@ class Pool:
 
     # -- requests ---------------------------------------------------------------------------------
 
-    def submit(self, key: Key, now: float, deadline: float, *, fresh: bool = False) -> Waiter:
-        """Enter a request; its state says whether it was served, queued or failed at once."""
-        return self.enter(self.keys.of(key), now, deadline, fresh)
+    def submit(
+        self,
+        key: Key,
+        now: float,
+        deadline: float,
+        *,
+        fresh: bool = False,
+        phases: tuple[float, float] | None = None,
+    ) -> Waiter:
+        """Enter a request; its state says whether it was served, queued or failed at once.
 
-    def enter(self, per_key: KeyState, now: float, deadline: float, fresh: bool) -> Waiter:
+        `phases` are seconds that each phase may take from when it begins: while no attempt stands for the
+        request, and while one does. Zero is over at once.
+        """
+        return self.enter(self.keys.of(key), now, deadline, fresh, phases)
+
+    def enter(
+        self,
+        per_key: KeyState,
+        now: float,
+        deadline: float,
+        fresh: bool,
+        phases: tuple[float, float] | None = None,
+    ) -> Waiter:
         """Enter a request for a key whose state is known; see `submit`."""
         assignment = self._assignment
-        waiter = self.requests.new(per_key, now, deadline, fresh)
+        waiter = self.requests.new(per_key, now, deadline, fresh, phases)
         if (slot := assignment.take_idle(per_key, now, fresh)) is not None:
             assignment.reserve(waiter, slot, IMMEDIATE)
         elif deadline <= now or self._parts.closed:
@@ -131,6 +151,8 @@ class Pool:
             self.keys.rest(per_key)
         else:
             assignment.enqueue(waiter, now)
+            if waiter.state is QUEUED and waiter.deadline <= now:
+                self._time_out(waiter, now)
         return waiter
 
     def overfull(self, waiter: Waiter) -> bool:
@@ -245,7 +267,9 @@ class Pool:
         Only within free room: nothing is closed for them. They end as spare attempts do.
         """
         started: list[Slot] = []
+        missing: float  # max_idle may be NEVER
         missing = ready - len(per_key.idle) - len(per_key.unused) - per_key.surplus
+        missing = min(missing, self.limits.max_idle - len(self.idle.line))
         while len(started) < missing and not self.closed and self.backoff.allows(per_key):
             if not self.capacity.has_room(per_key):
                 break
@@ -379,12 +403,13 @@ class Pool:
         for slot in list(self.idle.line):
             if self.capacity.exceeded(slot.per_key):
                 assignment.close(slot, CloseReason.LIMIT)
+        assignment.trim(CloseReason.LIMIT)
         for slot in list(self.extra_slots.holders):
             self.extra_slots.recall(slot)
         self.capacity.measure(states.values())
         for per_key in states.values():
             assignment.wait_for_room(per_key)  # all of them first: the oldest request gets the new room
-        assignment.use_room()
+        assignment.use_room(now)
         for per_key in list(states.values()):
             self.keys.rest(per_key)
 

@@ -171,6 +171,7 @@ class Limits:
 
     max_per_host: float = 4
     max_open: float = 128
+    max_idle: float = NEVER
     keep_alive: float = 15.0
     connect_timeout: float = NEVER
     resolve_timeout: float = NEVER

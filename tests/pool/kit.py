@@ -67,8 +67,19 @@ class Scene(World):
 
 
 def scene(
-    max_per_host: int = 4, max_open: int = 128, *, keep_alive: float = 15.0, max_waiting: float = NEVER
+    max_per_host: int = 4,
+    max_open: int = 128,
+    *,
+    max_idle: float = NEVER,
+    keep_alive: float = 15.0,
+    max_waiting: float = NEVER,
 ) -> Scene:
     return Scene(
-        Limits(max_per_host=max_per_host, max_open=max_open, keep_alive=keep_alive, max_waiting=max_waiting)
+        Limits(
+            max_per_host=max_per_host,
+            max_open=max_open,
+            max_idle=max_idle,
+            keep_alive=keep_alive,
+            max_waiting=max_waiting,
+        )
     )

@@ -83,6 +83,28 @@ def test_least_recently_used_goes_first() -> None:
     assert second.slot.state is GONE
 
 
+def test_max_idle_closes_the_least_recently_used_of_all_keys() -> None:
+    world = scene(max_idle=2)
+    first, second = world.idle(A), world.idle(B)
+    third = world.idle(C)
+    assert [link.where for link in (second, third)] == [IDLE, IDLE]
+    assert first.slot.state is GONE
+    assert world.pool.keys.states[A].counters.closed == {CloseReason.SURPLUS: 1}
+    for _ in range(5):  # one key that is busy keeps its connection, whatever the others have
+        world.release(world.claim(world.ask(C)))
+    assert world.tally["opened"] == 3
+
+
+def test_max_idle_of_zero_still_hands_over() -> None:
+    world = scene(1, max_idle=0)
+    held = world.lend()
+    waiting = world.ask()
+    world.release(held)
+    assert waiting.link is held
+    world.release(world.claim(waiting))
+    assert world.total == 0
+
+
 def test_lowered_limits() -> None:
     """pools.md 3.30 (anyio PR#1223): idle ones beyond them go at once, lent ones when they come back."""
     world = scene(4, 8)
