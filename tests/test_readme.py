@@ -11,10 +11,10 @@ import pytest
 import keepalive
 from keepalive import ConnectError, ConnectionManager, TLSConnector
 from keepalive.sip import open_leg
-from tests.connect.proxies import HttpProxy
 from tests.http.kit import Script
 from tests.support import Lines, Server
 from tests.support.nameserver import NameServer, Zone
+from tests.support.proxies import HttpProxy
 
 if TYPE_CHECKING:
     import ssl

@@ -25,8 +25,11 @@ from keepalive import (
     TLSError,
     UnixConnector,
 )
-from tests.manager.tools import Opener, Recorder, ask, echo, turns
+from tests.support.connectors import FunctionConnector
+from tests.support.recorder import Recorder
+from tests.support.requests import ask, exchange
 from tests.support.tunnel import Tunnel
+from tests.support.waiting import turns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -52,11 +55,13 @@ async def test_a_socket_of_ones_own(echo_server: Server) -> None:
     async def connect(dial: Dial) -> Link:
         return dial.adopt(socket.create_connection((dial.key.addr, dial.key.port)))
 
-    async with ConnectionManager(connectors={"own": Opener(connect)}, observer=recorder) as manager:
+    async with ConnectionManager(
+        connectors={"own": FunctionConnector(connect)}, observer=recorder
+    ) as manager:
         for reuse in (None, Reuse.IMMEDIATE):
-            async with ask(manager, echo_server, "own") as conn:
+            async with ask(manager, echo_server, scheme="own") as conn:
                 assert conn.from_cache is reuse
-                await echo(conn)
+                await exchange(conn)
         echo_server.disconnect_all()
         await recorder.until(lambda: recorder.reasons() == ["peer"], 1)
     assert echo_server.accepted == 1
@@ -83,7 +88,7 @@ async def test_an_exchange_first(echo_server: Server) -> None:
         async with ConnectionManager(connectors={"via": Via()}) as manager:
             for _ in range(3):
                 async with manager.allocate("via", relay.host, relay.port, for_port=echo_server.port) as conn:
-                    await echo(conn)
+                    await exchange(conn)
             assert relay.accepted == 1
             with pytest.raises(ConnectError) as caught:
                 await manager.allocate("via", relay.host, relay.port, for_port=9)
@@ -104,7 +109,7 @@ async def test_an_exchange_first_then_tls(tls_server: Server, client_context: ss
 
             for _ in range(3):
                 async with request("localhost") as conn:
-                    await echo(conn)
+                    await exchange(conn)
             assert relay.accepted == 1
             with pytest.raises(TLSError):
                 await request("other.test")
@@ -119,14 +124,14 @@ async def test_schemes_have_connectors(
         "local": UnixConnector(),
     }
     async with ConnectionManager(connectors=connectors) as manager:
-        async with ask(manager, echo_server, "https") as conn:
-            await echo(conn)
+        async with ask(manager, echo_server, scheme="https") as conn:
+            await exchange(conn)
         async with manager.allocate("unix", tls_server.host, tls_server.port) as conn:
-            await echo(conn)
+            await exchange(conn)
         async with manager.allocate("local", unix_server.host, 1) as conn:
-            await echo(conn)
-        async with ask(manager, echo_server, "anything") as conn:
-            await echo(conn)
+            await exchange(conn)
+        async with ask(manager, echo_server, scheme="anything") as conn:
+            await exchange(conn)
         assert len(manager.stats().keys) == 4
 
 
@@ -141,7 +146,7 @@ async def test_tls_over_a_unix_socket(
             ConnectionManager(connectors=connectors) as manager,
             manager.allocate("sealed", server.host, 1, for_addr="localhost") as conn,
         ):
-            await echo(conn, b"x" * 100_000)
+            await exchange(conn, b"x" * 100_000)
 
 
 async def test_what_else_was_opened_is_closed(echo_server: Server) -> None:
@@ -150,10 +155,10 @@ async def test_what_else_was_opened_is_closed(echo_server: Server) -> None:
         return links[2]
 
     async with (
-        ConnectionManager(connectors={"t": Opener(connect)}) as manager,
+        ConnectionManager(connectors={"http": FunctionConnector(connect)}) as manager,
         ask(manager, echo_server) as conn,
     ):
-        await echo(conn)
+        await exchange(conn)
         assert echo_server.connections == 1
     assert echo_server.accepted == 4
 
@@ -169,12 +174,12 @@ async def test_the_attempts_stream_ends_with_it(echo_server: Server) -> None:
         assert await kept[-1].receive() == b"?"
         return link
 
-    async with ConnectionManager(connectors={"t": Opener(connect)}) as manager:
+    async with ConnectionManager(connectors={"http": FunctionConnector(connect)}) as manager:
         async with ask(manager, echo_server) as conn:
             with pytest.raises(ClosedResourceError):
                 await kept[0].receive()
             await kept[0].aclose()
-            await echo(conn)
+            await exchange(conn)
         assert manager.stats().idle == 1
 
 
@@ -188,8 +193,8 @@ async def hang(dial: Dial) -> Link:
 
 
 async def test_connect_timeout_without_a_name(echo_server: Server) -> None:
-    connector = Opener(hang)
-    async with ConnectionManager(connectors={"t": connector}, connect_timeout=0.05) as manager:
+    connector = FunctionConnector(hang)
+    async with ConnectionManager(connectors={"http": connector}, connect_timeout=0.05) as manager:
         with pytest.raises(AllocateTimeout, match="connect_timeout") as caught:
             await ask(manager, echo_server, timeout=5)
         assert caught.value.function == "connect"
@@ -202,7 +207,7 @@ async def test_a_phase_of_ones_own(echo_server: Server) -> None:
         dial.phase = "login"
         return await hang(dial)
 
-    async with ConnectionManager(connectors={"t": Opener(connect)}) as manager:
+    async with ConnectionManager(connectors={"http": FunctionConnector(connect)}) as manager:
         with pytest.raises(AllocateTimeout) as caught:
             await ask(manager, echo_server, timeout=0.05)
         assert caught.value.function == "login"
@@ -239,7 +244,7 @@ async def test_one_that_does_not_listen_to_cancellation(returns: bool, echo_serv
             running -= 1
 
     options: dict[str, Any] = {"connect_timeout": 0.02, "max_per_host": 1, "observer": recorder}
-    async with ConnectionManager(connectors={"t": Opener(connect)}, **options) as manager:
+    async with ConnectionManager(connectors={"http": FunctionConnector(connect)}, **options) as manager:
         with pytest.raises(AllocateTimeout):
             await ask(manager, echo_server, timeout=5)
         assert manager.stats().closing == 1
@@ -250,7 +255,7 @@ async def test_one_that_does_not_listen_to_cancellation(returns: bool, echo_serv
         goes_on.set()
         if returns:
             async with request as conn:
-                await echo(conn)
+                await exchange(conn)
         else:
             with pytest.raises(ConnectError, match="after all that"):
                 await request
@@ -270,7 +275,7 @@ async def test_the_end_waits_for_one_that_does_not_listen(echo_server: Server) -
             ended.set()
         raise AssertionError
 
-    async with ConnectionManager(connectors={"t": Opener(connect)}) as manager:
+    async with ConnectionManager(connectors={"http": FunctionConnector(connect)}) as manager:
         request = ask(manager, echo_server)
         await turns()
     assert ended.is_set()
@@ -316,7 +321,7 @@ async def test_whatever_it_raises_is_the_failure(
         await plain(dial)  # something to be closed
         raise error
 
-    async with ConnectionManager(connectors={"t": Opener(connect)}, max_per_host=1) as manager:
+    async with ConnectionManager(connectors={"http": FunctionConnector(connect)}, max_per_host=1) as manager:
         for _ in range(2):
             with pytest.raises(AllocateError) as caught:
                 await ask(manager, echo_server, timeout=5)
@@ -360,7 +365,7 @@ async def a_stream(dial: Dial) -> Any:
 async def test_whatever_it_returns_is_checked(
     connect: Callable[[Dial], Awaitable[Any]], echo_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with ConnectionManager(connectors={"t": Opener(connect)}, max_per_host=1) as manager:
+    async with ConnectionManager(connectors={"http": FunctionConnector(connect)}, max_per_host=1) as manager:
         for _ in range(2):
             with pytest.raises(ConnectError, match="the connector returned"):
                 await ask(manager, echo_server, timeout=5)
@@ -377,12 +382,12 @@ async def test_a_link_of_another_attempt(echo_server: Server, caplog: pytest.Log
         return links[0]
 
     async with (
-        ConnectionManager(connectors={"t": Opener(connect)}) as manager,
+        ConnectionManager(connectors={"http": FunctionConnector(connect)}) as manager,
         ask(manager, echo_server) as conn,
     ):
         with pytest.raises(ConnectError, match="not an open link of this attempt"):
             await ask(manager, echo_server, timeout=5)
-        await echo(conn)
+        await exchange(conn)
         assert echo_server.connections == manager.stats().open == 1
     assert len(caplog.records) == 1
 
@@ -392,7 +397,7 @@ async def test_one_that_is_not_async(echo_server: Server, caplog: pytest.LogCapt
         def connect(self, dial: Dial) -> int:
             return 5
 
-    connectors: Any = {"t": Plain()}
+    connectors: Any = {"http": Plain()}
     async with ConnectionManager(connectors=connectors) as manager:
         with pytest.raises(AllocateError):
             await ask(manager, echo_server, timeout=5)
@@ -409,7 +414,7 @@ async def test_one_that_cancels_itself(echo_server: Server, anyio_backend_name: 
         await plain(dial)
         raise asyncio.CancelledError
 
-    async with ConnectionManager(connectors={"t": Opener(connect)}, max_per_host=1) as manager:
+    async with ConnectionManager(connectors={"http": FunctionConnector(connect)}, max_per_host=1) as manager:
         for _ in range(2):
             with pytest.raises(AllocateError) as caught:
                 await ask(manager, echo_server, timeout=5)

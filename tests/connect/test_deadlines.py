@@ -10,8 +10,11 @@ import pytest
 from keepalive import AllocateTimeout, ConnectionManager, Resolution, TLSConnector
 from keepalive.base.types import NEVER, Phase
 from keepalive.connect.deadlines import Budget, Timeouts
-from tests.manager.tools import Opener, Recorder, ask, echo, turns
-from tests.support.virtual import jump, run
+from keepalive.testing import jump, run_in_virtual_time
+from tests.support.connectors import FunctionConnector
+from tests.support.recorder import Recorder
+from tests.support.requests import ask, exchange
+from tests.support.waiting import turns
 
 if TYPE_CHECKING:
     import ssl
@@ -52,7 +55,7 @@ def still(request: pytest.FixtureRequest, silent_server: Server) -> Callable[[An
     """Run a story in virtual time."""
 
     def tell(story: Callable[[Server], Awaitable[None]]) -> None:
-        run(request.param, story, silent_server)
+        run_in_virtual_time(story, silent_server, backend=request.param)
 
     return tell
 
@@ -82,7 +85,7 @@ def test_resolve_timeout(still: Callable[[Any], None]) -> None:
         recorder = Recorder()
         options: dict[str, Any] = {"resolver": Slow(10), "resolve_timeout": 3, "connect_timeout": 1}
         async with ConnectionManager(observer=recorder, **options) as manager:
-            error = await late(manager, 3, "t", "slow.test", server.port)
+            error = await late(manager, 3, "http", "slow.test", server.port)
             assert error.function == "resolve"
             assert error.error_str.startswith("no address within resolve_timeout=3 s; ")
             assert "of 128 connections open" in error.error_str
@@ -100,7 +103,7 @@ def test_a_second_name_does_not_start_connect_timeout_anew(still: Callable[[Any]
             raise AssertionError
 
         options: dict[str, Any] = {"resolver": Slow(10), "connect_timeout": 2.5}
-        async with ConnectionManager(connectors={"slow": Opener(connect)}, **options) as manager:
+        async with ConnectionManager(connectors={"slow": FunctionConnector(connect)}, **options) as manager:
             error = await late(manager, 3 * 10 + 2.5, "slow", "slow.test", server.port)
             assert error.function == "connect"
             assert error.error_str.startswith("no connection within connect_timeout=2.5 s; ")
@@ -111,7 +114,7 @@ def test_total_and_queue(still: Callable[[Any], None]) -> None:
     async def story(server: Server) -> None:
         async with ConnectionManager(max_per_host=1, timeout=7) as manager:
             held = await ask(manager, server)
-            error = await late(manager, 7, "t", server.host, server.port)
+            error = await late(manager, 7, "http", server.host, server.port)
             assert (error.function, error.error_str) == (
                 "queue",
                 (
@@ -138,7 +141,7 @@ def test_a_warm_up_that_takes_too_long(still: Callable[[Any], None]) -> None:
     async def story(server: Server) -> None:
         options: dict[str, Any] = {"resolver": Slow(100), "resolve_timeout": 3}
         async with ConnectionManager(**options) as manager:
-            warm_up = manager.preconnect("t", "slow.test", server.port, 2)
+            warm_up = manager.preconnect("http", "slow.test", server.port, 2)
             errors: list[AllocateTimeout] = []
 
             async def wait() -> None:
@@ -170,10 +173,10 @@ async def test_the_deadlines_leave_what_is_open_alone(echo_server: Server) -> No
     options: dict[str, Any] = {"connect_timeout": 0.05, "resolve_timeout": 0.05, "tls_timeout": 0.05}
     async with (
         ConnectionManager(**options) as manager,
-        manager.allocate("t", "localhost", echo_server.port, timeout=5) as conn,
+        manager.allocate("http", "localhost", echo_server.port, timeout=5) as conn,
     ):
         await anyio.sleep(0.12)
-        await echo(conn)
+        await exchange(conn)
 
 
 @pytest.mark.parametrize("name", ["resolve_timeout", "tls_timeout", "connect_timeout"])

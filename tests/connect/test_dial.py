@@ -21,10 +21,10 @@ from keepalive import (
     StaticResolver,
 )
 from keepalive.connect import racing as _racing
-from tests.manager.stepping import at_rest
-from tests.manager.tools import echo, turns
 from tests.support import Server, has_ipv6, refused_port
 from tests.support.inside import driver_of
+from tests.support.requests import at_rest, exchange
+from tests.support.waiting import turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,12 +91,12 @@ async def test_a_black_hole_costs_one_stagger_once(holes: Server) -> None:
                 sockets_to(holes.port) == 2 * 3 - 2 * 1
             )  # the holes' own clients: each has one in its queue
             assert mgr.stats().open == 1
-            await echo(conn)
+            await exchange(conn)
             # Those that were overtaken are tried last from now on.
             start = time.monotonic()
             async with mgr.allocate("t", "many.test", holes.port, timeout=5) as other:
                 assert time.monotonic() - start < 0.2  # with the holes first it takes two staggers
-                await echo(other)
+                await exchange(other)
     assert holes.accepted == 2
 
 
@@ -112,7 +112,7 @@ async def test_without_room_one_after_the_other(
             await anyio.sleep_forever()
         assert (mgr.stats().open, sockets_to(holes.port) - hanging) == (1, 1)
         async with request as conn:
-            await echo(conn)
+            await exchange(conn)
 
 
 async def test_connect_timeout_is_shared_out(holes: Server) -> None:
@@ -121,7 +121,7 @@ async def test_connect_timeout_is_shared_out(holes: Server) -> None:
         manager("127.0.0.2", "127.0.0.1", **options) as mgr,
         mgr.allocate("t", "many.test", holes.port, timeout=5) as conn,
     ):
-        await echo(conn)
+        await exchange(conn)
 
 
 @pytest.mark.parametrize("other", ["many.test", "127.0.0.1"])
@@ -140,7 +140,7 @@ async def test_a_second_socket_gives_way(other: str, holes: Server) -> None:
         assert sockets_to(holes.port) - hanging <= 2
         if other != "many.test":
             async with second as conn:
-                await echo(conn)
+                await exchange(conn)
         assert second.cancel() is (other == "many.test")
         assert racing.cancel()
 
@@ -176,7 +176,7 @@ async def test_limits_hold_while_racing(holes: Server, monkeypatch: pytest.Monke
                         async with mgr.allocate(
                             "t", name, holes.port, timeout=rng.choice([0.03, 0.2])
                         ) as conn:
-                            await echo(conn)
+                            await exchange(conn)
                             if rng.random() < 0.5:
                                 conn.discard()
                     except (AllocateTimeout, ConnectError):
@@ -211,7 +211,7 @@ async def test_refused_ones_cost_no_time(echo_server: Server) -> None:
         manager(*addresses, max_per_host=1, stagger=30) as mgr,
         mgr.allocate("t", "many.test", echo_server.port, timeout=5) as conn,
     ):
-        await echo(conn)
+        await exchange(conn)
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="needs IPv6 on the loopback interface")
@@ -224,7 +224,7 @@ async def test_both_families(first: str) -> None:
             manager(first, other, stagger=0.05) as mgr,
             mgr.allocate("t", "many.test", server.port, timeout=5) as conn,
         ):
-            await echo(conn)
+            await exchange(conn)
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="needs IPv6 on the loopback interface")
@@ -233,7 +233,7 @@ async def test_bound_in_both_families(echo_server: Server) -> None:
         async with ConnectionManager(bind_address=("::1", "127.0.0.9")) as mgr:
             for server in (six, echo_server):
                 async with mgr.allocate("t", server.host, server.port, timeout=5) as conn:
-                    await echo(conn)
+                    await exchange(conn)
         assert six.peer_addresses[0][0] == "::1"
     assert echo_server.peer_addresses[0][0] == "127.0.0.9"
 
@@ -248,7 +248,7 @@ async def test_52_failed_addresses_come_back() -> None:
             with Server(port=0) as server:
                 for _ in range(2):
                     async with mgr.allocate("t", "many.test", server.port, timeout=5) as conn:
-                        await echo(conn)
+                        await exchange(conn)
 
 
 async def test_the_error_tells_of_every_address() -> None:
@@ -270,7 +270,7 @@ async def test_49_50_short_deadlines_before_a_black_hole(holes: Server) -> None:
                 conn = await mgr.allocate("t", "many.test", holes.port, timeout=0.01)
             except AllocateTimeout:
                 continue
-            await echo(conn)
+            await exchange(conn)
             conn.release()
             break
         else:
@@ -292,7 +292,7 @@ async def test_51_the_owner_of_a_dial_goes_away(holes: Server, monkeypatch: pyte
         await turns()
         first.cancel()
         async with second as conn:
-            await echo(conn)
+            await exchange(conn)
     assert holes.accepted == 1
 
 
@@ -320,7 +320,7 @@ async def test_addresses_that_change(echo_server: Server) -> None:
         with pytest.raises(ConnectError):
             await mgr.allocate("t", "moving.test", echo_server.port, timeout=5)
         async with mgr.allocate("t", "moving.test", echo_server.port, timeout=5) as conn:
-            await echo(conn)
+            await exchange(conn)
 
 
 # -- plain TCP to a literal address: no task ---------------------------------------------------------

@@ -26,11 +26,10 @@ from keepalive import (
     TLSError,
     TLSSessionAttribute,
 )
-from tests.manager.tools import ask, echo, take
 from tests.support import Server, Silent
 from tests.support.peers import free_port, tinyproxy
-
-from .proxies import OK, HttpProxy, Script, head
+from tests.support.proxies import OK, HttpProxy, Script, head
+from tests.support.requests import ask, exchange, receive_exactly
 
 if TYPE_CHECKING:
     import ssl
@@ -69,7 +68,7 @@ async def test_a_tunnel_is_kept(proxy: int, echo_server: Server) -> None:
         for turn in range(3):
             async with via(mgr, proxy, echo_server) as conn:
                 assert conn.from_cache is (Reuse.IMMEDIATE if turn else None)
-                await echo(conn, b"x" * 100_000)
+                await exchange(conn, b"x" * 100_000)
         assert echo_server.accepted == 1
 
 
@@ -78,7 +77,7 @@ async def test_tls_inside_for_https(proxy: int, tls_server: Server, client_conte
     async with ConnectionManager(connectors={"via": connector}, keep_alive=0) as mgr:
         for turn in range(2):
             async with via(mgr, proxy, tls_server, "https") as conn:
-                await echo(conn)
+                await exchange(conn)
                 assert conn.extra(TLSAttribute.tls_version) == "TLSv1.3"
                 assert conn.extra(TLSSessionAttribute.session_reused) == bool(turn)
 
@@ -97,7 +96,7 @@ async def test_below_a_tls_connector_it_only_makes_the_tunnel(
     async with ConnectionManager(connectors={"via": connector}) as mgr:
         for scheme in ("https", "imaps"):
             async with via(mgr, proxy, tls_server, scheme) as conn:
-                await echo(conn)
+                await exchange(conn)
 
 
 async def test_keys_that_name_the_target_alone(
@@ -109,9 +108,9 @@ async def test_keys_that_name_the_target_alone(
     async with ConnectionManager(connectors={"http": connector, "https": connector}) as mgr:
         for scheme, server in (("http", echo_server), ("https", tls_server)):
             for kind in (None, Reuse.IMMEDIATE):
-                async with ask(mgr, server, scheme, timeout=5) as conn:
+                async with ask(mgr, server, scheme=scheme, timeout=5) as conn:
                     assert conn.from_cache is kind
-                    await echo(conn)
+                    await exchange(conn)
 
 
 async def test_refusals_of_a_real_proxy(proxy: int, locked_proxy: int, echo_server: Server) -> None:
@@ -145,8 +144,11 @@ async def test_credentials_open_the_proxy(tmp_path: Path, echo_server: Server) -
             HTTPProxyConnector(f"http://me:{SECRET}@127.0.0.1:{port}"),
             HTTPProxyConnector(f"http://127.0.0.1:{port}", auth=("me", SECRET)),
         ):
-            async with ConnectionManager(connectors={"t": connector}) as mgr, ask(mgr, echo_server) as conn:
-                await echo(conn)
+            async with (
+                ConnectionManager(connectors={"http": connector}) as mgr,
+                ask(mgr, echo_server) as conn,
+            ):
+                await exchange(conn)
 
 
 async def test_each_target_is_a_key_of_its_own(echo_server: Server) -> None:
@@ -157,11 +159,11 @@ async def test_each_target_is_a_key_of_its_own(echo_server: Server) -> None:
             for _ in range(2):
                 for name in ("one.test", "two.test"):
                     async with via(mgr, proxy.port, echo_server, for_addr=name) as conn:
-                        await echo(conn)
+                        await exchange(conn)
                         assert (conn.addr, conn.for_addr) == (proxy.host, name)
             assert proxy.accepted == 2
             async with via(mgr, proxy.port, echo_server, for_addr="three.test") as conn:
-                await echo(conn)
+                await exchange(conn)
             assert (mgr.stats().open, mgr.stats().closed) == (2, {"evicted": 1})
 
 
@@ -185,7 +187,7 @@ async def test_the_request(host: str, sent: str, echo_server: Server) -> None:
             ConnectionManager(connectors={"http": connector}) as mgr,
             mgr.allocate("http", host, 80, 5) as conn,
         ):
-            await echo(conn)
+            await exchange(conn)
     token = base64.b64encode("us\xe9r:p@ss ".encode()).decode()
     lines = (f"CONNECT {sent} HTTP/1.1", f"Host: {sent}", f"Proxy-Authorization: Basic {token}", "", "")
     assert proxy.heads == ["\r\n".join(lines).encode()]
@@ -217,7 +219,7 @@ async def test_no_head_can_be_smuggled_in_by_a_path(silent_server: Server) -> No
 
 
 async def test_a_target_must_be_named(silent_server: Server) -> None:
-    async with ConnectionManager(connectors={"t": HTTPProxyConnector()}) as mgr:
+    async with ConnectionManager(connectors={"http": HTTPProxyConnector()}) as mgr:
         with pytest.raises(ConnectError, match="for_addr and for_port"):
             await ask(mgr, silent_server, timeout=5)
     assert silent_server.accepted == 0
@@ -249,8 +251,8 @@ async def test_who_speaks_first_is_heard(
             ConnectionManager(connectors={"smtp": connector}) as mgr,
             mgr.allocate("smtp", "mail.test", 25, 5) as conn,
         ):
-            assert await take(conn, 11) == b"220 ready\r\n"
-            await echo(conn)
+            assert await receive_exactly(conn, 11) == b"220 ready\r\n"
+            await exchange(conn)
 
 
 async def test_a_head_in_crumbs(echo_server: Server) -> None:
@@ -262,14 +264,14 @@ async def test_a_head_in_crumbs(echo_server: Server) -> None:
         parts = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
         with Server(Silent()) as proxy:
             connector = HTTPProxyConnector(f"http://127.0.0.1:{proxy.port}")
-            async with ConnectionManager(connectors={"t": connector}) as mgr:
-                request = mgr.allocate("t", "target.test", 1, 5)
+            async with ConnectionManager(connectors={"http": connector}) as mgr:
+                request = mgr.allocate("http", "target.test", 1, 5)
                 await proxy.until(lambda server: server.received > 0)
                 for part in parts:
                     proxy.push(part)
                     await anyio.lowlevel.checkpoint()
                 async with request as conn:
-                    assert await take(conn, 7) == b"\r\nhello"
+                    assert await receive_exactly(conn, 7) == b"\r\nhello"
 
 
 @pytest.mark.parametrize(
@@ -300,10 +302,10 @@ async def test_a_head_in_crumbs(echo_server: Server) -> None:
 async def test_answers_that_are_no_tunnel(answer: bytes | None, text: str, number: int | None) -> None:
     with Server(Script(answer)) as proxy:
         connector = HTTPProxyConnector(f"http://me:{SECRET}@127.0.0.1:{proxy.port}")
-        async with ConnectionManager(connectors={"t": connector}, max_per_host=1) as mgr:
+        async with ConnectionManager(connectors={"http": connector}, max_per_host=1) as mgr:
             for _ in range(2):
                 with pytest.raises(ConnectError) as caught:
-                    await mgr.allocate("t", "target.test", 1, 5)
+                    await mgr.allocate("http", "target.test", 1, 5)
                 assert caught.value.function == "proxy"
                 assert text in caught.value.error_str
                 assert caught.value.error_num == number
@@ -316,8 +318,8 @@ async def test_answers_that_are_no_tunnel(answer: bytes | None, text: str, numbe
 async def test_cut_in_the_midst(how: str) -> None:
     with Server(Silent()) as proxy:
         connector = HTTPProxyConnector(f"http://127.0.0.1:{proxy.port}")
-        async with ConnectionManager(connectors={"t": connector}) as mgr:
-            request = mgr.allocate("t", "target.test", 1, 5)
+        async with ConnectionManager(connectors={"http": connector}) as mgr:
+            request = mgr.allocate("http", "target.test", 1, 5)
             await proxy.until(lambda server: server.received > 0)
             proxy.push(b"HTTP/1.1 200 OK\r\nVia")
             getattr(proxy, how)()
@@ -331,11 +333,11 @@ async def test_cut_in_the_midst(how: str) -> None:
 async def test_a_silent_proxy_is_in_the_request_s_time(limit: str, silent_server: Server) -> None:
     connector = HTTPProxyConnector(f"http://127.0.0.1:{silent_server.port}")
     connect_timeout = 0.05 if limit == "connect_timeout" else None
-    async with ConnectionManager(connectors={"t": connector}, connect_timeout=connect_timeout) as mgr:
+    async with ConnectionManager(connectors={"http": connector}, connect_timeout=connect_timeout) as mgr:
         with pytest.raises(AllocateTimeout) as caught:
-            await mgr.allocate("t", "target.test", 1, 0.05 if limit == "timeout" else 5)
+            await mgr.allocate("http", "target.test", 1, 0.05 if limit == "timeout" else 5)
         assert caught.value.function == "proxy"
-        request = mgr.allocate("t", "target.test", 1)
+        request = mgr.allocate("http", "target.test", 1)
         await silent_server.until(lambda server: server.received > 0)
         assert request.cancel()
     await silent_server.until(lambda server: not server.connections)
@@ -357,7 +359,7 @@ async def test_tls_with_the_proxy(tls_server: Server, ca: Authority, client_cont
         async with ConnectionManager(connectors={"https": connector}, keep_alive=0) as mgr:
             for _ in range(2):
                 async with mgr.allocate("https", "target.test", 443, 5) as conn:
-                    await echo(conn, b"x" * 50_000)
+                    await exchange(conn, b"x" * 50_000)
             assert (mgr.stats().handshakes, mgr.stats().resumed) == (4, 2)
         assert names == ["localhost", "localhost"]
         strict = HTTPProxyConnector(f"https://localhost:{proxy.port}")
@@ -372,9 +374,9 @@ async def test_an_https_proxy_is_never_spoken_to_in_the_clear() -> None:
     with Server(Script(OK)) as first:
         inner = HTTPProxyConnector(f"http://127.0.0.1:{first.port}")
         connector = HTTPProxyConnector(f"https://me:{SECRET}@second.test:1", over=inner)
-        async with ConnectionManager(connectors={"t": connector}) as mgr:
+        async with ConnectionManager(connectors={"http": connector}) as mgr:
             with pytest.raises(TLSError):
-                await mgr.allocate("t", "target.test", 1, 5)
+                await mgr.allocate("http", "target.test", 1, 5)
         behaviour = first.behaviour
         assert isinstance(behaviour, Script)
         assert behaviour.heard[0].startswith(b"CONNECT second.test:1 ")
@@ -387,10 +389,10 @@ async def test_a_chain(echo_server: Server) -> None:
         way = HTTPProxyConnector(f"http://127.0.0.1:{first.port}")
         connector = HTTPProxyConnector(f"http://last.test:{last.port}", over=way)
         async with (
-            ConnectionManager(connectors={"t": connector}) as mgr,
-            mgr.allocate("t", "target.test", 7, 5) as conn,
+            ConnectionManager(connectors={"http": connector}) as mgr,
+            mgr.allocate("http", "target.test", 7, 5) as conn,
         ):
-            await echo(conn)
+            await exchange(conn)
         assert first.heads[0].startswith(b"CONNECT last.test:%d " % last.port)
         assert last.heads[0].startswith(b"CONNECT target.test:7 ")
 
@@ -398,14 +400,14 @@ async def test_a_chain(echo_server: Server) -> None:
 async def test_a_proxy_that_cannot_be_reached() -> None:
     port = free_port()
     connectors = {
-        "t": HTTPProxyConnector(f"http://me:{SECRET}@127.0.0.1:{port}"),
+        "http": HTTPProxyConnector(f"http://me:{SECRET}@127.0.0.1:{port}"),
         "u": HTTPProxyConnector("http://nowhere.invalid:1"),
     }
     async with ConnectionManager(connectors=connectors) as mgr:
         with pytest.raises(
             ConnectError, match=rf"refused \(on the way to the proxy 127\.0\.0\.1:{port}\)"
         ) as one:
-            await mgr.allocate("t", "target.test", 1, 5)
+            await mgr.allocate("http", "target.test", 1, 5)
         assert (one.value.function, one.value.error_num) == ("connect", errno.ECONNREFUSED)
         assert isinstance(one.value.__cause__, OSError | BrokenResourceError)
         with pytest.raises(ResolveError, match=r"the proxy nowhere\.invalid:1"):
@@ -420,9 +422,9 @@ async def test_credentials_are_shown_nowhere(caplog: pytest.LogCaptureFixture) -
     with Server(Script(head("HTTP/1.1 407 No"))) as proxy:
         connector = HTTPProxyConnector(f"http://me:{SECRET}@127.0.0.1:{proxy.port}")
         token = base64.b64encode(f"me:{SECRET}".encode()).decode()
-        async with ConnectionManager(connectors={"t": connector}) as mgr:
+        async with ConnectionManager(connectors={"http": connector}) as mgr:
             with pytest.raises(AllocateError) as caught:
-                await mgr.allocate("t", "target.test", 1, 5)
+                await mgr.allocate("http", "target.test", 1, 5)
             told = [repr(mgr), repr(mgr.stats()), repr(connector), str(connector), caplog.text]
         told += [repr(caught.value), str(caught.value), pickle.dumps(caught.value).decode("latin-1")]
         assert not any(secret in text for secret in (SECRET, token) for text in told)

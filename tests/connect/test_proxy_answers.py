@@ -9,8 +9,7 @@ import pytest
 
 from keepalive.base.failure import DialFailure
 from keepalive.connect.http_proxy import Answer, _read_head
-
-from .proxies import head
+from tests.support.proxies import head
 
 
 class Bytes:

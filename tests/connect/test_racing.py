@@ -10,8 +10,8 @@ import pytest
 from keepalive import ConnectionManager, ManagerClosed, Resolution
 from keepalive.connect.history import Failures
 from keepalive.connect.racing import Racing
-from tests.manager.tools import turns
 from tests.support.inside import driver_of
+from tests.support.waiting import turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable

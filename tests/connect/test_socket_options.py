@@ -9,7 +9,7 @@ import pytest
 from anyio.abc import SocketAttribute
 
 from keepalive import ConnectError, ConnectionManager, SocketOptions, TCPConnector, TLSConnector
-from tests.manager.tools import ask
+from tests.support.requests import ask
 
 if TYPE_CHECKING:
     import ssl
@@ -41,7 +41,7 @@ DEFAULTS = {
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
 async def test_by_default(name: str, echo_server: Server) -> None:
-    async with ConnectionManager() as mgr, mgr.allocate("t", name, echo_server.port, timeout=5) as conn:
+    async with ConnectionManager() as mgr, mgr.allocate("http", name, echo_server.port, timeout=5) as conn:
         assert values(conn) == DEFAULTS
 
 
@@ -50,8 +50,8 @@ async def test_ones_own(name: str, echo_server: Server) -> None:
     more = [(TCP, socket.TCP_USER_TIMEOUT, 1234), (socket.SOL_SOCKET, socket.SO_PRIORITY, 3)]
     options = SocketOptions(keepalive=20, interval=5, count=2, no_delay=False, more=more)
     async with (
-        ConnectionManager(connectors={"t": TCPConnector(options)}) as mgr,
-        mgr.allocate("t", name, echo_server.port, timeout=5) as conn,
+        ConnectionManager(connectors={"http": TCPConnector(options)}) as mgr,
+        mgr.allocate("http", name, echo_server.port, timeout=5) as conn,
     ):
         wanted = {"TCP_NODELAY": 0, "TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 2}
         assert values(conn) == {**DEFAULTS, **wanted, "TCP_USER_TIMEOUT": 1234}
@@ -62,7 +62,7 @@ async def test_ones_own(name: str, echo_server: Server) -> None:
 async def test_below_tls(tls_server: Server, client_context: ssl.SSLContext) -> None:
     tcp = TCPConnector(SocketOptions(keepalive=None, user_timeout=30))
     tls = TLSConnector(client_context, server_hostname="localhost", over=tcp)
-    async with ConnectionManager(connectors={"s": tls}) as mgr, ask(mgr, tls_server, "s") as conn:
+    async with ConnectionManager(connectors={"s": tls}) as mgr, ask(mgr, tls_server, scheme="s") as conn:
         found = values(conn)
         assert (found["SO_KEEPALIVE"], found["TCP_USER_TIMEOUT"]) == (0, 30_000)
 
@@ -71,7 +71,7 @@ async def test_set_before_connecting(echo_server: Server) -> None:
     """A receive buffer counts for the window scale of the SYN: later is too late."""
     options = SocketOptions(more=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096), (TCP, socket.TCP_MAXSEG, 700)])
     async with (
-        ConnectionManager(connectors={"t": TCPConnector(options)}) as mgr,
+        ConnectionManager(connectors={"http": TCPConnector(options)}) as mgr,
         ask(mgr, echo_server) as conn,
     ):
         assert conn.extra(SocketAttribute.raw_socket).getsockopt(TCP, socket.TCP_MAXSEG) <= 700
@@ -79,7 +79,7 @@ async def test_set_before_connecting(echo_server: Server) -> None:
 
 async def test_one_that_the_kernel_refuses(echo_server: Server) -> None:
     options = SocketOptions(more=[(TCP, 9999, 1)])
-    async with ConnectionManager(connectors={"t": TCPConnector(options)}) as mgr:
+    async with ConnectionManager(connectors={"http": TCPConnector(options)}) as mgr:
         with pytest.raises(OSError, match="Protocol not available"):
             await ask(mgr, echo_server)
         assert mgr.stats().open == 0
@@ -90,8 +90,8 @@ async def test_one_that_python_refuses(host: str, echo_server: Server) -> None:
     """An error that is no OSError: it fails the request, not the call, and costs no slot."""
     options = SocketOptions()
     object.__setattr__(options, "more", ((TCP, socket.TCP_NODELAY, "x"),))  # past its checks
-    async with ConnectionManager(connectors={"t": TCPConnector(options)}) as mgr:
-        request = mgr.allocate("t", host, echo_server.port)
+    async with ConnectionManager(connectors={"http": TCPConnector(options)}) as mgr:
+        request = mgr.allocate("http", host, echo_server.port)
         with pytest.raises(ConnectError, match="bytes-like"):
             await request
         assert mgr.stats().open == 0

@@ -21,11 +21,10 @@ from keepalive import (
     TLSConnector,
     TLSSessionAttribute,
 )
-from tests.manager.tools import ask, echo, take
 from tests.support import Greeting, Server
 from tests.support.peers import free_port, microsocks
-
-from .proxies import HttpProxy, Script
+from tests.support.proxies import HttpProxy, Script
+from tests.support.requests import ask, exchange, receive_exactly
 
 if TYPE_CHECKING:
     import ssl
@@ -64,7 +63,7 @@ async def test_a_tunnel_is_kept(proxy: int, echo_server: Server) -> None:
                 "via", "127.0.0.1", proxy, 5, for_addr="localhost", for_port=echo_server.port
             ) as conn:
                 assert conn.from_cache is (Reuse.IMMEDIATE if turn else None)
-                await echo(conn, b"x" * 100_000)
+                await exchange(conn, b"x" * 100_000)
         assert echo_server.accepted == 1
 
 
@@ -77,8 +76,8 @@ async def test_tls_inside(proxy: int, tls_server: Server, client_context: ssl.SS
     async with ConnectionManager(connectors=connectors, keep_alive=0) as mgr:
         for scheme in connectors:
             for turn in range(2):
-                async with ask(mgr, tls_server, scheme, timeout=5) as conn:
-                    await echo(conn)
+                async with ask(mgr, tls_server, scheme=scheme, timeout=5) as conn:
+                    await exchange(conn)
                     assert conn.extra(TLSAttribute.tls_version) == "TLSv1.3"
                     assert conn.extra(TLSSessionAttribute.session_reused) == bool(turn)
 
@@ -87,9 +86,9 @@ async def test_who_speaks_first_is_heard(proxy: int) -> None:
     with Server(Greeting()) as server:
         async with (
             ConnectionManager(connectors={"smtp": to(proxy)}) as mgr,
-            ask(mgr, server, "smtp", timeout=5) as conn,
+            ask(mgr, server, scheme="smtp", timeout=5) as conn,
         ):
-            assert await take(conn, 11) == b"220 ready\r\n"
+            assert await receive_exactly(conn, 11) == b"220 ready\r\n"
 
 
 async def test_credentials(locked_proxy: int, echo_server: Server) -> None:
@@ -102,20 +101,20 @@ async def test_credentials(locked_proxy: int, echo_server: Server) -> None:
     async with ConnectionManager(connectors=connectors) as mgr:
         for scheme, text in (("none", "wants credentials"), ("wrong", "user name or the password")):
             with pytest.raises(ConnectError, match=text) as caught:
-                await ask(mgr, echo_server, scheme, timeout=5)
+                await ask(mgr, echo_server, scheme=scheme, timeout=5)
             assert (caught.value.function, caught.value.error_num) == ("proxy", errno.EACCES)
         for scheme in ("right", "url"):
-            async with ask(mgr, echo_server, scheme, timeout=5) as conn:
-                await echo(conn)
+            async with ask(mgr, echo_server, scheme=scheme, timeout=5) as conn:
+                await exchange(conn)
         assert mgr.stats().failed == {"proxy": 2}
     assert SECRET not in repr(connectors)
 
 
 async def test_a_target_that_refuses(proxy: int) -> None:
-    async with ConnectionManager(connectors={"t": to(proxy)}, max_per_host=1) as mgr:
+    async with ConnectionManager(connectors={"http": to(proxy)}, max_per_host=1) as mgr:
         for _ in range(3):
             with pytest.raises(ConnectError, match="the proxy answered 5: connection refused") as caught:
-                await mgr.allocate("t", "127.0.0.1", free_port(), 5)
+                await mgr.allocate("http", "127.0.0.1", free_port(), 5)
             assert (caught.value.function, caught.value.error_num) == ("proxy", errno.ECONNREFUSED)
         assert mgr.stats().open == 0
 
@@ -138,10 +137,10 @@ async def test_the_proxy_looks_names_up(host: str, sent: bytes) -> None:
     script = Script(b"\x05\x00", DONE)
     with Server(script) as server:
         async with (
-            ConnectionManager(connectors={"t": to(server.port)}, resolver=StaticResolver({})) as mgr,
-            mgr.allocate("t", host, 80, 5) as conn,
+            ConnectionManager(connectors={"http": to(server.port)}, resolver=StaticResolver({})) as mgr,
+            mgr.allocate("http", host, 80, 5) as conn,
         ):
-            await echo(conn)
+            await exchange(conn)
     assert script.heard[:2] == [b"\x05\x01\x00", b"\x05\x01\x00" + sent + b"\x00P"]
 
 
@@ -150,22 +149,22 @@ async def test_or_the_manager_does() -> None:
     script = Script(b"\x05\x00", b"\x05\x04\x00\x01" + bytes(6))
     resolver = StaticResolver({"two.test": ["192.0.2.1", "2001:db8::1"]})
     with Server(script) as server:
-        connectors = {"t": to(server.port, remote_dns=False)}
+        connectors = {"http": to(server.port, remote_dns=False)}
         async with ConnectionManager(connectors=connectors, resolver=resolver) as mgr:
             with pytest.raises(ConnectError, match="host unreachable") as caught:
-                await mgr.allocate("t", "two.test", 80, 5)
+                await mgr.allocate("http", "two.test", 80, 5)
             assert caught.value.error_num == errno.EHOSTUNREACH
             with pytest.raises(ResolveError):
-                await mgr.allocate("t", "unknown.test", 80, 5)
+                await mgr.allocate("http", "unknown.test", 80, 5)
         assert (server.accepted, server.peak) == (2, 1)
     assert [heard[3] for heard in script.heard if len(heard) > 3] == [1, 4]
 
 
 @pytest.mark.parametrize("host", ["n" * 256, "a/b", "fe80::1%1", "\xfc" * 70])
 async def test_hosts_that_are_never_sent(host: str, silent_server: Server) -> None:
-    async with ConnectionManager(connectors={"t": to(silent_server.port)}) as mgr:
+    async with ConnectionManager(connectors={"http": to(silent_server.port)}) as mgr:
         with pytest.raises(ConnectError) as caught:
-            await mgr.allocate("t", host, 80, 5)
+            await mgr.allocate("http", host, 80, 5)
         assert (caught.value.function, caught.value.error_num) == ("proxy", errno.EINVAL)
     assert silent_server.received == 0
 
@@ -189,8 +188,8 @@ async def test_what_follows_the_answer_belongs_to_the_tunnel(answer: bytes) -> N
             ConnectionManager(connectors={"smtp": to(server.port)}) as mgr,
             mgr.allocate("smtp", "mail.test", 25, 5) as conn,
         ):
-            assert await take(conn, 11) == b"220 ready\r\n"
-            await echo(conn)
+            assert await receive_exactly(conn, 11) == b"220 ready\r\n"
+            await exchange(conn)
 
 
 @pytest.mark.parametrize(
@@ -220,10 +219,10 @@ async def test_answers_that_are_no_tunnel(
     lines: list[bytes | None], text: str | None, number: int | None
 ) -> None:
     with Server(Script(*lines)) as server:
-        connectors = {"t": to(server.port, auth=("me", SECRET))}
+        connectors = {"http": to(server.port, auth=("me", SECRET))}
         async with ConnectionManager(connectors=connectors) as mgr:
             with pytest.raises(AllocateTimeout if text is None else ConnectError) as caught:
-                await mgr.allocate("t", "target.test", 1, 5 if text else 0.05)
+                await mgr.allocate("http", "target.test", 1, 5 if text else 0.05)
             assert caught.value.function == "proxy"
             assert caught.value.error_num == (number if text else errno.ETIMEDOUT)
             assert (text or "no connection within") in caught.value.error_str
@@ -235,10 +234,10 @@ async def test_a_chain_of_two_kinds(proxy: int, echo_server: Server) -> None:
     with HttpProxy(echo_server) as last:
         connector = HTTPProxyConnector(f"http://localhost:{last.port}", over=to(proxy))
         async with (
-            ConnectionManager(connectors={"t": connector}) as mgr,
-            mgr.allocate("t", "target.test", 1, 5) as conn,
+            ConnectionManager(connectors={"http": connector}) as mgr,
+            mgr.allocate("http", "target.test", 1, 5) as conn,
         ):
-            await echo(conn)
+            await exchange(conn)
 
 
 # -- arguments ---------------------------------------------------------------------------------------

@@ -10,8 +10,10 @@ import pytest
 from anyio.streams.tls import TLSAttribute
 
 from keepalive import AllocateTimeout, ConnectionManager, Reuse, TLSConnector, TLSError
-from tests.manager.kit import HOST, Awaited, exchange, get, until
 from tests.support import Server
+from tests.support.requests import Awaited, ask, exchange
+from tests.support.resolvers import HOST
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +51,7 @@ async def test_a_failed_handshake_wakes_the_next(echo_server: Server, tls_server
     """poe.md 3.5 (B5): its place goes to who waits, be it for the same key or for another."""
     async with ConnectionManager(max_open=1) as mgr, anyio.create_task_group() as group:
         first, second = (Awaited(group, secure(mgr, tls_server)) for _ in range(2))
-        third = Awaited(group, get(mgr, echo_server))
+        third = Awaited(group, ask(mgr, echo_server))
         for failed in (first, second):
             assert isinstance(await failed.error(), TLSError)
         async with await third.connection() as conn:

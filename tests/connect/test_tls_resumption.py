@@ -11,10 +11,11 @@ from anyio.streams.tls import TLSAttribute
 
 from keepalive import AllocateError, ConnectionManager, Key, TLSConnector, TLSError, TLSSessionAttribute
 from keepalive.transport import sessions as _sessions
-from tests.manager.tools import Opener, ask, echo
 from tests.support import Server
 from tests.support.certs import House
+from tests.support.connectors import FunctionConnector
 from tests.support.peers import nginx
+from tests.support.requests import ask, exchange
 from tests.support.tunnel import Tunnel
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def manager(connector: TLSConnector, **more: Any) -> ConnectionManager:
 
 async def visit(mgr: ConnectionManager, server: Server, scheme: str = "tls", **more: Any) -> bool:
     """Make one exchange on a connection of its own; say whether its handshake resumed a session."""
-    async with ask(mgr, server, scheme, timeout=5, **more) as conn:
-        await echo(conn)
+    async with ask(mgr, server, scheme=scheme, timeout=5, **more) as conn:
+        await exchange(conn)
         assert conn.from_cache is None
         reused = conn.extra(TLSSessionAttribute.session_reused)
         engine = conn.extra(TLSAttribute.ssl_object)
@@ -52,10 +53,10 @@ async def test_evict_starts_afresh(ca: Authority) -> None:
         async with manager(TLSConnector(ca.client(), "localhost")) as mgr:
             for peer in (server, other):
                 assert [await visit(mgr, peer) for _ in range(2)] == [False, True]
-            async with ask(mgr, server, "tls") as lent:
-                await echo(lent)
+            async with ask(mgr, server, scheme="tls") as lent:
+                await exchange(lent)
                 mgr.evict("tls", server.host, server.port)
-                await echo(lent)
+                await exchange(lent)
             assert [await visit(mgr, server) for _ in range(2)] == [False, True]
             assert await visit(mgr, other), "nobody spoke of that one"
             mgr.evict()
@@ -105,7 +106,7 @@ async def test_a_burst_resumes_as_a_whole(ca: Authority) -> None:
     with Server(tls=ca.server()) as server:
         async with manager(TLSConnector(ca.client(), "localhost"), max_per_host=8) as mgr:
             await visit(mgr, server)
-            conns = [await request for request in [ask(mgr, server, "tls") for _ in range(8)]]
+            conns = [await request for request in [ask(mgr, server, scheme="tls") for _ in range(8)]]
             found = [conn.extra(TLSSessionAttribute.session_reused) for conn in conns]
             for conn in conns:
                 conn.release()
@@ -115,8 +116,8 @@ async def test_a_burst_resumes_as_a_whole(ca: Authority) -> None:
 async def test_a_lent_connection_s_ticket_serves_the_next_dial(ca: Authority) -> None:
     with Server(tls=ca.server()) as server:
         connector = TLSConnector(ca.client(), "localhost")
-        async with manager(connector) as mgr, ask(mgr, server, "tls") as conn:
-            await echo(conn)
+        async with manager(connector) as mgr, ask(mgr, server, scheme="tls") as conn:
+            await exchange(conn)
             assert await visit(mgr, server)
 
 
@@ -124,7 +125,7 @@ async def test_a_real_server(ca: Authority, tmp_path: Path) -> None:
     """nginx resumes; restarted, it knows no old ticket and shakes hands in full."""
     pair, _ = ca.write(tmp_path)
     ports: list[int] = []
-    way = Opener(lambda dial: dial.connect_tcp("127.0.0.1", ports[-1]))  # one key for both
+    way = FunctionConnector(lambda dial: dial.connect_tcp("127.0.0.1", ports[-1]))  # one key for both
     found = []
     async with manager(TLSConnector(ca.client(), "localhost", over=way)) as mgr:
         for folder in (tmp_path / "one", tmp_path / "two"):
@@ -253,7 +254,7 @@ async def test_a_server_that_breaks_off_is_asked_again_without(ca: Authority) ->
         async with manager(TLSConnector(ca.client(), "localhost"), max_per_host=1) as mgr:
             for _ in range(4):
                 async with mgr.allocate("tls", server.host, server.port, timeout=5) as conn:
-                    await echo(conn)
+                    await exchange(conn)
             assert server.offers == 1  # and it learned from that
             assert (mgr.stats().handshakes, mgr.stats().resumed, mgr.stats().failed) == (4, 0, {})
         assert origin.peak == 1

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from anyio import BrokenResourceError
 from anyio.streams.tls import TLSAttribute
 
 from keepalive import AllocateError, ConnectionManager, StaticResolver, TLSConnector, TLSError
-from tests.manager.tools import ask, echo
 from tests.support import Server, has_ipv6
 from tests.support.certs import House, self_signed
+from tests.support.requests import ask, exchange
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,11 +23,11 @@ def house() -> House:
     return House()
 
 
-async def refuse(server: Server, connector: TLSConnector | None, **more: str) -> TLSError:
+async def refuse(server: Server, connector: TLSConnector | None, **more: Any) -> TLSError:
     """See that the connector refuses the server, and that nothing is left of it."""
     connectors = None if connector is None else {"https": connector}
     async with ConnectionManager(connectors=connectors) as manager:
-        request = ask(manager, server, "https", context="mine", timeout=5, **more)
+        request = ask(manager, server, scheme="https", context="mine", timeout=5, **more)
         with pytest.raises(TLSError) as caught:
             await request
         stats = manager.stats()
@@ -63,9 +63,9 @@ async def test_another_name(house: House) -> None:
         connectors = {"https": TLSConnector(house.client())}
         async with (
             ConnectionManager(connectors=connectors) as manager,
-            ask(manager, server, "https", for_addr="other.test") as conn,
+            ask(manager, server, scheme="https", for_addr="other.test") as conn,
         ):
-            await echo(conn)
+            await exchange(conn)
 
 
 async def test_an_expired_certificate(house: House) -> None:
@@ -86,8 +86,11 @@ async def test_a_context_of_ones_own_decides(tmp_path: Path) -> None:
     context.verify_mode = ssl.CERT_NONE
     with Server(tls=self_signed(tmp_path, "whoever.test")) as server:
         connectors = {"https": TLSConnector(context)}
-        async with ConnectionManager(connectors=connectors) as manager, ask(manager, server, "https") as conn:
-            await echo(conn)
+        async with (
+            ConnectionManager(connectors=connectors) as manager,
+            ask(manager, server, scheme="https") as conn,
+        ):
+            await exchange(conn)
 
 
 async def test_versions_that_do_not_meet(ca: object, client_context: ssl.SSLContext, house: House) -> None:
@@ -130,7 +133,7 @@ async def test_server_name(
             ConnectionManager(connectors=connectors, resolver=resolver) as manager,
             manager.allocate("https", addr, server.port, for_addr=for_addr) as conn,
         ):
-            await echo(conn)
+            await exchange(conn)
     assert seen == [sent]
 
 
@@ -139,8 +142,11 @@ async def test_an_ipv6_address_is_verified(house: House) -> None:
         pytest.skip("needs IPv6 on the loopback interface")
     with Server(tls=house.server("::1"), host="::1") as server:
         connectors = {"https": TLSConnector(house.client())}
-        async with ConnectionManager(connectors=connectors) as manager, ask(manager, server, "https") as conn:
-            await echo(conn)
+        async with (
+            ConnectionManager(connectors=connectors) as manager,
+            ask(manager, server, scheme="https") as conn,
+        ):
+            await exchange(conn)
     with Server(tls=house.server("127.0.0.1"), host="::1") as server:
         await refuse(server, TLSConnector(house.client()))
 
@@ -152,7 +158,7 @@ async def test_an_impossible_name_is_a_failure_of_the_request(
     connectors = {"https": TLSConnector(client_context, name)}
     async with ConnectionManager(connectors=connectors) as manager:
         with pytest.raises(TLSError) as caught:
-            await ask(manager, tls_server, "https", timeout=5)
+            await ask(manager, tls_server, scheme="https", timeout=5)
         assert caught.value.function == "tls"
         assert manager.stats().open == 0
 
@@ -189,17 +195,20 @@ async def test_alpn(
     with Server(tls=context) as server:
         async with (
             ConnectionManager(connectors={"https": connector}) as manager,
-            ask(manager, server, "https") as conn,
+            ask(manager, server, scheme="https") as conn,
         ):
             assert conn.extra(TLSAttribute.alpn_protocol) == chosen
-            await echo(conn)
+            await exchange(conn)
 
 
 async def test_a_client_certificate(house: House) -> None:
     with Server(tls=house.server("localhost", wants_client=True)) as server:
         connectors = {"https": TLSConnector(house.client(name="client.test"), "localhost")}
-        async with ConnectionManager(connectors=connectors) as manager, ask(manager, server, "https") as conn:
-            await echo(conn)
+        async with (
+            ConnectionManager(connectors=connectors) as manager,
+            ask(manager, server, scheme="https") as conn,
+        ):
+            await exchange(conn)
 
 
 async def test_a_client_certificate_is_missing_tls12(house: House) -> None:
@@ -214,7 +223,7 @@ async def test_a_client_certificate_is_missing_tls13(house: House) -> None:
     with Server(tls=house.server("localhost", wants_client=True)) as server:
         connectors = {"https": TLSConnector(house.client(), "localhost")}
         async with ConnectionManager(connectors=connectors, max_per_host=1) as manager:
-            conn = await ask(manager, server, "https")
+            conn = await ask(manager, server, scheme="https")
             with pytest.raises(BrokenResourceError) as caught:
                 await conn.receive()
             assert isinstance(caught.value.__cause__, ssl.SSLError)
@@ -222,9 +231,9 @@ async def test_a_client_certificate_is_missing_tls13(house: House) -> None:
             conn.release()
             assert manager.stats().open == 0
             # Given back at once, it is found dead before anybody else gets it.
-            conn = await ask(manager, server, "https")
+            conn = await ask(manager, server, scheme="https")
             conn.release()
             await server.until(lambda server: not server.connections)
-            conn = await ask(manager, server, "https")
+            conn = await ask(manager, server, scheme="https")
             assert conn.from_cache is None
             conn.discard()

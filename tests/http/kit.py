@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import anyio
 import h11
 
 from tests.support import Behaviour
@@ -119,10 +118,3 @@ def once(first: Callable[[Peer, Asked], None], after: bytes) -> Callable[[Peer, 
             peer.send(after)
 
     return answer
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Wait for what another thread, or the kernel, is about to do."""
-    with anyio.fail_after(5):
-        while not true():  # noqa: ASYNC110  # nothing here tells when
-            await anyio.sleep(0.01)

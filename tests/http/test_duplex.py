@@ -17,8 +17,9 @@ import pytest
 from keepalive import ConnectionManager, TLSConnector, http
 from keepalive.http import ReadTimeout, Timeout
 from tests.support import Behaviour, Server
+from tests.support.waiting import until
 
-from .kit import Script, until, url
+from .kit import Script, url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

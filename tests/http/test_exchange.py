@@ -20,8 +20,9 @@ from keepalive.http import (
     Timeout,
     WriteTimeout,
 )
-from tests.http.kit import Asked, Script, ok, once, silent, then_close, then_reset, until, url
+from tests.http.kit import Asked, Script, ok, once, silent, then_close, then_reset, url
 from tests.support import Server, Silent, full_backlog
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

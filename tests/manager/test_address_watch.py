@@ -12,9 +12,9 @@ from tests.support import Server
 from tests.support.inside import driver_of
 from tests.support.nameserver import NameServer, Question
 from tests.support.nameserver import Zone as Zone6
-
-from .stepping import until
-from .tools import Recorder, echo, turns
+from tests.support.recorder import Recorder
+from tests.support.requests import exchange
+from tests.support.waiting import turns, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -65,15 +65,15 @@ async def test_retires_idle_and_lent_ones_when_the_name_moves() -> None:
         async with manager(zone, observer=seen) as mgr:
             lent = await mgr.allocate("t", "db.test", old.port, 5)
             async with mgr.allocate("t", "db.test", old.port, 5) as conn:
-                await echo(conn)
+                await exchange(conn)
             assert (old.accepted, mgr.stats().idle) == (2, 1)
             zone.addresses = ("127.0.0.2",)
             await seen.until(lambda: seen.reasons() == ["retired"])
-            await echo(lent)  # its user notices nothing
+            await exchange(lent)  # its user notices nothing
             lent.release()
             assert seen.reasons() == ["retired", "retired"]
             async with mgr.allocate("t", "db.test", old.port, 5) as conn:
-                await echo(conn)
+                await exchange(conn)
             assert (old.accepted, new.accepted) == (2, 1)
             assert mgr.stats().idle == 1
 
@@ -92,7 +92,7 @@ async def test_an_answer_of_one_family_says_nothing_of_the_other(echo_server: Se
         resolver, seen = DNSResolver([names.address], hosts=None), Recorder()
         async with ConnectionManager(resolver=resolver, retire_moved=True, observer=seen) as mgr:
             async with mgr.allocate("t", "db.test", six.port, 5) as conn:
-                await echo(conn)
+                await exchange(conn)
             half.append("AAAA")
             before = len(names.asked)
             await until(lambda: len(names.asked) >= before + 2)
@@ -108,7 +108,7 @@ async def test_a_question_that_was_given_up_is_asked_again(echo_server: Server) 
     zone = Hanging("127.0.0.1", ttl=0.0)
     async with manager(zone) as mgr:
         async with mgr.allocate("t", "db.test", echo_server.port, 5) as conn:
-            await echo(conn)
+            await exchange(conn)
         zone.hangs = True
         moved = driver_of(mgr).address_watch
         assert moved is not None
@@ -130,7 +130,7 @@ async def test_what_retires_nothing(how: str, echo_server: Server) -> None:
     zone, seen = Zone("127.0.0.1"), Recorder()
     async with manager(zone, observer=seen) as mgr:
         async with mgr.allocate("t", "db.test", echo_server.port, 5) as conn:
-            await echo(conn)
+            await exchange(conn)
         zone.fails = how == "fails"
         zone.addresses = {"fails": (), "nothing": (), "more": ("::1", "127.0.0.1")}[how]
         with anyio.fail_after(5):
@@ -151,7 +151,7 @@ async def test_asks_no_more_when_the_name_is_out_of_use(echo_server: Server) -> 
         await turns()
         assert zone.asked == 1
         async with mgr.allocate("t", "127.0.0.1", echo_server.port, 5) as conn:
-            await echo(conn)
+            await exchange(conn)
         assert zone.asked == 1
 
 
@@ -159,7 +159,7 @@ async def test_without_the_option_nobody_asks(echo_server: Server) -> None:
     zone = Zone("127.0.0.1", ttl=0.01)
     async with ConnectionManager(resolver=zone) as mgr:
         async with mgr.allocate("t", "db.test", echo_server.port, 5) as conn:
-            await echo(conn)
+            await exchange(conn)
         assert driver_of(mgr).address_watch is None
         assert zone.asked == 1
 

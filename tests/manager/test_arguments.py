@@ -17,8 +17,8 @@ from keepalive import (
     TCPConnector,
     TLSConnector,
 )
-
-from .kit import HOST, Table, exchange, get
+from tests.support.requests import ask, exchange
+from tests.support.resolvers import HOST, TableResolver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -57,7 +57,7 @@ CONSTRUCTION: list[Case] = [
     *seconds("connect_timeout", zero=False),
     *seconds("max_lifetime", zero=False),
     ("resolver", "8.8.8.8", TypeError),
-    ("resolver", Table, TypeError),
+    ("resolver", TableResolver, TypeError),
     ("resolver", object(), TypeError),
     ("observer", print, TypeError),
     ("observer", Observer, TypeError),
@@ -139,7 +139,7 @@ async def test_allocate() -> None:
 async def test_allocate_on_a_known_key(echo_server: Server) -> None:
     """poe.md 1.13: what equals a known key is still not one: 80 == 80.0, 1 == True."""
     async with ConnectionManager() as mgr:
-        async with get(mgr, echo_server, for_port=1) as conn:
+        async with ask(mgr, echo_server, for_port=1) as conn:
             await exchange(conn)
         port: Any
         for port in (float(echo_server.port), echo_server.port + 0j):
@@ -181,8 +181,8 @@ async def test_allocate_with_too_little_or_too_much() -> None:
 async def test_deallocate(echo_server: Server) -> None:
     """poe.md 1.74: a number that this manager never issued."""
     async with ConnectionManager() as mgr, ConnectionManager() as other:
-        foreign = [get(other, echo_server) for _ in range(3)][-1]
-        request = get(mgr, echo_server)
+        foreign = [ask(other, echo_server) for _ in range(3)][-1]
+        request = ask(mgr, echo_server)
         wrong: Any
         for wrong in (0, -1, foreign.id, None, "1", 1.0, True, [1]):
             with pytest.raises(ValueError, match=r"req_id .* was never issued by this manager"):
@@ -193,8 +193,8 @@ async def test_deallocate(echo_server: Server) -> None:
 async def test_free(echo_server: Server) -> None:
     """poe.md 1.64: nothing but a lent connection of this manager."""
     async with ConnectionManager() as mgr, ConnectionManager() as other:
-        foreign = await get(other, echo_server)
-        for wrong in (None, "not a socket", foreign, get(mgr, echo_server)):
+        foreign = await ask(other, echo_server)
+        for wrong in (None, "not a socket", foreign, ask(mgr, echo_server)):
             with pytest.raises(ValueError, match="is not a connection of this manager"):
                 mgr.free(wrong)  # type: ignore[arg-type]  # that is the test
         await exchange(foreign)
@@ -206,7 +206,7 @@ async def test_free(echo_server: Server) -> None:
 async def test_release(echo_server: Server) -> None:
     """The contract: a wrong `keep_for` is told, and the connection is still lent."""
     async with ConnectionManager() as mgr:
-        conn = await get(mgr, echo_server)
+        conn = await ask(mgr, echo_server)
         check(conn.release, seconds("keep_for", zero=True))
         await exchange(conn)
         assert mgr.stats().lent == 1
@@ -220,7 +220,7 @@ async def test_aclose(echo_server: Server) -> None:
             wrong: Any = value
             with pytest.raises(kind, match=name):
                 await mgr.aclose(wrong)
-        async with get(mgr, echo_server) as conn:
+        async with ask(mgr, echo_server) as conn:
             await exchange(conn)
 
 
@@ -230,15 +230,15 @@ async def test_set_limits(echo_server: Server) -> None:
         check(mgr.set_limits, [*counts("max_per_host", zero=False), *counts("max_open", zero=False)])
         with pytest.raises(ValueError, match="max_open"):
             mgr.set_limits(max_per_host=9, max_open=0)
-        held = await get(mgr, echo_server)
+        held = await ask(mgr, echo_server)
         assert mgr.stats().open == 1
-        assert get(mgr, echo_server).cancel()
+        assert ask(mgr, echo_server).cancel()
         held.release()
 
 
 async def test_stream_arguments(echo_server: Server) -> None:
     """The contract: what is no bytes is not sent; nothing less than a byte can be received."""
-    async with ConnectionManager() as mgr, get(mgr, echo_server) as conn:
+    async with ConnectionManager() as mgr, ask(mgr, echo_server) as conn:
         for wrong in (5, "text", None, [1, 2], 5.0):
             with pytest.raises(TypeError):
                 await conn.send(wrong)  # type: ignore[arg-type]  # that is the test

@@ -7,10 +7,12 @@ import pytest
 
 from keepalive import ConnectError, ConnectionManager, Key, ResolveError, StaticResolver
 from tests.support import Server, refused_port
+from tests.support.connectors import FunctionConnector
+from tests.support.recorder import Recorder
+from tests.support.requests import ask, exchange
+from tests.support.waiting import turns
 
-from .tools import Opener, Recorder, ask, echo, turns
-
-KEY = Key("t", "127.0.0.1", 1, "t", "127.0.0.1", 1)
+KEY = Key("http", "127.0.0.1", 1, "http", "127.0.0.1", 1)
 
 
 class Switch:
@@ -20,7 +22,7 @@ class Switch:
         self.server = server
         self.up = False
         self.tries = 0
-        self.opener = Opener(self.connect)
+        self.opener = FunctionConnector(self.connect)
 
     async def connect(self, dial: object) -> object:
         self.tries += 1
@@ -37,7 +39,7 @@ async def fail(mgr: ConnectionManager, server: Server, timeout: float = 5) -> Co
 
 async def test_requests_fail_at_once_while_a_key_pauses(echo_server: Server) -> None:
     switch, seen = Switch(echo_server), Recorder()
-    options = {"connectors": {"t": switch.opener}, "observer": seen}
+    options = {"connectors": {"http": switch.opener}, "observer": seen}
     async with ConnectionManager(pause_after=3, max_per_host=1, **options) as mgr:  # type: ignore[arg-type]  # mixed
         for _ in range(3):
             assert "pause" not in str(await fail(mgr, echo_server))
@@ -52,9 +54,9 @@ async def test_requests_fail_at_once_while_a_key_pauses(echo_server: Server) -> 
 
 async def test_one_probe_after_the_pause_and_all_is_well(echo_server: Server) -> None:
     switch = Switch(echo_server)
-    async with ConnectionManager(pause_after=1, max_per_host=2, connectors={"t": switch.opener}) as mgr:
+    async with ConnectionManager(pause_after=1, max_per_host=2, connectors={"http": switch.opener}) as mgr:
         async with await mgr.allocate("other", echo_server.host, echo_server.port) as conn:
-            await echo(conn)  # another key is not concerned
+            await exchange(conn)  # another key is not concerned
         await fail(mgr, echo_server)
         switch.up = True
         with anyio.fail_after(5):
@@ -66,13 +68,13 @@ async def test_one_probe_after_the_pause_and_all_is_well(echo_server: Server) ->
                     await anyio.sleep(0.01)  # until the pause of 0.1 s is over
         assert switch.tries == 2
         async with conn, await ask(mgr, echo_server) as second:
-            await echo(conn)
-            await echo(second)
+            await exchange(conn)
+            await exchange(second)
 
 
 async def test_many_waiters_learn_of_it_together(echo_server: Server) -> None:
     switch = Switch(echo_server)
-    async with ConnectionManager(pause_after=4, max_per_host=2, connectors={"t": switch.opener}) as mgr:
+    async with ConnectionManager(pause_after=4, max_per_host=2, connectors={"http": switch.opener}) as mgr:
         async with anyio.create_task_group() as tasks:
             for _ in range(100):
                 tasks.start_soon(fail, mgr, echo_server)
@@ -83,7 +85,7 @@ async def test_many_waiters_learn_of_it_together(echo_server: Server) -> None:
 async def test_who_waits_for_a_lent_connection_goes_on_waiting(echo_server: Server) -> None:
     switch = Switch(echo_server)
     switch.up = True
-    async with ConnectionManager(pause_after=1, max_per_host=2, connectors={"t": switch.opener}) as mgr:
+    async with ConnectionManager(pause_after=1, max_per_host=2, connectors={"http": switch.opener}) as mgr:
         conn = await ask(mgr, echo_server)
         switch.up = False
         await fail(mgr, echo_server)
@@ -105,7 +107,7 @@ async def test_without_the_option_each_request_is_tried() -> None:
         async with ConnectionManager() as mgr:
             for _ in range(20):
                 with pytest.raises(ConnectError):
-                    await mgr.allocate("t", "127.0.0.1", port, 5)
+                    await mgr.allocate("http", "127.0.0.1", port, 5)
             assert mgr.stats().failed == {"connect": 20}
 
 
@@ -113,14 +115,14 @@ async def test_names_that_fail_pause_too() -> None:
     async with ConnectionManager(resolver=StaticResolver({}), pause_after=2) as mgr:
         for n in range(3):
             with pytest.raises(ResolveError) as caught:
-                await mgr.allocate("t", "nowhere.test", 1, 5)
+                await mgr.allocate("http", "nowhere.test", 1, 5)
             assert ("no new attempt" in str(caught.value)) == (n == 2)
         assert mgr.stats().failed == {"resolve": 3}
 
 
 async def test_shutdown_in_a_pause_leaves_nothing(echo_server: Server) -> None:
     switch = Switch(echo_server)
-    async with ConnectionManager(pause_after=1, connectors={"t": switch.opener}) as mgr:
+    async with ConnectionManager(pause_after=1, connectors={"http": switch.opener}) as mgr:
         await fail(mgr, echo_server)
         mgr.shutdown()
         await turns()

@@ -20,8 +20,9 @@ from keepalive import (
     TLSConnector,
 )
 from tests.support import Server, Silent, full_backlog
-
-from .kit import HOST, Awaited, Gated, exchange, get, until
+from tests.support.requests import Awaited, ask, exchange
+from tests.support.resolvers import HOST, GatedResolver
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +36,7 @@ class Stage:
     """A manager with room for one connection, and requests that stay in a wanted phase."""
 
     def __init__(self, stack: ExitStack) -> None:
-        self.resolver = Gated()
+        self.resolver = GatedResolver()
         self.server = stack.enter_context(Server())
         self._silent = stack.enter_context(Server(Silent()))
         self._stack = stack
@@ -62,7 +63,7 @@ class Stage:
             return self.mgr.allocate("http", HOST, hanging.port)
         if phase == "tls":
             return self.mgr.allocate("tls", HOST, self._silent.port)
-        return get(self.mgr, self.server)
+        return ask(self.mgr, self.server)
 
 
 @pytest.fixture
@@ -76,10 +77,10 @@ def stage() -> Iterator[Stage]:
 async def test_cancelled_in_every_phase(stage: Stage, phase: str, by: str) -> None:
     """poe.md 3.2 (B2), 1.75: the awaiter is told, the place goes to the next, and the id has had its time."""
     async with stage.mgr as mgr, anyio.create_task_group() as group:
-        held = [await get(mgr, stage.server)] if phase == "queue" else []
+        held = [await ask(mgr, stage.server)] if phase == "queue" else []
         request = await stage.start(phase)
         awaited = Awaited(group, request)
-        following = Awaited(group, get(mgr, stage.server))
+        following = Awaited(group, ask(mgr, stage.server))
         await anyio.wait_all_tasks_blocked()
         assert mgr.deallocate(request.id) if by == "deallocate" else request.cancel()
         assert isinstance(await awaited.error(), RequestCancelled)
@@ -99,7 +100,7 @@ async def test_cancelled_in_every_phase(stage: Stage, phase: str, by: str) -> No
 async def test_deallocated_before_the_await(stage: Stage, phase: str) -> None:
     """poe.md 3.2 (B2): the one defined outcome holds for who comes to ask later, too."""
     async with stage.mgr as mgr:
-        held = [await get(mgr, stage.server)] if phase == "queue" else []
+        held = [await ask(mgr, stage.server)] if phase == "queue" else []
         request = await stage.start(phase)
         assert mgr.deallocate(request.id)
         with pytest.raises(RequestCancelled, match=f"request {request.id} "):
@@ -111,15 +112,15 @@ async def test_deallocated_before_the_await(stage: Stage, phase: str) -> None:
 async def test_deallocated_when_served(echo_server: Server) -> None:
     """poe.md 3.2 (B2): a request that has its connection, unfetched, passes it on to the next."""
     async with ConnectionManager(max_per_host=1) as mgr, anyio.create_task_group() as group:
-        held = await get(mgr, echo_server)
-        served, following = get(mgr, echo_server), get(mgr, echo_server)
+        held = await ask(mgr, echo_server)
+        served, following = ask(mgr, echo_server), ask(mgr, echo_server)
         awaited = Awaited(group, following)
         held.release()
         assert mgr.deallocate(served.id)
         with pytest.raises(RequestCancelled):
             await served
         (await awaited.connection()).release()
-        at_once = get(mgr, echo_server)
+        at_once = ask(mgr, echo_server)
         assert mgr.deallocate(at_once.id)
         with pytest.raises(RequestCancelled):
             await at_once
@@ -128,7 +129,7 @@ async def test_deallocated_when_served(echo_server: Server) -> None:
 
 async def test_deallocate_never_touches_idle_connections(echo_server: Server) -> None:
     """poe.md 3.3 (B3): a pending request beside an idle connection of its key."""
-    resolver = Gated()
+    resolver = GatedResolver()
     async with ConnectionManager(resolver=resolver) as mgr:
         resolver.open()
         held = await mgr.allocate("http", "peer", echo_server.port, 5)
@@ -146,7 +147,7 @@ async def test_deallocate_never_touches_idle_connections(echo_server: Server) ->
 async def test_deallocate_never_touches_lent_connections(echo_server: Server) -> None:
     """poe.md 3.3 (B3), 1.74: a request that was answered has ended; its connection is its user's."""
     async with ConnectionManager() as mgr:
-        request = get(mgr, echo_server)
+        request = ask(mgr, echo_server)
         async with request as conn:
             assert not mgr.deallocate(request.id)
             await exchange(conn)
@@ -160,13 +161,13 @@ async def test_a_late_answer_of_a_look_up_is_harmless(
     echo_server: Server, stubborn: bool, pressed: bool
 ) -> None:
     """poe.md 3.4 (B11), 1.42: the look-up of a cancelled request goes on, or not, and answers late."""
-    resolver = Gated(stubborn=stubborn)
+    resolver = GatedResolver(stubborn=stubborn)
     async with ConnectionManager(max_open=1, resolver=resolver) as mgr, anyio.create_task_group() as group:
         request = mgr.allocate("http", "peer", echo_server.port, 5)
         await until(lambda: resolver.asked == ["peer"])
         assert mgr.deallocate(request.id)
         if pressed:  # somebody else needs the place of its attempt
-            (await Awaited(group, get(mgr, echo_server)).connection()).discard()
+            (await Awaited(group, ask(mgr, echo_server)).connection()).discard()
             await until(lambda: resolver.cancelled == ["peer"])
         resolver.open()
         async with mgr.allocate("http", "peer", echo_server.port, 5) as conn:
@@ -177,7 +178,7 @@ async def test_a_late_answer_of_a_look_up_is_harmless(
 
 async def test_a_time_out_leaves_a_shared_look_up_to_the_others(echo_server: Server) -> None:
     """poe.md 3.17, 1.76: a look-up ends with the last who wants it, and not before."""
-    resolver = Gated()
+    resolver = GatedResolver()
     with Server() as other:
         async with ConnectionManager(max_open=2, resolver=resolver) as mgr:
             hasty = mgr.allocate("http", "peer", other.port, 0.02)
@@ -186,7 +187,7 @@ async def test_a_time_out_leaves_a_shared_look_up_to_the_others(echo_server: Ser
                 await hasty
             assert caught.value.function == "resolve"
             # The place of the hasty one's attempt is needed, so that it leaves the look-up.
-            async with get(mgr, other) as conn:
+            async with ask(mgr, other) as conn:
                 await exchange(conn)
             assert (resolver.asked, resolver.cancelled) == (["peer"], [])
             resolver.open()
@@ -198,14 +199,14 @@ async def test_a_time_out_leaves_a_shared_look_up_to_the_others(echo_server: Ser
 
 async def test_a_look_up_ends_with_the_last_who_asks() -> None:
     """poe.md 3.17, 1.76: both requests that share it are given up, and so is the look-up."""
-    resolver = Gated()
+    resolver = GatedResolver()
     with Server() as server, Server() as other:
         async with ConnectionManager(max_open=2, resolver=resolver) as mgr:
             both = [mgr.allocate("http", "peer", each.port, 5) for each in (server, other)]
             await until(lambda: resolver.asked == ["peer"])
             for request in both:
                 assert mgr.deallocate(request.id)
-            held = [await get(mgr, each) for each in (server, other)]
+            held = [await ask(mgr, each) for each in (server, other)]
             assert (resolver.asked, resolver.cancelled) == (["peer"], ["peer"])
             for conn in held:
                 conn.release()
@@ -249,7 +250,7 @@ async def test_a_result_that_meets_the_timer(silent_server: Server, limit: str) 
 
 async def test_shutdown_between_answer_and_attempt(echo_server: Server) -> None:
     """poe.md 3.26: the name is known, the attempt not yet started, and the manager ends."""
-    resolver = Gated()
+    resolver = GatedResolver()
     async with ConnectionManager(resolver=resolver) as mgr:
         request = mgr.allocate("http", "peer", echo_server.port, 5)
         await until(lambda: resolver.asked == ["peer"])
@@ -264,10 +265,10 @@ async def test_shutdown_between_answer_and_attempt(echo_server: Server) -> None:
 async def test_a_cancelled_task_cancels_its_request(echo_server: Server) -> None:
     """poe.md 3.2: a request ends with the task that awaits it; its place in the line is another's."""
     async with ConnectionManager(max_per_host=1) as mgr, anyio.create_task_group() as group:
-        held = await get(mgr, echo_server)
+        held = await ask(mgr, echo_server)
         async with anyio.create_task_group() as cancelled:
-            Awaited(cancelled, get(mgr, echo_server))
-            following = Awaited(group, get(mgr, echo_server))
+            Awaited(cancelled, ask(mgr, echo_server))
+            following = Awaited(group, ask(mgr, echo_server))
             await anyio.wait_all_tasks_blocked()
             cancelled.cancel_scope.cancel()
         assert (mgr.stats().waiting, mgr.stats().cancelled) == (1, 1)

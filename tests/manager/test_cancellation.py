@@ -9,23 +9,11 @@ import anyio
 import pytest
 
 from keepalive import AllocateTimeout, ConnectionManager, RequestCancelled, Reuse
-
-from .stepping import (
-    Gate,
-    all_usable,
-    ask,
-    at_rest,
-    cancel_everywhere,
-    exchange,
-    native,
-    skip,
-    take,
-    timed,
-    turns,
-    unit,
-    until,
-    virtual,
-)
+from tests.support.cancelling import cancel_everywhere
+from tests.support.clocks import native, skip, timed, unit, virtual
+from tests.support.connectors import Gate
+from tests.support.requests import all_usable, ask, at_rest, exchange, take
+from tests.support.waiting import turns, until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -109,7 +97,7 @@ async def test_14_scope_cancel_at_the_hand_over(echo_server: Server, first: str,
     gate = Gate()
     gate.open()
     async with (
-        ConnectionManager(max_per_host=limit, connectors={"tcp": gate}) as mgr,
+        ConnectionManager(max_per_host=limit, connectors={"http": gate}) as mgr,
         anyio.create_task_group() as group,
     ):
         held = await ask(mgr, echo_server)
@@ -282,7 +270,7 @@ async def test_17_delivered_to_a_request_that_is_cancelled(echo_server: Server) 
 async def test_17_opened_for_a_request_that_is_cancelled(echo_server: Server) -> None:
     """pools.md 3.17: httpcomponents-core PR#294, aws-crt-java#437: the same for a new connection."""
     gate = Gate()
-    async with ConnectionManager(max_per_host=1, connectors={"tcp": gate}) as mgr:
+    async with ConnectionManager(max_per_host=1, connectors={"http": gate}) as mgr:
         b, c = ask(mgr, echo_server), ask(mgr, echo_server)
         await until(lambda: gate.waiting == 1)
         gate.open()

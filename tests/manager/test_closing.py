@@ -10,20 +10,11 @@ from anyio.abc import SocketAttribute
 
 from keepalive import AllocateTimeout, Connection, ConnectionManager, Request, TLSConnector
 from tests.support import Deaf, Server, Silent, full_backlog
+from tests.support.cancelling import cancel_everywhere, cancelled_at
+from tests.support.clocks import passing, virtual
 from tests.support.leaks import descriptors
-
-from .stepping import (
-    all_gone,
-    all_usable,
-    ask,
-    at_rest,
-    cancel_everywhere,
-    cancelled_at,
-    passing,
-    take,
-    turns,
-    virtual,
-)
+from tests.support.requests import all_gone, all_usable, ask, at_rest, take
+from tests.support.waiting import turns
 
 if TYPE_CHECKING:
     import socket
@@ -206,7 +197,7 @@ async def test_13_leaving_the_block_when_cancelled(
                 held = await take(mgr, echo_server, 2)
                 held.pop().release()
                 group.start_soon(_wait, ask_tls(mgr, mute_server))
-                group.start_soon(_wait, mgr.allocate("tcp", hole.host, hole.port))
+                group.start_soon(_wait, mgr.allocate("http", hole.host, hole.port))
                 await mute_server.until(lambda server: server.received > 200)
                 scope.cancel()
                 await anyio.sleep_forever()

@@ -14,8 +14,9 @@ import pytest
 
 from keepalive import ConnectError, ConnectionManager, ManagerClosed, Observer
 from tests.support.inside import driver_of
+from tests.support.requests import ask, exchange
+from tests.support.waiting import turns, until
 
-from .stepping import ask, exchange, turns, until
 from .test_fork import forking, in_child
 
 if TYPE_CHECKING:

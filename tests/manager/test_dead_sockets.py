@@ -13,8 +13,8 @@ from anyio.abc import SocketAttribute
 
 from keepalive import ConnectError, ConnectionManager, Reuse
 from tests.support import Server, has_ipv6, refused_port
-
-from .kit import HOST, Awaited, Table, exchange, get, warm
+from tests.support.requests import Awaited, ask, exchange, warm
+from tests.support.resolvers import HOST, TableResolver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 )
 async def test_all_addresses_are_tried(echo_server: Server, first: str) -> None:
     """poe.md 3.18, 1.40: the first address refuses, the second serves."""
-    async with ConnectionManager(resolver=Table(peer=f"{first} {HOST}")) as mgr:
+    async with ConnectionManager(resolver=TableResolver(peer=f"{first} {HOST}")) as mgr:
         async with mgr.allocate("http", "peer", echo_server.port, 5) as conn:
             await exchange(conn)
             assert conn.extra(SocketAttribute.remote_address) == (HOST, echo_server.port)
@@ -35,7 +35,7 @@ async def test_all_addresses_are_tried(echo_server: Server, first: str) -> None:
 async def test_no_address_works() -> None:
     """poe.md 3.18: one failure, with an errno, when all have been tried."""
     with refused_port() as refused:
-        async with ConnectionManager(resolver=Table(peer=f"127.0.0.2 {HOST}")) as mgr:
+        async with ConnectionManager(resolver=TableResolver(peer=f"127.0.0.2 {HOST}")) as mgr:
             with pytest.raises(ConnectError) as caught:
                 await mgr.allocate("http", "peer", refused, 5)
             assert (caught.value.function, caught.value.error_num) == ("connect", errno.ECONNREFUSED)
@@ -44,7 +44,7 @@ async def test_no_address_works() -> None:
 
 async def test_each_manager_has_its_own_resolver(echo_server: Server) -> None:
     """poe.md 3.19, 1.8: a resolver serves the manager it was given to, and others' ends do not end it."""
-    one, two = Table(peer=HOST), Table(peer=HOST)
+    one, two = TableResolver(peer=HOST), TableResolver(peer=HOST)
     async with ConnectionManager(resolver=one) as first:
         async with ConnectionManager(resolver=two) as second:
             async with ConnectionManager(resolver=one) as third, ConnectionManager() as fourth:
@@ -76,7 +76,7 @@ async def test_no_dead_connection_is_handed_out(echo_server: Server, death: str)
     async with ConnectionManager() as mgr:
         await warm(mgr, echo_server)
         DEATHS[death](echo_server)
-        async with get(mgr, echo_server) as conn:
+        async with ask(mgr, echo_server) as conn:
             assert conn.from_cache is None
             await exchange(conn)
         assert (echo_server.accepted, echo_server.connections) == (2, 1)
@@ -87,7 +87,7 @@ async def test_nor_one_that_dies_between_allocate_and_await(echo_server: Server,
     """poe.md 3.21: the moment of the hand-out counts, not that of the request."""
     async with ConnectionManager() as mgr:
         await warm(mgr, echo_server)
-        request = get(mgr, echo_server)
+        request = ask(mgr, echo_server)
         DEATHS[death](echo_server)
         async with request as conn:
             assert conn.from_cache is None
@@ -98,8 +98,8 @@ async def test_nor_one_that_dies_between_allocate_and_await(echo_server: Server,
 async def test_nor_one_that_dies_on_its_way_to_who_waits(echo_server: Server, death: str) -> None:
     """poe.md 3.21: the same for a deferred one; the request keeps its place in the line."""
     async with ConnectionManager(max_per_host=1) as mgr, anyio.create_task_group() as group:
-        held = await get(mgr, echo_server)
-        waiting, last = (Awaited(group, get(mgr, echo_server)) for _ in range(2))
+        held = await ask(mgr, echo_server)
+        waiting, last = (Awaited(group, ask(mgr, echo_server)) for _ in range(2))
         await anyio.wait_all_tasks_blocked()
         held.release()
         DEATHS[death](echo_server)
@@ -115,14 +115,14 @@ async def test_nor_one_that_dies_on_its_way_to_who_waits(echo_server: Server, de
 async def test_of_several_idle_ones_a_living_one_is_found(line_server: Server) -> None:
     """poe.md 3.21: the dead are passed over, also if the one that lives is the coldest."""
     async with ConnectionManager() as mgr:
-        survivor, *dying = [await get(mgr, line_server, fresh=True) for _ in range(3)]
+        survivor, *dying = [await ask(mgr, line_server, fresh=True) for _ in range(3)]
         port = survivor.extra(SocketAttribute.local_port)
         survivor.release()
         for conn in dying:
             await conn.send(b"quit\n")
             conn.release()
         line_server.wait_for(lambda server: server.connections == 1)  # the loop has not had a turn
-        async with get(mgr, line_server) as conn:
+        async with ask(mgr, line_server) as conn:
             assert conn.from_cache is Reuse.IMMEDIATE
             assert conn.extra(SocketAttribute.local_port) == port
             await conn.send(b"alive\n")
@@ -134,7 +134,7 @@ async def test_of_several_idle_ones_a_living_one_is_found(line_server: Server) -
 async def test_a_raw_socket_taken_away(echo_server: Server, how: str) -> None:
     """poe.md 3.24, 1.66: its handle can be given back, its place is free, the socket is left alone."""
     async with ConnectionManager(max_open=1) as mgr:
-        conn = await get(mgr, echo_server)
+        conn = await ask(mgr, echo_server)
         raw: socket.socket = conn.extra(SocketAttribute.raw_socket)
         number = raw.fileno()
         if how == "closed":
@@ -148,6 +148,6 @@ async def test_a_raw_socket_taken_away(echo_server: Server, how: str) -> None:
                 own.setblocking(True)
                 own.sendall(b"mine")
                 assert own.recv(9) == b"mine"
-        async with get(mgr, echo_server) as conn:
+        async with ask(mgr, echo_server) as conn:
             assert conn.from_cache is None
             await exchange(conn)

@@ -18,24 +18,12 @@ from keepalive import (
     TLSConnector,
 )
 from tests.support import Server, Silent, full_backlog
+from tests.support.clocks import passing, timed, unit, virtual
+from tests.support.connectors import Gate
 from tests.support.leaks import descriptors
-
-from .stepping import (
-    Gate,
-    Notes,
-    all_gone,
-    all_usable,
-    ask,
-    at_rest,
-    exchange,
-    passing,
-    take,
-    timed,
-    turns,
-    unit,
-    until,
-    virtual,
-)
+from tests.support.recorder import Recorder
+from tests.support.requests import all_gone, all_usable, ask, at_rest, exchange, take
+from tests.support.waiting import turns, until
 
 if TYPE_CHECKING:
     import ssl
@@ -49,7 +37,7 @@ async def test_49_short_deadlines(echo_server: Server) -> None:
     gate = Gate()
     served: list[bool] = []
     async with (
-        ConnectionManager(connectors={"tcp": gate}) as mgr,
+        ConnectionManager(connectors={"http": gate}) as mgr,
         anyio.create_task_group() as group,
     ):
         group.start_soon(_let_time_pass)
@@ -80,7 +68,7 @@ async def _open_after(gate: Gate, seconds: float) -> None:
 async def test_49_one_spare_attempt_for_ten_seconds_at_most(echo_server: Server) -> None:
     """pools.md 3.49: go#59017, go#76784: an attempt that nobody waits for has its time, too."""
     gate = Gate()
-    async with ConnectionManager(connectors={"tcp": gate}, max_per_host=4) as mgr:
+    async with ConnectionManager(connectors={"http": gate}, max_per_host=4) as mgr:
         requests = [ask(mgr, echo_server) for _ in range(4)]
         await until(lambda: gate.waiting == 4)
         for request in requests:
@@ -99,7 +87,7 @@ async def test_51_the_request_that_began_the_dial_goes_away(echo_server: Server,
     """pools.md 3.51: hyper#3199: its attempt goes on, and serves the next; nobody is failed by it."""
     gate = Gate()
     async with (
-        ConnectionManager(max_per_host=1, connectors={"tcp": gate}) as mgr,
+        ConnectionManager(max_per_host=1, connectors={"http": gate}) as mgr,
         anyio.create_task_group() as group,
     ):
         owner = ask(mgr, echo_server)
@@ -141,7 +129,7 @@ async def _go_away(mgr: ConnectionManager, request: Request, how: str) -> None:
 async def test_51_the_request_that_began_the_dial_times_out(echo_server: Server) -> None:
     """pools.md 3.51: hyper#3199: the same when its time runs out in the middle of the attempt."""
     gate = Gate()
-    async with ConnectionManager(max_per_host=1, connectors={"tcp": gate}) as mgr:
+    async with ConnectionManager(max_per_host=1, connectors={"http": gate}) as mgr:
         owner, other = ask(mgr, echo_server, unit()), ask(mgr, echo_server, 500 * unit())
         await passing(1.2)
         with pytest.raises(AllocateTimeout):
@@ -175,11 +163,11 @@ class Busy:
         self.mute = stack.enter_context(Server(Silent()))
         self.hole = stack.enter_context(full_backlog())
         self.names = Nowhere()
-        self.notes = Notes()
+        self.recorder = Recorder()
         self.mgr = ConnectionManager(
             max_per_host=2,
             connectors={"https": TLSConnector(context)},
-            observer=self.notes,
+            observer=self.recorder,
             resolver=self.names,
         )
         self.lent: list[Connection] = []
@@ -192,8 +180,8 @@ class Busy:
             conn.release()
         for _ in range(3):
             self.pending.append(ask(mgr, self.server))
-            self.pending.append(mgr.allocate("tcp", "nowhere.test", 80))
-            self.pending.append(mgr.allocate("tcp", self.hole.host, self.hole.port))
+            self.pending.append(mgr.allocate("http", "nowhere.test", 80))
+            self.pending.append(mgr.allocate("http", self.hole.host, self.hole.port))
             self.pending.append(mgr.allocate("https", mute.host, mute.port, for_addr="localhost"))
         await mute.until(lambda server: server.received > 400)
         await until(lambda: self.names.asked == 1)
@@ -215,7 +203,7 @@ async def test_53_aclose_in_the_middle_of_everything(
         before = descriptors()
         async with busy.mgr as mgr:
             await busy.begin()
-            dials = busy.notes.events.count("opening")
+            dials = busy.recorder.names().count("opening")
             async with anyio.create_task_group() as group:
                 group.start_soon(busy.all_pending_told)
                 group.start_soon(mgr.aclose, grace)
@@ -225,7 +213,7 @@ async def test_53_aclose_in_the_middle_of_everything(
                         await exchange(conn)
                         conn.release()
             assert (mgr.stats().open, busy.names.asked) == (0, 0)
-            assert busy.notes.events.count("opening") == dials
+            assert busy.recorder.names().count("opening") == dials
             assert (echo_server.connections, busy.mute.connections) == (0, 0)
             await all_gone(echo_server, busy.mute)
             assert descriptors() - before == set()
@@ -254,7 +242,7 @@ async def test_53_shutdown_in_the_middle_of_everything(
                 conn.release()
                 assert (mgr.stats().open, echo_server.connections) == (left, left)
             assert at_rest(mgr)
-            assert busy.notes.reasons == ["shutdown"] * 4
+            assert busy.recorder.reasons() == ["shutdown"] * 4
 
 
 async def test_53_served_but_not_fetched_at_the_end(echo_server: Server) -> None:
@@ -279,7 +267,7 @@ async def test_54_requests_during_the_shutdown(echo_server: Server) -> None:
             ask(mgr, echo_server)
         refused.append(where)
 
-    class Late(Notes):
+    class Late(Recorder):
         def failed(self, *_: object) -> None:
             try_one("hook")
 

@@ -27,8 +27,8 @@ from keepalive import (
     TLSError,
 )
 from tests.support import refused_path, refused_port
-
-from .kit import HOST, Table, get
+from tests.support.requests import ask
+from tests.support.resolvers import HOST, TableResolver
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,7 +124,7 @@ async def test_fields_of_a_refused_connection(tmp_path: Path) -> None:
 
 async def test_fields_of_an_unknown_name() -> None:
     """poe.md 1.33, 1.34: no number; a text that names the host."""
-    async with ConnectionManager(resolver=Table(void="")) as mgr:
+    async with ConnectionManager(resolver=TableResolver(void="")) as mgr:
         unknown = await failure(mgr, "http", "peer", 80, 5)
         void = await failure(mgr, "http", "void", 80, 5)
     assert (type(unknown), unknown.function, unknown.error_num) == (ResolveError, "resolve", None)
@@ -143,8 +143,8 @@ async def test_fields_of_a_bad_certificate(tls_server: Server) -> None:
 
 async def test_fields_of_a_time_out(echo_server: Server) -> None:
     """poe.md 1.33, 3.23: ETIMEDOUT, the phase, and how full the pool is."""
-    async with ConnectionManager(max_per_host=1, max_open=9) as mgr, get(mgr, echo_server):
-        waiting = get(mgr, echo_server)
+    async with ConnectionManager(max_per_host=1, max_open=9) as mgr, ask(mgr, echo_server):
+        waiting = ask(mgr, echo_server)
         error = await failure(mgr, "http", HOST, echo_server.port, 0.02, context="tag")
         assert waiting.cancel()
     assert (type(error), error.function, error.error_num) == (AllocateTimeout, "queue", errno.ETIMEDOUT)
@@ -157,7 +157,7 @@ async def test_fields_of_a_time_out(echo_server: Server) -> None:
 
 async def test_each_request_has_an_error_of_its_own() -> None:
     """The contract: tracebacks do not grow from one failure to the next."""
-    async with ConnectionManager(resolver=Table()) as mgr:
+    async with ConnectionManager(resolver=TableResolver()) as mgr:
         lengths = set()
         for _ in range(4):
             error = await failure(mgr, "http", "peer", 80, 5)
@@ -194,7 +194,7 @@ async def test_errors_of_connectors(
         assert error.error_num == number
         assert text in error.error_str
         assert error.__cause__ is raised
-        async with get(mgr, echo_server):
+        async with ask(mgr, echo_server):
             assert mgr.stats().open == 1
     assert bool(caplog.records) is not isinstance(raised, OSError)
 

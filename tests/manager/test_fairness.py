@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import anyio
 
 from keepalive import Connection, ConnectionManager, Observer, Reuse
-
-from .stepping import ask, at_rest, exchange, take, turns
+from tests.support.requests import ask, at_rest, exchange, take
+from tests.support.waiting import turns
 
 if TYPE_CHECKING:
     from keepalive import Key

@@ -14,8 +14,9 @@ from anyio.abc import SocketAttribute
 
 from keepalive import AllocateTimeout, ConnectionManager, Reuse
 from tests.support import Server
-
-from .kit import Awaited, Gated, exchange, get, run_out, until, warm
+from tests.support.requests import Awaited, ask, exchange, run_out, warm
+from tests.support.resolvers import GatedResolver
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,12 +31,12 @@ def servers() -> Iterator[list[Server]]:
 async def test_a_blocked_key_holds_up_no_other(servers: list[Server]) -> None:
     """poe.md 3.1 (B1): with one request blocked by its own limit, another host is served at once."""
     async with ConnectionManager(max_per_host=1) as mgr, anyio.create_task_group() as group:
-        held = await get(mgr, servers[0])
-        blocked = [Awaited(group, get(mgr, servers[0])) for _ in range(3)]
+        held = await ask(mgr, servers[0])
+        blocked = [Awaited(group, ask(mgr, servers[0])) for _ in range(3)]
         for server in servers[1:]:
-            async with get(mgr, server, 1) as conn:
+            async with ask(mgr, server, 1) as conn:
                 await exchange(conn)
-            async with get(mgr, server, 1) as conn:
+            async with ask(mgr, server, 1) as conn:
                 assert conn.from_cache is Reuse.IMMEDIATE
         assert mgr.stats().waiting == 3
         held.release()
@@ -46,9 +47,9 @@ async def test_a_blocked_key_holds_up_no_other(servers: list[Server]) -> None:
 async def test_a_full_key_in_front_holds_up_no_other_at_max_open(servers: list[Server]) -> None:
     """poe.md 3.1 (B1), 1.47: a place that comes free goes past those whose own key is full."""
     async with ConnectionManager(max_per_host=1, max_open=2) as mgr, anyio.create_task_group() as group:
-        first, second = await get(mgr, servers[0]), await get(mgr, servers[1])
-        full = Awaited(group, get(mgr, servers[0]))
-        other = Awaited(group, get(mgr, servers[2]))
+        first, second = await ask(mgr, servers[0]), await ask(mgr, servers[1])
+        full = Awaited(group, ask(mgr, servers[0]))
+        other = Awaited(group, ask(mgr, servers[2]))
         second.discard()
         (await other.connection()).release()
         assert not full.done.is_set()
@@ -63,13 +64,13 @@ async def test_least_recently_used_is_evicted_most_recently_used_is_reused(serve
     async with ConnectionManager(max_open=4) as mgr:
         ports = await warm(mgr, one, 2)
         await warm(mgr, two, 2)
-        warmest = await get(mgr, one)
+        warmest = await ask(mgr, one)
         assert warmest.extra(SocketAttribute.local_port) == ports[1]
         warmest.release()
         # Idle now, the coldest first: one, two, two, one.
         held = []
         for left in ((1, 2), (1, 1), (1, 0), (0, 0)):
-            held.append(await get(mgr, three))
+            held.append(await ask(mgr, three))
             assert (one.connections, two.connections, three.connections) == (*left, len(held))
         assert mgr.stats().closed == {"evicted": 4}
         for conn in held:
@@ -100,8 +101,8 @@ async def test_a_hand_over_costs_the_same_however_many_wait(echo_server: Server,
     for waiting in (300, 3000):
         keys = waiting // 10 if many_keys else 1
         async with ConnectionManager(max_open=1, keep_alive=None, timeout=None) as mgr:
-            conn = await get(mgr, echo_server, None)
-            line = [get(mgr, echo_server, None, for_port=1 + n % keys) for n in range(waiting)]
+            conn = await ask(mgr, echo_server, None)
+            line = [ask(mgr, echo_server, None, for_port=1 + n % keys) for n in range(waiting)]
             gc.collect()  # finalisers would be counted too
             spent = []
             for request in line[:50]:
@@ -115,9 +116,9 @@ async def test_a_hand_over_costs_the_same_however_many_wait(echo_server: Server,
 async def test_ten_thousand_wait(echo_server: Server) -> None:
     """poe.md 3.12: 10 000 waiting requests, which took the ancestor 40 s, in order of arrival."""
     async with ConnectionManager(max_per_host=8, timeout=None) as mgr:
-        held = [await get(mgr, echo_server) for _ in range(8)]
+        held = [await ask(mgr, echo_server) for _ in range(8)]
         began = process_time()
-        line = [get(mgr, echo_server) for _ in range(10_000)]
+        line = [ask(mgr, echo_server) for _ in range(10_000)]
         for request in line:
             held.pop(0).release()
             conn = await request
@@ -132,8 +133,8 @@ async def test_ten_thousand_wait(echo_server: Server) -> None:
 async def test_timed_out_requests_leave_the_queue_at_once(echo_server: Server) -> None:
     """poe.md 3.14: neither the queue's length nor the queue's room remembers them."""
     async with ConnectionManager(max_per_host=1, max_waiting=2) as mgr:
-        held = await get(mgr, echo_server)
-        patient = get(mgr, echo_server)
+        held = await ask(mgr, echo_server)
+        patient = ask(mgr, echo_server)
         for _ in range(3):
             error = await run_out(mgr, echo_server)
             assert error.function == "queue"
@@ -145,7 +146,7 @@ async def test_timed_out_requests_leave_the_queue_at_once(echo_server: Server) -
 
 async def test_order_of_service_is_order_of_arrival(echo_server: Server) -> None:
     """poe.md 3.16: neither the end of a look-up nor a later call changes the order within a key."""
-    resolver = Gated()
+    resolver = GatedResolver()
     async with (
         ConnectionManager(max_per_host=2, resolver=resolver) as mgr,
         anyio.create_task_group() as group,
@@ -172,7 +173,7 @@ async def test_order_of_service_is_order_of_arrival(echo_server: Server) -> None
 
 async def test_a_request_being_resolved_is_not_overtaken(echo_server: Server) -> None:
     """poe.md 3.16: a connection given back meanwhile goes to it and not to a later request."""
-    resolver = Gated()
+    resolver = GatedResolver()
     async with ConnectionManager(resolver=resolver) as mgr:
         resolver.open()
         held = await mgr.allocate("http", "peer", echo_server.port, 5)
@@ -191,10 +192,10 @@ async def test_limits_are_per_key_and_in_all(echo_server: Server) -> None:
     async with ConnectionManager(max_per_host=2, max_open=3) as mgr, anyio.create_task_group() as group:
         names = ("one.test", "two.test")
         targets: list[dict[str, Any]] = [{"for_addr": name, "for_scheme": "https"} for name in names]
-        held = [await get(mgr, echo_server, **targets[0]) for _ in range(2)]
-        more = Awaited(group, get(mgr, echo_server, **targets[0]))
-        held.append(await get(mgr, echo_server, **targets[1]))
-        last = Awaited(group, get(mgr, echo_server, **targets[1]))
+        held = [await ask(mgr, echo_server, **targets[0]) for _ in range(2)]
+        more = Awaited(group, ask(mgr, echo_server, **targets[0]))
+        held.append(await ask(mgr, echo_server, **targets[1]))
+        last = Awaited(group, ask(mgr, echo_server, **targets[1]))
         assert (echo_server.connections, mgr.stats().waiting) == (3, 2)
         held.pop(0).release()
         (await more.connection()).release()

@@ -10,8 +10,10 @@ from anyio import EndOfStream
 
 from keepalive import AllocateTimeout, ConnectionManager
 from tests.support import Behaviour, Greeting, Peer
-
-from .tools import PATIENCE, Opener, Recorder, ask, turns
+from tests.support.connectors import FunctionConnector
+from tests.support.recorder import Recorder
+from tests.support.requests import ask
+from tests.support.waiting import PATIENCE, turns
 
 if TYPE_CHECKING:
     from keepalive import Dial, Link
@@ -126,7 +128,9 @@ async def test_dead_before_its_attempt_had_ended(wanted: bool, echo_server: Serv
         await goes_on.wait()
         return link
 
-    async with ConnectionManager(connectors={"t": Opener(connect)}, observer=recorder) as manager:
+    async with ConnectionManager(
+        connectors={"http": FunctionConnector(connect)}, observer=recorder
+    ) as manager:
         request = ask(manager, echo_server, timeout=PATIENCE)
         await echo_server.until(lambda server: server.accepted == 1)
         echo_server.disconnect_all()

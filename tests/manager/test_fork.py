@@ -14,8 +14,10 @@ from anyio.abc import SocketAttribute
 
 from keepalive import Connection, ConnectionManager, ManagerClosed, Request, Reuse, TLSConnector
 from tests.support import Server, Silent
+from tests.support.recorder import Recorder
+from tests.support.requests import ask, exchange, take
+from tests.support.waiting import turns, until
 
-from .stepping import Notes, ask, exchange, take, turns, until
 from .test_edges import Hanging
 
 if TYPE_CHECKING:
@@ -134,10 +136,10 @@ async def test_44_child_and_parent(
     echo_server: Server, tls_server: Server, client_context: ssl.SSLContext, anyio_backend_name: str
 ) -> None:
     """pools.md 3.44: urllib3#850, redis-py#234: a child has its own, its parent loses nothing."""
-    notes = Notes()
+    recorder = Recorder()
     tls = {"https": TLSConnector(client_context)}
     with Server(Silent()) as mute:
-        async with ConnectionManager(connectors=tls, observer=notes) as mgr:
+        async with ConnectionManager(connectors=tls, observer=recorder) as mgr:
             family = Family(mgr, echo_server, tls_server, mute)
             await family.grow_up()
             open_before = (echo_server.connections, tls_server.connections, mute.connections)
@@ -157,7 +159,7 @@ async def test_44_child_and_parent(
             assert echo_server.accepted == 4 + 2
             idle = mgr.stats().idle
             echo_server.disconnect_all()
-            await until(lambda: notes.reasons.count("peer") == idle - 2)  # the watch still works
+            await until(lambda: recorder.reasons().count("peer") == idle - 2)  # the watch still works
         assert (mute.connections, tls_server.connections) == (0, 0)
 
 

@@ -16,8 +16,8 @@ import pytest
 from keepalive import ConnectionManager, TLSConnector
 from tests.support import Server, Silent
 from tests.support.leaks import descriptors
-
-from .stepping import all_usable, ask, at_rest, exchange, take, turns, until
+from tests.support.requests import all_usable, ask, at_rest, exchange, take
+from tests.support.waiting import turns, until
 
 if TYPE_CHECKING:
     import ssl

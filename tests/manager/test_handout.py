@@ -8,8 +8,8 @@ import anyio
 import pytest
 
 from keepalive import Connection, ConnectionManager, Request, Reuse, TLSConnector
-
-from .stepping import all_usable, ask, at_rest, exchange, take, turns, until
+from tests.support.requests import all_usable, ask, at_rest, exchange, take
+from tests.support.waiting import turns, until
 
 if TYPE_CHECKING:
     import ssl

@@ -20,8 +20,8 @@ from keepalive import (
     TCPConnector,
 )
 from tests.support import Server, refused_port
-
-from .stepping import all_usable, ask, at_rest, exchange, turns, until
+from tests.support.requests import all_usable, ask, at_rest, exchange
+from tests.support.waiting import turns, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ async def _use(request: Request, discard: bool = False) -> None:
 
 
 async def _fail(mgr: ConnectionManager, _: Server, refused: int) -> None:
-    await mgr.allocate("tcp", "127.0.0.1", refused)
+    await mgr.allocate("http", "127.0.0.1", refused)
 
 
 async def _cancel(mgr: ConnectionManager, server: Server, _: int) -> None:
@@ -170,7 +170,7 @@ class Moody:
 async def test_18_connectors_that_raise(echo_server: Server, caplog: pytest.LogCaptureFixture) -> None:
     """pools.md 3.18: aiohttp#5259: each error fails one request, closes what was opened, and is logged."""
     errors: list[Exception] = [ZeroDivisionError("odd"), StopIteration(), TimeoutError("late")]
-    async with ConnectionManager(max_per_host=1, connectors={"tcp": Moody(list(errors))}) as mgr:
+    async with ConnectionManager(max_per_host=1, connectors={"http": Moody(list(errors))}) as mgr:
         requests = [ask(mgr, echo_server) for _ in range(4)]
         for request in requests[:3]:
             with pytest.raises(AllocateError):
@@ -194,7 +194,7 @@ async def test_18_connector_that_returns_nonsense(
             nothing: Any = None
             return nothing  # type: ignore[no-any-return]  # that is the point
 
-    async with ConnectionManager(max_per_host=1, connectors={"tcp": Confused()}) as mgr:
+    async with ConnectionManager(max_per_host=1, connectors={"http": Confused()}) as mgr:
         for _ in range(3):
             with pytest.raises(AllocateError, match="not a Link"):
                 await ask(mgr, echo_server)
@@ -224,7 +224,7 @@ class Meddler:
                 group.start_soon(_use, self.mine.pop())
 
     def allocate(self, mgr: ConnectionManager) -> None:
-        self.mine.append(ask(mgr, self.server, n=self.left % 2 + 1))
+        self.mine.append(ask(mgr, self.server, n=2 if self.left % 2 else None))
 
     def release(self, mgr: ConnectionManager) -> None:
         if self.held is not None:

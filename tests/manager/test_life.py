@@ -21,8 +21,10 @@ from keepalive import (
     TLSConnector,
 )
 from tests.support import Server, Silent, full_backlog
-
-from .tools import PATIENCE, Opener, Recorder, ask, echo, turns
+from tests.support.connectors import FunctionConnector
+from tests.support.recorder import Recorder
+from tests.support.requests import ask, exchange
+from tests.support.waiting import PATIENCE, turns
 
 if TYPE_CHECKING:
     import ssl
@@ -54,7 +56,7 @@ async def test_exceptions_leave_as_they_are(error: BaseException, echo_server: S
     with pytest.raises(type(error)) as caught:
         async with ConnectionManager() as manager, ask(manager, echo_server) as conn:
             ask(manager, echo_server, for_addr="pending")
-            await echo(conn)
+            await exchange(conn)
             raise error
     assert caught.value is error
     assert caught.value.__cause__ is None
@@ -65,7 +67,7 @@ async def test_an_exception_leaves_a_cancelled_scope_as_it_is(echo_server: Serve
     with pytest.raises(KeyError), anyio.CancelScope() as scope:
         async with ConnectionManager() as manager:
             conn = await ask(manager, echo_server)
-            await echo(conn)
+            await exchange(conn)
             scope.cancel()
             raise KeyError
 
@@ -76,7 +78,7 @@ async def test_a_cancellation_leaves_as_it_is(echo_server: Server, anyio_backend
     async def user(manager: ConnectionManager) -> None:
         try:
             async with manager, ask(manager, echo_server) as conn:
-                await echo(conn)
+                await exchange(conn)
                 await conn.receive()
         except BaseException as exc:
             left_by.append(exc)
@@ -141,10 +143,10 @@ def hanging() -> Iterator[tuple[str, int]]:
 def begin(manager: ConnectionManager, phase: str, server: Server, hanging: tuple[str, int]) -> Request:
     """Enter a request that gets stuck in this phase."""
     if phase == "resolving":
-        return manager.allocate("t", "some.test", 80)
+        return manager.allocate("http", "some.test", 80)
     if phase == "connecting":
-        return manager.allocate("t", *hanging)
-    return ask(manager, server, {"tls": "tls", "queued": "tls"}.get(phase, "t"))
+        return manager.allocate("http", *hanging)
+    return ask(manager, server, scheme={"tls": "tls", "queued": "tls"}.get(phase, "http"))
 
 
 @pytest.mark.parametrize("how", ["shutdown", "aclose", "leave", "cancel"])
@@ -156,7 +158,7 @@ async def test_the_end_of_a_request(
     with anyio.CancelScope() as scope:
         async with ConnectionManager(resolver=Mute(), connectors=connectors, max_per_host=1) as manager:
             first = begin(manager, phase, silent_server, hanging)
-            request = ask(manager, silent_server, "tls") if phase == "queued" else first
+            request = ask(manager, silent_server, scheme="tls") if phase == "queued" else first
             if phase == "served":
                 await silent_server.until(lambda server: server.accepted == 1)
             await turns()
@@ -200,7 +202,7 @@ async def test_grace_is_for_lent_ones(how: str, echo_server: Server) -> None:
             async with anyio.create_task_group() as group:
                 group.start_soon(manager.aclose, None)
                 await turns()
-                await echo(held[0])  # still usable
+                await exchange(held[0])  # still usable
                 assert manager.stats().lent == 1
                 await give_back(held, how)
         assert manager.stats().open == 0
@@ -238,8 +240,8 @@ async def test_many_ends_at_a_time(echo_server: Server) -> None:
         assert ended.is_set()
 
     with anyio.fail_after(PATIENCE):
-        async with ConnectionManager(connectors={"slow": Opener(connect)}) as manager:
-            ask(manager, echo_server, "slow")
+        async with ConnectionManager(connectors={"slow": FunctionConnector(connect)}) as manager:
+            ask(manager, echo_server, scheme="slow")
             await turns()
             async with anyio.create_task_group() as group:
                 for _ in range(5):
@@ -252,7 +254,7 @@ async def test_grace_is_checked(wrong: Any, echo_server: Server) -> None:
         with pytest.raises((TypeError, ValueError), match="grace"):
             await manager.aclose(wrong)
         async with ask(manager, echo_server) as conn:  # nothing has happened
-            await echo(conn)
+            await exchange(conn)
 
 
 async def test_a_request_that_comes_while_it_drains(echo_server: Server) -> None:
@@ -274,14 +276,14 @@ async def test_managers_are_independent(echo_server: Server) -> None:
         conn = await ask(outer, echo_server)
         async with ConnectionManager(max_per_host=1, observer=recorders[1]) as inner:
             async with ask(inner, echo_server) as other:
-                await echo(other)
+                await exchange(other)
                 with pytest.raises(ValueError, match="not a connection of this manager"):
                     inner.free(conn)
                 with pytest.raises(ValueError, match="not a connection of this manager"):
                     outer.free(other)
             assert (outer.stats().lent, inner.stats().idle) == (1, 1)
         assert recorders[1].reasons() == ["shutdown"]
-        await echo(conn)
+        await exchange(conn)
         conn.release()
         async with ask(outer, echo_server) as conn:
             assert conn.from_cache is Reuse.IMMEDIATE
@@ -291,7 +293,7 @@ async def test_managers_are_independent(echo_server: Server) -> None:
 async def test_many_managers_one_after_the_other(echo_server: Server) -> None:
     for _ in range(30):
         async with ConnectionManager() as manager, ask(manager, echo_server) as conn:
-            await echo(conn)
+            await exchange(conn)
     await echo_server.until(lambda server: not server.connections)
     assert (echo_server.accepted, echo_server.peak) == (30, 1)
 
@@ -345,19 +347,19 @@ async def test_tasks_that_start_at_once(
         ConnectionManager(connectors=connectors, resolver=resolver, max_per_host=2) as manager,
     ):
         async with anyio.create_task_group() as group:
-            for scheme, server in (("t", echo_server), ("tls", tls_server)) * 5:
+            for scheme, server in (("http", echo_server), ("tls", tls_server)) * 5:
                 group.start_soon(use_once, manager.allocate(scheme, "some.test", server.port, PATIENCE))
         for _ in range(3):
             with pytest.raises(AllocateError, match="at once"):
                 await manager.allocate("no", "some.test", 9, PATIENCE)
         with pytest.raises(KeepaliveError):
-            await manager.allocate("t", "unknown.test", 9, PATIENCE)
+            await manager.allocate("http", "unknown.test", 9, PATIENCE)
         assert (manager.stats().idle, manager.stats().open) == (4, 4)
 
 
 async def use_once(request: Request) -> None:
     async with request as conn:
-        await echo(conn)
+        await exchange(conn)
 
 
 async def test_a_task_factory_that_fails(
@@ -380,10 +382,10 @@ async def test_a_task_factory_that_fails(
             for name in ("carry_out", "run"):
                 refused = [name]
                 with pytest.raises(AllocateError, match="no more tasks"):
-                    await manager.allocate("t", "some.test", echo_server.port, PATIENCE)
+                    await manager.allocate("http", "some.test", echo_server.port, PATIENCE)
                 assert manager.stats().open == 0
             refused = []
-            await use_once(manager.allocate("t", "some.test", echo_server.port, PATIENCE))
+            await use_once(manager.allocate("http", "some.test", echo_server.port, PATIENCE))
     finally:
         loop.set_task_factory(None)
     assert len(caplog.records) == 2

@@ -12,8 +12,9 @@ import pytest
 
 from keepalive import ConnectError, ConnectionManager, Key, Observer, Reuse
 from tests.support import Server, refused_port
-
-from .kit import HOST, Awaited, Gated, exchange, get, run_out, until, warm
+from tests.support.requests import Awaited, ask, exchange, run_out, warm
+from tests.support.resolvers import HOST, GatedResolver
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +42,7 @@ def test_defaults_are_the_ancestor_s() -> None:
 async def test_default_limits(echo_server: Server) -> None:
     """poe.md 1.2: four per key, 128 in all, and not one more."""
     async with ConnectionManager() as mgr:
-        requests = [get(mgr, echo_server, for_port=1 + n // 5) for n in range(33 * 5)]
+        requests = [ask(mgr, echo_server, for_port=1 + n // 5) for n in range(33 * 5)]
         await until(lambda: mgr.stats().lent == 128)
         assert (echo_server.connections, mgr.stats().waiting) == (128, 33 * 5 - 128)
         assert max(key.open for key in mgr.stats().keys.values()) == 4
@@ -56,7 +57,7 @@ async def test_default_limits(echo_server: Server) -> None:
 async def test_no_limits(echo_server: Server) -> None:
     """poe.md 1.2, contract: `None` is no limit."""
     async with ConnectionManager(max_per_host=None, max_open=None) as mgr:
-        held = [await get(mgr, echo_server) for _ in range(150)]
+        held = [await ask(mgr, echo_server) for _ in range(150)]
         assert echo_server.connections == 150
         for conn in held:
             conn.release()
@@ -66,7 +67,7 @@ async def test_managers_share_nothing(echo_server: Server) -> None:
     """poe.md 1.7: neither limits nor connections nor numbers nor ends."""
     async with ConnectionManager(max_open=1) as one:
         async with ConnectionManager(max_open=1) as two:
-            first, second = get(one, echo_server), get(two, echo_server)
+            first, second = ask(one, echo_server), ask(two, echo_server)
             assert first.id == second.id
             async with first as conn, second as other:
                 assert (conn.from_cache, other.from_cache) == (None, None)
@@ -77,7 +78,7 @@ async def test_managers_share_nothing(echo_server: Server) -> None:
                 await exchange(conn)
                 await exchange(other)
             two.shutdown()
-        async with get(one, echo_server) as conn:
+        async with ask(one, echo_server) as conn:
             assert conn.from_cache is Reuse.IMMEDIATE
 
 
@@ -99,7 +100,7 @@ async def test_bind_address_that_is_not_ours(echo_server: Server) -> None:
     async with ConnectionManager(bind_address="192.0.2.1", max_open=1) as mgr:
         for _ in range(2):
             with pytest.raises(ConnectError) as caught:
-                await get(mgr, echo_server)
+                await ask(mgr, echo_server)
             assert (caught.value.function, caught.value.error_num) == ("bind", errno.EADDRNOTAVAIL)
             assert isinstance(caught.value.__cause__, OSError)
         assert (mgr.stats().open, mgr.stats().failed) == (0, {"bind": 2})
@@ -107,12 +108,12 @@ async def test_bind_address_that_is_not_ours(echo_server: Server) -> None:
 
 async def test_open_counts_attempts_lent_and_idle(echo_server: Server, other_server: Server) -> None:
     """poe.md 1.45, 1.46: an attempt takes its place from its first moment, in all and per key."""
-    resolver = Gated()
+    resolver = GatedResolver()
     async with (
         ConnectionManager(max_open=3, max_per_host=2, resolver=resolver) as mgr,
         anyio.create_task_group() as group,
     ):
-        held = await get(mgr, echo_server)
+        held = await ask(mgr, echo_server)
         await warm(mgr, other_server)
         attempts = [Awaited(group, mgr.allocate("http", "peer", echo_server.port, 5)) for _ in range(3)]
         stats = mgr.stats()
@@ -129,8 +130,8 @@ async def test_open_counts_attempts_lent_and_idle(echo_server: Server, other_ser
 async def test_a_released_connection_goes_before_a_new_one(echo_server: Server) -> None:
     """poe.md 1.48, 1.52: handed over within the release itself."""
     async with ConnectionManager(max_per_host=1) as mgr:
-        held = await get(mgr, echo_server)
-        waiting = get(mgr, echo_server)
+        held = await ask(mgr, echo_server)
+        waiting = ask(mgr, echo_server)
         held.release()
         stats = mgr.stats()
         assert (stats.waiting, stats.lent, stats.idle, stats.connecting) == (0, 1, 0, 0)
@@ -141,7 +142,7 @@ async def test_a_released_connection_goes_before_a_new_one(echo_server: Server) 
 
 async def test_attempts_start_together(echo_server: Server) -> None:
     """poe.md 1.50, 1.56: within the limits nobody waits for another's attempt, nor does the caller."""
-    resolver = Gated()
+    resolver = GatedResolver()
     async with ConnectionManager(max_per_host=3, resolver=resolver) as mgr:
         requests = [mgr.allocate("http", "peer", echo_server.port, 5) for _ in range(5)]
         assert (mgr.stats().connecting, mgr.stats().queued) == (3, 2)
@@ -163,7 +164,7 @@ async def test_first_come_first_served(echo_server: Server) -> None:
             conn.release()
 
         for _ in range(20):
-            group.start_soon(use, Awaited(group, get(mgr, echo_server)))
+            group.start_soon(use, Awaited(group, ask(mgr, echo_server)))
     assert order == list(range(1, 21))
     assert echo_server.accepted == 1
 
@@ -191,7 +192,7 @@ async def test_one_attempt_and_no_other_after_it_failed() -> None:
 async def test_each_failed_attempt_fails_the_oldest_alone() -> None:
     """poe.md 1.61, contract: one after the other, each by an attempt of its own."""
     attempts = Attempts()
-    resolver = Gated()
+    resolver = GatedResolver()
     with refused_port() as refused:
         async with (
             ConnectionManager(max_per_host=1, observer=attempts, resolver=resolver) as mgr,
@@ -207,7 +208,7 @@ async def test_each_failed_attempt_fails_the_oldest_alone() -> None:
 
 async def test_an_attempt_belongs_to_its_key(echo_server: Server) -> None:
     """poe.md 1.57, as the contract changes it: who is served otherwise leaves its attempt to the next."""
-    resolver = Gated()
+    resolver = GatedResolver()
     async with ConnectionManager(resolver=resolver) as mgr, anyio.create_task_group() as group:
         resolver.open()
         held: Connection = await mgr.allocate("http", "peer", echo_server.port, 5)

@@ -18,8 +18,10 @@ from keepalive import (
     TLSConnector,
 )
 from tests.support import Server, refused_port
-
-from .stepping import Gate, all_usable, ask, at_rest, exchange, passing, take, timed, turns, unit, until_equal
+from tests.support.clocks import passing, timed, unit
+from tests.support.connectors import Gate
+from tests.support.requests import all_usable, ask, at_rest, exchange, take
+from tests.support.waiting import turns, until_equal
 
 if TYPE_CHECKING:
     import ssl
@@ -77,7 +79,7 @@ async def test_26_counters_after_queued_requests_fail(echo_server: Server) -> No
                 held = await take(mgr, echo_server, 2)
                 late = [ask(mgr, echo_server, 2 * unit()) for _ in range(3)]
                 gone = [ask(mgr, echo_server) for _ in range(3)]
-                bad = [mgr.allocate("tcp", "127.0.0.1", refused, 60) for _ in range(3)]
+                bad = [mgr.allocate("http", "127.0.0.1", refused, 60) for _ in range(3)]
                 with pytest.raises(QueueFull, match="cannot be queued"):
                     ask(mgr, echo_server)
                 assert (mgr.stats().open, mgr.stats().waiting, mgr.stats().queued) == (2, 9, 9)
@@ -104,7 +106,7 @@ async def test_27_idle_ones_count() -> None:
         async with ConnectionManager(max_open=2) as mgr:
             for _ in range(2):
                 for host in range(1, 11):
-                    async with mgr.allocate("tcp", f"127.0.0.{host}", server.port, 5) as conn:
+                    async with mgr.allocate("http", f"127.0.0.{host}", server.port, 5) as conn:
                         await exchange(conn)
                     assert mgr.stats().open <= 2
             assert mgr.stats().closed == {"evicted": 18}
@@ -147,7 +149,7 @@ class Lingering(TCPConnector):
 async def test_28_aborted_attempts_count_until_they_are_gone(echo_server: Server) -> None:
     """pools.md 3.28: curl#15857: an attempt that is being given up still has its socket, and its place."""
     lingering = Lingering()
-    async with ConnectionManager(max_open=1, connectors={"tcp": lingering}) as mgr:
+    async with ConnectionManager(max_open=1, connectors={"http": lingering}) as mgr:
         stuck = ask(mgr, echo_server, n=1)
         await echo_server.until(lambda server: server.connections == 1)
         other = ask(mgr, echo_server, n=2)
@@ -206,7 +208,7 @@ async def test_30_limits_raised_at_run_time(echo_server: Server) -> None:
     """pools.md 3.30: anyio PR#1223: a raised limit lets in exactly as many more, in order."""
     gate = Gate()
     gate.open()
-    async with ConnectionManager(max_per_host=1, max_open=1, connectors={"tcp": gate}) as mgr:
+    async with ConnectionManager(max_per_host=1, max_open=1, connectors={"http": gate}) as mgr:
         held = await take(mgr, echo_server, 1)
         requests = [ask(mgr, echo_server) for _ in range(8)]
         for limit, new in ((3, 2), (4, 1), (4, 0), (6, 2)):

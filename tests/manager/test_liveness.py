@@ -12,26 +12,13 @@ from anyio.streams.tls import TLSAttribute
 
 from keepalive import AllocateTimeout, Connection, ConnectionManager, Request, Reuse, TLSConnector
 from tests.support import Greeting, Lines, Server
+from tests.support.clocks import passing, skip, timed, unit, virtual
+from tests.support.connectors import Gate
 from tests.support.inside import driver_of
 from tests.support.leaks import descriptors
-
-from .stepping import (
-    Gate,
-    Notes,
-    all_gone,
-    ask,
-    at_rest,
-    exchange,
-    passing,
-    skip,
-    take,
-    timed,
-    turns,
-    unit,
-    until,
-    until_equal,
-    virtual,
-)
+from tests.support.recorder import Recorder
+from tests.support.requests import all_gone, ask, at_rest, exchange, take
+from tests.support.waiting import turns, until, until_equal
 
 if TYPE_CHECKING:
     import ssl
@@ -144,9 +131,9 @@ async def test_36_a_hundred_idle_ones_closed_by_their_server(
 ) -> None:
     """pools.md 3.36: hyper#1389, redis-py#306: descriptors gone within 100 ms, without traffic."""
     server, count = (tls_server, 30) if tls else (echo_server, 100)
-    notes = Notes()
+    recorder = Recorder()
     connectors = {"https": TLSConnector(client_context)}
-    async with ConnectionManager(max_per_host=None, connectors=connectors, observer=notes) as mgr:
+    async with ConnectionManager(max_per_host=None, connectors=connectors, observer=recorder) as mgr:
         before = descriptors()
         requests = [ask_tls(mgr, server) if tls else ask(mgr, server) for _ in range(count)]
         for conn in [await request for request in requests]:
@@ -155,8 +142,8 @@ async def test_36_a_hundred_idle_ones_closed_by_their_server(
         await server.until(lambda server: server.connections == count)
         getattr(server, how)()
         closed = time.monotonic()
-        await until(lambda: len(notes.closed_at) == count)
-        assert notes.closed_at[-1] - closed < 0.1
+        await until(lambda: len(recorder.closed_at) == count)
+        assert recorder.closed_at[-1] - closed < 0.1
         assert (mgr.stats().open, mgr.stats().closed) == (0, {"peer": count})
         await all_gone(server)
         assert descriptors() == before
@@ -164,16 +151,16 @@ async def test_36_a_hundred_idle_ones_closed_by_their_server(
 
 async def expiry(server: Server, keep_alive: float) -> tuple[float, float]:
     """Return how long after their release the first and the last of three connections were closed."""
-    notes = Notes()
-    async with ConnectionManager(keep_alive=keep_alive, observer=notes) as mgr:
+    recorder = Recorder()
+    async with ConnectionManager(keep_alive=keep_alive, observer=recorder) as mgr:
         conns = await take(mgr, server, 3)
         released = time.monotonic()
         for conn in conns:
             conn.release()
-        await until(lambda: len(notes.closed_at) == 3)
-        assert notes.reasons == ["expired"] * 3
+        await until(lambda: len(recorder.closed_at) == 3)
+        assert recorder.reasons() == ["expired"] * 3
         assert server.connections == 0
-    return notes.closed_at[0] - released, notes.closed_at[-1] - released
+    return recorder.closed_at[0] - released, recorder.closed_at[-1] - released
 
 
 async def test_37_idle_expiry_without_traffic(echo_server: Server) -> None:
@@ -264,7 +251,7 @@ async def test_39_after_the_machine_slept(echo_server: Server) -> None:
         lent, *idle = await take(mgr, echo_server, 4)
         for conn in idle:
             conn.release()
-        waiting = mgr.allocate("tcp", "127.0.0.1", 9, 0)
+        waiting = mgr.allocate("http", "127.0.0.1", 9, 0)
         skip(8 * 3600)
         async with ask(mgr, echo_server) as conn:
             assert conn.from_cache is None

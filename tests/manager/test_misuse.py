@@ -11,8 +11,8 @@ import trio
 from anyio import to_thread
 
 from keepalive import AllocateTimeout, ConnectionManager, ManagerClosed, QueueFull, RequestCancelled, Reuse
-
-from .kit import HOST, Awaited, Gated, exchange, get
+from tests.support.requests import Awaited, ask, exchange
+from tests.support.resolvers import HOST, GatedResolver
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -58,7 +58,7 @@ async def test_entered_twice(echo_server: Server) -> None:
     async with mgr:
         with pytest.raises(RuntimeError, match="only once"):
             await mgr.__aenter__()
-        async with get(mgr, echo_server) as conn:
+        async with ask(mgr, echo_server) as conn:
             await exchange(conn)
     with pytest.raises(RuntimeError, match="only once"):
         async with mgr:
@@ -105,8 +105,8 @@ class Elsewhere:
 async def test_elsewhere(echo_server: Server, place: str) -> None:
     """The contract: another thread, with a loop of its own or without one, is told so; nothing happens."""
     async with ConnectionManager(max_per_host=1) as mgr:
-        conn = await get(mgr, echo_server)
-        request = get(mgr, echo_server)
+        conn = await ask(mgr, echo_server)
+        request = ask(mgr, echo_server)
         elsewhere = Elsewhere(mgr, conn, request)
 
         def run() -> None:
@@ -144,7 +144,7 @@ async def test_a_manager_of_a_loop_that_has_ended() -> None:
 
 async def test_a_request_awaited_twice(echo_server: Server) -> None:
     """poe.md 1.26: also while the first await is under way, which goes on."""
-    resolver = Gated()
+    resolver = GatedResolver()
     async with ConnectionManager(resolver=resolver) as mgr, anyio.create_task_group() as group:
         request = mgr.allocate("http", "peer", echo_server.port, 5)
         first = Awaited(group, request)
@@ -162,21 +162,21 @@ async def test_a_request_awaited_twice(echo_server: Server) -> None:
 async def test_the_queue_is_full(echo_server: Server) -> None:
     """The contract: `allocate` itself says so; whoever waits or has an attempt does not count against it."""
     async with ConnectionManager(max_per_host=1, max_waiting=1, timeout=60) as mgr:
-        held = await get(mgr, echo_server, None)
-        waiting = get(mgr, echo_server, None)
+        held = await ask(mgr, echo_server, None)
+        waiting = ask(mgr, echo_server, None)
         for _ in range(3):
             with pytest.raises(
                 QueueFull, match="1 of 128 connections open, 1 of 1 for this key, 1 requests queued"
             ):
-                get(mgr, echo_server, None)
-        async with get(mgr, echo_server, None, for_port=1) as conn:  # starts an attempt, need not queue
+                ask(mgr, echo_server, None)
+        async with ask(mgr, echo_server, None, for_port=1) as conn:  # starts an attempt, need not queue
             await exchange(conn)
         with pytest.raises(AllocateTimeout):
-            await get(mgr, echo_server, 0)  # does not wait at all
+            await ask(mgr, echo_server, 0)  # does not wait at all
         stats = mgr.stats()
         assert (stats.waiting, stats.requests, sum(stats.failed.values())) == (1, 7, 3)
         assert waiting.cancel()
-        again = get(mgr, echo_server, None)
+        again = ask(mgr, echo_server, None)
         held.release()
         (await again).release()
         with pytest.raises(RequestCancelled):
@@ -186,12 +186,12 @@ async def test_the_queue_is_full(echo_server: Server) -> None:
 async def test_the_queue_counts_all_keys(echo_server: Server) -> None:
     """The contract: `max_waiting` is the manager's, not a key's."""
     async with ConnectionManager(max_open=1, max_waiting=2) as mgr:
-        held = await get(mgr, echo_server)
-        waiting = [get(mgr, echo_server, for_port=1 + n) for n in range(2)]
+        held = await ask(mgr, echo_server)
+        waiting = [ask(mgr, echo_server, for_port=1 + n) for n in range(2)]
         with pytest.raises(QueueFull):
-            get(mgr, echo_server, for_port=3)
+            ask(mgr, echo_server, for_port=3)
         held.discard()
-        waiting.append(get(mgr, echo_server, for_port=3))
+        waiting.append(ask(mgr, echo_server, for_port=3))
         for request in waiting:
             (await request).release()
 
@@ -201,18 +201,18 @@ async def test_the_manager_is_closed(echo_server: Server) -> None:
     async with ConnectionManager() as mgr:
         mgr.shutdown()
         with pytest.raises(ManagerClosed, match="has been shut down"):
-            get(mgr, echo_server)
+            ask(mgr, echo_server)
     with pytest.raises(ManagerClosed, match="has been shut down"):
-        get(mgr, echo_server)
+        ask(mgr, echo_server)
     assert mgr.stats().requests == 0
 
 
 async def test_dropped_requests_are_cancelled(echo_server: Server) -> None:
     """The contract: one that nobody awaits any more leaves the queue by itself."""
     async with ConnectionManager(max_per_host=1) as mgr, anyio.create_task_group() as group:
-        held = await get(mgr, echo_server)
-        get(mgr, echo_server)
-        last = Awaited(group, get(mgr, echo_server))
+        held = await ask(mgr, echo_server)
+        ask(mgr, echo_server)
+        last = Awaited(group, ask(mgr, echo_server))
         held.release()
         async with await last.connection() as conn:
             assert conn.from_cache is Reuse.DEFERRED

@@ -20,8 +20,10 @@ from keepalive import (
     Reuse,
 )
 from tests.support import Server, refused_port
-
-from .tools import PATIENCE, Opener, Recorder, ask, echo, turns
+from tests.support.connectors import FunctionConnector
+from tests.support.recorder import Recorder
+from tests.support.requests import ask, exchange
+from tests.support.waiting import PATIENCE, turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -73,7 +75,7 @@ async def test_immediate_and_deferred(echo_server: Server) -> None:
 
 async def peer(manager: ConnectionManager, server: Server, recorder: Recorder) -> None:
     async with ask(manager, server) as conn:
-        await echo(conn)
+        await exchange(conn)
     server.disconnect_all()
     await recorder.until(lambda: bool(recorder.reasons()), 1)
 
@@ -92,7 +94,7 @@ async def discarded(manager: ConnectionManager, server: Server, recorder: Record
 
 async def dropped(manager: ConnectionManager, server: Server, recorder: Recorder) -> None:
     conn = await ask(manager, server)
-    await echo(conn)
+    await exchange(conn)
     held = [conn]
     del conn
     with pytest.warns(ResourceWarning, match="dropped without being given back"):
@@ -169,10 +171,10 @@ async def test_failures(silent_server: Server) -> None:
         raise AssertionError
 
     async with ConnectionManager(
-        observer=recorder, connectors={"hang": Opener(hang)}, max_per_host=1, max_waiting=0
+        observer=recorder, connectors={"hang": FunctionConnector(hang)}, max_per_host=1, max_waiting=0
     ) as manager:
         with refused_port() as port, pytest.raises(ConnectError) as caught:
-            await manager.allocate("t", "127.0.0.1", port)
+            await manager.allocate("http", "127.0.0.1", port)
         key = caught.value.key
         assert recorder.events[:2] == [("queued", key, 1), ("opening", key, 1)]
         name, _, number, error = recorder.events[2]
@@ -181,13 +183,13 @@ async def test_failures(silent_server: Server) -> None:
         assert recorder.events[3:] == [("failed", key, 1, "attempt", "connect")]
         recorder.events.clear()
         with pytest.raises(AllocateTimeout):
-            await ask(manager, silent_server, "hang", timeout=0.02)
+            await ask(manager, silent_server, scheme="hang", timeout=0.02)
         assert [event[0] for event in recorder.events] == ["queued", "opening", "failed"]
         assert recorder.events[-1][2:] == (2, "timeout", "connect")
         recorder.events.clear()
-        request = ask(manager, silent_server, "hang")
+        request = ask(manager, silent_server, scheme="hang")
         with pytest.raises(QueueFull):
-            ask(manager, silent_server, "hang")
+            ask(manager, silent_server, scheme="hang")
         request.cancel()
         manager.shutdown()
         told = [event[0] for event in recorder.events]
@@ -202,14 +204,14 @@ async def test_connect_timeout_and_shutdown(silent_server: Server) -> None:
         await anyio.sleep_forever()
         raise AssertionError
 
-    connectors = {"hang": Opener(hang)}
+    connectors = {"hang": FunctionConnector(hang)}
     async with ConnectionManager(observer=recorder, connectors=connectors, connect_timeout=0.02) as manager:
         with pytest.raises(AllocateTimeout):
-            await ask(manager, silent_server, "hang")
+            await ask(manager, silent_server, scheme="hang")
         assert recorder.names() == ["queued", "opening", "attempt_aborted", "failed"]
         assert recorder.events[-1][3:] == ("connect_timeout", "connect")
         recorder.events.clear()
-        request = ask(manager, silent_server, "hang")
+        request = ask(manager, silent_server, scheme="hang")
         manager.shutdown()
         with pytest.raises(ManagerClosed):
             await request
@@ -233,13 +235,13 @@ async def test_one_that_raises_changes_nothing(echo_server: Server, caplog: pyte
     async with ConnectionManager(observer=raiser, max_per_host=1) as manager:
         for _ in range(2):
             async with ask(manager, echo_server) as conn:
-                await echo(conn)
+                await exchange(conn)
         request = ask(manager, echo_server, fresh=True)
         request.cancel()
         with refused_port() as port, pytest.raises(ConnectError):
-            await manager.allocate("t", "127.0.0.1", port)
+            await manager.allocate("http", "127.0.0.1", port)
         async with ask(manager, echo_server) as conn:
-            await echo(conn)
+            await exchange(conn)
     assert echo_server.peak == 1
     assert len(caplog.records) == len(raiser.events) > 10
     assert {record.name for record in caplog.records} == {"keepalive"}

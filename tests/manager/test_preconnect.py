@@ -10,12 +10,13 @@ import pytest
 
 from keepalive import ConnectError, ConnectionManager, ManagerClosed
 from tests.support import Greeting, Server, refused_port
-
-from .tools import Recorder, ask, echo, turns
+from tests.support.recorder import Recorder
+from tests.support.requests import ask, exchange
+from tests.support.waiting import turns
 
 
 def warm(mgr: ConnectionManager, server: Server, n: int = 1) -> Any:
-    return mgr.preconnect("t", server.host, server.port, n)
+    return mgr.preconnect("http", server.host, server.port, n)
 
 
 async def test_opens_as_many_as_asked_and_they_count_as_new(echo_server: Server) -> None:
@@ -26,7 +27,7 @@ async def test_opens_as_many_as_asked_and_they_count_as_new(echo_server: Server)
         assert mgr.stats().idle == 3
         async with ask(mgr, echo_server, fresh=True) as conn:
             assert (conn.from_cache, conn.uses) == (None, 1)
-            await echo(conn)
+            await exchange(conn)
         assert echo_server.accepted == 3
         assert await warm(mgr, echo_server, 3) == 0, "all three are there"
         assert mgr.stats().opened == 3
@@ -35,7 +36,7 @@ async def test_opens_as_many_as_asked_and_they_count_as_new(echo_server: Server)
 async def test_the_limits_hold_and_nothing_is_closed_for_it(echo_server: Server) -> None:
     async with ConnectionManager(max_per_host=2, max_open=3) as mgr:
         async with mgr.allocate("other", echo_server.host, echo_server.port) as conn:
-            await echo(conn)
+            await exchange(conn)
         assert await warm(mgr, echo_server, 100) == 2
         assert await mgr.preconnect("third", echo_server.host, echo_server.port, 1) == 0
         stats = mgr.stats()
@@ -47,7 +48,7 @@ async def test_a_request_that_comes_meanwhile_gets_what_is_being_opened(echo_ser
     async with ConnectionManager(max_per_host=2) as mgr:
         warm_up = warm(mgr, echo_server, 2)
         async with ask(mgr, echo_server) as conn:
-            await echo(conn)
+            await exchange(conn)
         assert await warm_up == 2
         assert mgr.stats().opened == 2
 
@@ -56,7 +57,7 @@ async def test_a_request_of_another_key_takes_the_room_back(echo_server: Server)
     async with ConnectionManager(max_per_host=4, max_open=4) as mgr:
         warm_up = warm(mgr, echo_server, 4)
         async with mgr.allocate("other", echo_server.host, echo_server.port, 5) as conn:
-            await echo(conn)
+            await exchange(conn)
         assert await warm_up >= 3
         assert echo_server.peak <= 4
 
@@ -65,9 +66,9 @@ async def test_failures_are_told_to_who_awaits_it() -> None:
     with refused_port() as port:
         async with ConnectionManager() as mgr:
             with pytest.raises(ConnectError) as caught:
-                await mgr.preconnect("t", "127.0.0.1", port, 2)
+                await mgr.preconnect("http", "127.0.0.1", port, 2)
             assert (caught.value.function, caught.value.port) == ("connect", port)
-            forgotten = mgr.preconnect("t", "127.0.0.1", port, 2)
+            forgotten = mgr.preconnect("http", "127.0.0.1", port, 2)
             await turns()
             del forgotten
             gc.collect()
@@ -90,22 +91,22 @@ async def test_the_end_of_the_manager_ends_it() -> None:
             async def connect(self, dial: Any) -> Any:
                 await hang.wait()
 
-        async with ConnectionManager(connectors={"t": Never()}) as inner:
-            warm_up = inner.preconnect("t", "127.0.0.1", 1, 2)
+        async with ConnectionManager(connectors={"http": Never()}) as inner:
+            warm_up = inner.preconnect("http", "127.0.0.1", 1, 2)
             await turns()
         assert await warm_up == 0
         mgr.shutdown()
         with pytest.raises(ManagerClosed):
-            mgr.preconnect("t", "127.0.0.1", 1)
+            mgr.preconnect("http", "127.0.0.1", 1)
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "name"),
     [
-        (("t", "host", 0), ValueError, "port"),
-        (("t", "host", 1, 0), ValueError, "n "),
-        (("t", "host", 1, None), TypeError, "n "),
-        (("t", "", 1), ValueError, "addr"),
+        (("http", "host", 0), ValueError, "port"),
+        (("http", "host", 1, 0), ValueError, "n "),
+        (("http", "host", 1, None), TypeError, "n "),
+        (("http", "", 1), ValueError, "addr"),
     ],
 )
 async def test_bad_arguments(arguments: Any, error: type[Exception], name: str) -> None:
@@ -120,12 +121,12 @@ async def test_evict_closes_idle_ones_and_lent_ones_at_their_release(echo_server
     async with ConnectionManager(observer=seen) as mgr:
         lent = await ask(mgr, echo_server)
         async with ask(mgr, echo_server) as conn:
-            await echo(conn)
-        async with ask(mgr, echo_server, "other") as conn:
-            await echo(conn)
-        assert mgr.evict("t", echo_server.host, echo_server.port) == 1
+            await exchange(conn)
+        async with ask(mgr, echo_server, scheme="other") as conn:
+            await exchange(conn)
+        assert mgr.evict("http", echo_server.host, echo_server.port) == 1
         assert (mgr.stats().idle, mgr.stats().lent) == (1, 1)
-        await echo(lent)  # its user notices nothing
+        await exchange(lent)  # its user notices nothing
         lent.release()
         assert mgr.stats().closed == {"retired": 2}
         assert seen.reasons() == ["retired", "retired"]
@@ -143,7 +144,7 @@ async def test_evict_and_whoever_waits(echo_server: Server) -> None:
         lent.release()
         async with waits as conn:
             assert conn.from_cache is None, "the evicted one was handed on"
-            await echo(conn)
+            await exchange(conn)
         assert mgr.evict("nobody") == 0
 
 

@@ -26,13 +26,18 @@ from keepalive import (
     TLSError,
 )
 from tests.support import Server, full_backlog, refused_port
-
-from .kit import HOST, Awaited, Context, Gated, Table, exchange, get, until
+from tests.support.requests import Awaited, ask, exchange
+from tests.support.resolvers import HOST, GatedResolver, TableResolver
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     import ssl
 
     from keepalive import Dial, Link, Request
+
+
+class Context:
+    """Something that a request carries along and that can be weakly referenced."""
 
 
 async def fail(request: Request) -> type[BaseException]:
@@ -47,8 +52,10 @@ async def fail(request: Request) -> type[BaseException]:
 @pytest.mark.parametrize("how", ["time out in the queue", "time out in a look-up", "no such name", "refused"])
 async def test_failed_requests_leave_nothing(echo_server: Server, how: str) -> None:
     """poe.md 3.6 (B6): no record, no context; their numbers are known to have ended."""
-    async with ConnectionManager(max_per_host=1, resolver=Gated() if "look-up" in how else Table()) as mgr:
-        held = await get(mgr, echo_server)
+    async with ConnectionManager(
+        max_per_host=1, resolver=GatedResolver() if "look-up" in how else TableResolver()
+    ) as mgr:
+        held = await ask(mgr, echo_server)
         with refused_port() as refused:
             target: dict[str, tuple[str, int]] = {
                 "time out in the queue": (HOST, echo_server.port),
@@ -81,10 +88,10 @@ async def test_all_answers_have_one_shape(echo_server: Server) -> None:
     behind: dict[str, Any] = {"for_scheme": "https", "for_addr": "far.test", "for_port": 443}
     async with ConnectionManager(max_per_host=1) as mgr:
         tag = object()
-        first, second = (get(mgr, echo_server, context=tag, **behind) for _ in range(2))
+        first, second = (ask(mgr, echo_server, context=tag, **behind) for _ in range(2))
         kinds, numbers = [], []
         for request in (first, second, None):
-            request = request or get(mgr, echo_server, context=tag, **behind)
+            request = request or ask(mgr, echo_server, context=tag, **behind)
             async with request as conn:
                 kinds.append(conn.from_cache)
                 numbers.append(request.id)
@@ -100,7 +107,7 @@ async def test_all_answers_have_one_shape(echo_server: Server) -> None:
 async def test_keep_alive_zero_keeps_nothing_idle(echo_server: Server) -> None:
     """poe.md 3.10 (B9): 0 means zero; who waits gets a released connection all the same."""
     async with ConnectionManager(keep_alive=0, max_per_host=1) as mgr:
-        first, second = get(mgr, echo_server), get(mgr, echo_server)
+        first, second = ask(mgr, echo_server), ask(mgr, echo_server)
         (await first).release()
         async with second as conn:
             assert conn.from_cache is Reuse.DEFERRED
@@ -112,11 +119,11 @@ async def test_keep_alive_zero_keeps_nothing_idle(echo_server: Server) -> None:
 async def test_timeout_zero(echo_server: Server, timeout: float) -> None:
     """poe.md 3.10 (B9), 1.17: no time to wait, but an idle connection needs none."""
     async with ConnectionManager() as mgr:
-        request = get(mgr, echo_server, timeout)
+        request = ask(mgr, echo_server, timeout)
         with pytest.raises(AllocateTimeout, match="no idle connection and no time to wait"):
             await request
-        (await get(mgr, echo_server)).release()
-        async with get(mgr, echo_server, timeout) as conn:
+        (await ask(mgr, echo_server)).release()
+        async with ask(mgr, echo_server, timeout) as conn:
             assert conn.from_cache is Reuse.IMMEDIATE
 
 
@@ -128,10 +135,10 @@ async def test_other_zeros(echo_server: Server) -> None:
             ConnectionManager(**arguments)
     async with ConnectionManager(max_waiting=0, max_per_host=1) as mgr:
         for context in (0, "", False, None):
-            async with get(mgr, echo_server, context=context) as conn:
+            async with ask(mgr, echo_server, context=context) as conn:
                 assert conn.context is context
                 with pytest.raises(QueueFull):
-                    get(mgr, echo_server)
+                    ask(mgr, echo_server)
 
 
 class Empty(dict[str, str]):
@@ -161,7 +168,7 @@ async def test_false_is_not_missing(echo_server: Server, client_context: ssl.SSL
 async def test_failures_tell_phase_and_cause() -> None:
     """poe.md 3.22: kinds of their own; an errno where there is one, the original error always."""
     missing = OSError("no such name")
-    resolver = Gated()
+    resolver = GatedResolver()
     resolver.open(missing)
     with refused_port() as refused, Server() as server:
         async with ConnectionManager(resolver=resolver) as mgr:
@@ -192,14 +199,14 @@ async def test_the_system_s_resolver_says_why() -> None:
 
 async def test_time_outs_tell_the_phase(echo_server: Server, silent_server: Server) -> None:
     """poe.md 3.23: waiting, resolving, connecting and the handshake can be told apart."""
-    resolver = Gated()
+    resolver = GatedResolver()
     async with ConnectionManager(
         max_per_host=1, resolver=resolver, connectors={"tls": TLSConnector()}
     ) as mgr:
         with full_backlog() as hanging:
-            held = await get(mgr, echo_server)
+            held = await ask(mgr, echo_server)
             requests = {
-                "queue": get(mgr, echo_server, 0.05),
+                "queue": ask(mgr, echo_server, 0.05),
                 "resolve": mgr.allocate("http", "peer", 80, 0.05),
                 "connect": mgr.allocate("http", HOST, hanging.port, 0.05),
                 "tls": mgr.allocate("tls", HOST, silent_server.port, 0.05),
@@ -218,11 +225,11 @@ async def test_everything_can_be_shown_at_any_time(echo_server: Server) -> None:
     """poe.md 3.27: a debugger's look at anything, in any state, raises nothing and tells the state."""
     mgr = ConnectionManager()
     assert repr(mgr).startswith("<ConnectionManager new: open=0 ")
-    resolver = Gated()
+    resolver = GatedResolver()
     resolver.open()
     mgr = ConnectionManager(max_per_host=1, resolver=resolver)
     async with mgr, anyio.create_task_group() as group:
-        request, waiting = get(mgr, echo_server), get(mgr, echo_server)
+        request, waiting = ask(mgr, echo_server), ask(mgr, echo_server)
         assert (repr(request), repr(waiting)) == (
             f"<Request 1 for http://{HOST}:{echo_server.port}: queued>",
             f"<Request 2 for http://{HOST}:{echo_server.port}: queued>",

@@ -12,8 +12,9 @@ from anyio import ClosedResourceError
 from anyio.abc import SocketAttribute
 
 from keepalive import AllocateTimeout, ConnectionManager, Observer, Reuse
-
-from .kit import HOST, Gated, exchange, get, until, warm
+from tests.support.requests import ask, exchange, warm
+from tests.support.resolvers import HOST, GatedResolver
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from keepalive import Connection, Key
@@ -26,7 +27,7 @@ DROPPED = r"a connection to http://127\.0\.0\.1:\d+ was dropped without being gi
 async def test_ways_to_give_back(echo_server: Server, by: str) -> None:
     """poe.md 1.63, 1.65: all are plain, and the connection is idle when they return."""
     async with ConnectionManager() as mgr:
-        request = get(mgr, echo_server)
+        request = ask(mgr, echo_server)
         if by == "request's block":
             async with request as conn:
                 await exchange(conn)
@@ -48,7 +49,7 @@ async def test_ways_to_give_back(echo_server: Server, by: str) -> None:
 async def test_a_block_that_is_left_early_closes(echo_server: Server, how: str, block: str) -> None:
     """poe.md 1.63, contract: the protocol's state is unknown, so that nobody else may have it."""
     async with ConnectionManager(max_open=1) as mgr:
-        request = get(mgr, echo_server)
+        request = ask(mgr, echo_server)
         with anyio.CancelScope() as scope, suppress(ZeroDivisionError):
             async with await request if block == "connection's" else request as conn:
                 await exchange(conn)
@@ -64,7 +65,7 @@ async def test_dropping_gives_back(echo_server: Server) -> None:
     """poe.md 1.63, contract: unused it is reused, used it is closed; a warning is given."""
     async with ConnectionManager(max_open=1) as mgr:
         for kind, use in ((None, False), (Reuse.IMMEDIATE, True), (None, False)):
-            handles = [await get(mgr, echo_server)]
+            handles = [await ask(mgr, echo_server)]
             assert handles[0].from_cache is kind
             if use:
                 await exchange(handles[0])
@@ -79,7 +80,7 @@ async def test_dropping_as_the_ancestor_did(echo_server: Server) -> None:
     """poe.md 1.63, 1.67: with `reuse_dropped` one that is quiet is reused, used or not."""
     async with ConnectionManager(reuse_dropped=True, max_open=1) as mgr:
         for quiet in (True, False):
-            handles = [await get(mgr, echo_server)]
+            handles = [await ask(mgr, echo_server)]
             await exchange(handles[0])
             if not quiet:
                 echo_server.push(b"unread")
@@ -102,11 +103,11 @@ def forget_in_a_cycle(handles: list[object]) -> None:
 async def test_dropping_in_another_thread_and_in_a_cycle(echo_server: Server) -> None:
     """poe.md 1.63, contract: wherever and whenever the last reference goes."""
     async with ConnectionManager(max_open=1) as mgr:
-        handles: list[object] = [await get(mgr, echo_server)]
+        handles: list[object] = [await ask(mgr, echo_server)]
         with pytest.warns(ResourceWarning, match=DROPPED):
             await anyio.to_thread.run_sync(handles.clear, limiter=anyio.CapacityLimiter(1))
         await until(lambda: mgr.stats().idle == 1)
-        handles.append(await get(mgr, echo_server))
+        handles.append(await ask(mgr, echo_server))
         with pytest.warns(ResourceWarning, match=DROPPED):
             forget_in_a_cycle(handles)
         await until(lambda: mgr.stats().idle == 1)
@@ -127,8 +128,8 @@ async def test_dropping_inside_the_manager_s_own_code(echo_server: Server) -> No
     """poe.md 1.63, contract: also in the middle of somebody else's release."""
     observer = Dropper()
     async with ConnectionManager(observer=observer) as mgr:
-        conn = await get(mgr, echo_server)
-        observer.handles.append(await get(mgr, echo_server))
+        conn = await ask(mgr, echo_server)
+        observer.handles.append(await ask(mgr, echo_server))
         with pytest.warns(ResourceWarning, match=DROPPED):
             conn.release()
         await until(lambda: mgr.stats().idle == 2)
@@ -137,7 +138,7 @@ async def test_dropping_inside_the_manager_s_own_code(echo_server: Server) -> No
 async def test_free_is_strict(echo_server: Server) -> None:
     """poe.md 1.64: undefined, foreign, given back before: an error; `release` is lenient."""
     async with ConnectionManager() as mgr:
-        conn = await get(mgr, echo_server)
+        conn = await ask(mgr, echo_server)
         mgr.free(conn)
         with pytest.raises(ValueError, match="is not lent"):
             mgr.free(conn)
@@ -145,7 +146,7 @@ async def test_free_is_strict(echo_server: Server) -> None:
         conn.discard()
         await conn.aclose()
         assert (mgr.stats().idle, echo_server.connections) == (1, 1)
-        again = await get(mgr, echo_server)
+        again = await ask(mgr, echo_server)
         with pytest.raises(ValueError, match="is not lent"):
             mgr.free(conn)  # the same connection, lent again, but not by this handle
         await exchange(again)
@@ -157,7 +158,7 @@ async def test_free_is_strict(echo_server: Server) -> None:
 async def test_a_handle_given_back_is_closed(echo_server: Server) -> None:
     """poe.md 1.63, contract: every other use of it is an error; what it says of itself stays."""
     async with ConnectionManager() as mgr:
-        conn = await get(mgr, echo_server)
+        conn = await ask(mgr, echo_server)
         conn.release()
         with pytest.raises(ClosedResourceError):
             await conn.send(b"x")
@@ -173,7 +174,7 @@ async def test_a_handle_given_back_is_closed(echo_server: Server) -> None:
 async def test_unread_bytes_are_never_pooled(echo_server: Server) -> None:
     """poe.md 1.67: nor are those that were read in part only."""
     async with ConnectionManager() as mgr:
-        conn = await get(mgr, echo_server)
+        conn = await ask(mgr, echo_server)
         await conn.send(b"0123456789")
         assert await conn.receive(4) == b"0123"
         conn.release()
@@ -183,13 +184,16 @@ async def test_unread_bytes_are_never_pooled(echo_server: Server) -> None:
 
 async def test_idle_time_begins_at_each_release(echo_server: Server) -> None:
     """poe.md 1.68, 1.69, 1.71, 1.73: a hand-out stops the timer, a release starts it anew."""
-    async with ConnectionManager(keep_alive=0.05) as mgr, ConnectionManager(resolver=Gated()) as clock:
+    async with (
+        ConnectionManager(keep_alive=0.05) as mgr,
+        ConnectionManager(resolver=GatedResolver()) as clock,
+    ):
         await warm(mgr, echo_server)
-        async with get(mgr, echo_server) as conn:
+        async with ask(mgr, echo_server) as conn:
             with pytest.raises(AllocateTimeout):
                 await clock.allocate("http", "never", 80, 0.08)
             await exchange(conn)
-        async with get(mgr, echo_server) as conn:
+        async with ask(mgr, echo_server) as conn:
             assert conn.from_cache is Reuse.IMMEDIATE
             assert conn.uses == 3
         assert mgr.stats().closed == {}
@@ -200,14 +204,14 @@ async def test_idle_time_begins_at_each_release(echo_server: Server) -> None:
 async def test_keep_for_shortens_the_idle_time(echo_server: Server) -> None:
     """poe.md 1.68, contract: a server's own keep-alive time; it never lengthens."""
     async with ConnectionManager(keep_alive=60) as mgr:
-        conns = [await get(mgr, echo_server) for _ in range(3)]
+        conns = [await ask(mgr, echo_server) for _ in range(3)]
         for conn, keep_for in zip(conns, (0.02, 1000, 0), strict=True):
             conn.release(keep_for)
         assert mgr.stats().idle == 2
         await echo_server.until(lambda server: server.connections == 1)
         assert mgr.stats().closed == {"expired": 2}
     async with ConnectionManager(keep_alive=0.02) as mgr:
-        (await get(mgr, echo_server)).release(keep_for=60)
+        (await ask(mgr, echo_server)).release(keep_for=60)
         await echo_server.until(lambda server: server.connections == 0)
 
 
@@ -232,7 +236,7 @@ async def test_most_recently_used_first(echo_server: Server) -> None:
     """poe.md 1.72: not an arbitrary one."""
     async with ConnectionManager() as mgr:
         ports = await warm(mgr, echo_server, 3)
-        conns = [await get(mgr, echo_server) for _ in range(3)]
+        conns = [await ask(mgr, echo_server) for _ in range(3)]
         assert [conn.extra(SocketAttribute.local_port) for conn in conns] == ports[::-1]
         for conn in conns:
             conn.release()
@@ -242,13 +246,13 @@ async def test_no_life_long_count_by_default(echo_server: Server) -> None:
     """poe.md 1.73: reused as often as one likes; `max_uses` sets an end."""
     async with ConnectionManager() as mgr:
         for uses in range(1, 101):
-            async with get(mgr, echo_server) as conn:
+            async with ask(mgr, echo_server) as conn:
                 assert conn.uses == uses
         assert echo_server.accepted == 1
     async with ConnectionManager(max_uses=3) as mgr:
         seen = []
         for _ in range(7):
-            async with get(mgr, echo_server) as conn:
+            async with ask(mgr, echo_server) as conn:
                 seen.append(conn.uses)
         assert seen == [1, 2, 3, 1, 2, 3, 1]
         assert mgr.stats().closed == {"uses": 2}
@@ -257,10 +261,10 @@ async def test_no_life_long_count_by_default(echo_server: Server) -> None:
 async def test_closing_gives_the_place_back_at_once(echo_server: Server) -> None:
     """poe.md 1.86: not only when the object goes away."""
     async with ConnectionManager(max_open=1) as mgr:
-        conn = await get(mgr, echo_server)
+        conn = await ask(mgr, echo_server)
         conn.discard()
         assert (mgr.stats().open, echo_server.connections) == (0, 0)
-        other = await get(mgr, echo_server)
+        other = await ask(mgr, echo_server)
         await conn.aclose()
         await exchange(other)
         await other.aclose()

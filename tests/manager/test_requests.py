@@ -17,18 +17,19 @@ from keepalive import (
     Reuse,
 )
 from tests.support import Server, refused_port
-
-from .kit import HOST, Awaited, Gated, Table, exchange, get, run_out, until, warm
+from tests.support.requests import Awaited, ask, exchange, run_out, warm
+from tests.support.resolvers import HOST, GatedResolver, TableResolver
+from tests.support.waiting import until
 
 
 async def test_the_manager_s_timeout_is_the_default(echo_server: Server) -> None:
     """poe.md 1.17: None means the manager's; a request's own, negative ones too, goes first."""
     async with ConnectionManager(max_per_host=1, timeout=0.02) as mgr, anyio.create_task_group() as group:
-        held = await get(mgr, echo_server)
+        held = await ask(mgr, echo_server)
         for timeout in (None, 0.02, -5):
             with pytest.raises(AllocateTimeout):
-                await get(mgr, echo_server, timeout)
-        patient = Awaited(group, get(mgr, echo_server, 60))
+                await ask(mgr, echo_server, timeout)
+        patient = Awaited(group, ask(mgr, echo_server, 60))
         await run_out(mgr, echo_server, 0.04)
         assert not patient.done.is_set()
         held.release()
@@ -38,8 +39,8 @@ async def test_the_manager_s_timeout_is_the_default(echo_server: Server) -> None
 async def test_no_timeout_at_all(echo_server: Server) -> None:
     """poe.md 1.17, contract: `None` for the manager means no limit."""
     async with ConnectionManager(max_per_host=1, timeout=None) as mgr:
-        held = await get(mgr, echo_server, None)
-        patient = get(mgr, echo_server, None)
+        held = await ask(mgr, echo_server, None)
+        patient = ask(mgr, echo_server, None)
         await run_out(mgr, echo_server)
         held.release()
         (await patient).release()
@@ -59,8 +60,8 @@ async def test_time_counts_from_the_call(echo_server: Server) -> None:
     """poe.md 1.17, 1.43: not from the await."""
     failures = Failures()
     async with ConnectionManager(max_per_host=1, observer=failures) as mgr:
-        held = await get(mgr, echo_server)
-        early, late = get(mgr, echo_server, 0.02), get(mgr, echo_server, 0.03)
+        held = await ask(mgr, echo_server)
+        early, late = ask(mgr, echo_server, 0.02), ask(mgr, echo_server, 0.03)
         for request in (late, early):
             with pytest.raises(AllocateTimeout):
                 await request
@@ -71,10 +72,12 @@ async def test_time_counts_from_the_call(echo_server: Server) -> None:
 async def test_time_covers_all_phases_together(echo_server: Server) -> None:
     """poe.md 1.43: waiting in the queue and in the look-up spend one and the same time."""
     failures = Failures()
-    async with ConnectionManager(max_per_host=1, max_open=2, resolver=Gated(), observer=failures) as mgr:
-        full, other = await get(mgr, echo_server), await get(mgr, echo_server, for_port=1)
+    async with ConnectionManager(
+        max_per_host=1, max_open=2, resolver=GatedResolver(), observer=failures
+    ) as mgr:
+        full, other = await ask(mgr, echo_server), await ask(mgr, echo_server, for_port=1)
         first = mgr.allocate("http", "peer", echo_server.port, 0.06)
-        second = get(mgr, echo_server, 0.08)
+        second = ask(mgr, echo_server, 0.08)
         await run_out(mgr, echo_server, 0.03)  # had the first's time begun anew now, it would be the last
         other.discard()
         failures.seen.clear()
@@ -87,8 +90,8 @@ async def test_time_covers_all_phases_together(echo_server: Server) -> None:
 
 async def test_a_served_request_has_no_timer(echo_server: Server) -> None:
     """poe.md 1.27: its time is over once it has its connection."""
-    async with ConnectionManager() as mgr, get(mgr, echo_server, 0.03) as conn:
-        async with ConnectionManager(resolver=Gated()) as clock:
+    async with ConnectionManager() as mgr, ask(mgr, echo_server, 0.03) as conn:
+        async with ConnectionManager(resolver=GatedResolver()) as clock:
             with pytest.raises(AllocateTimeout):
                 await clock.allocate("http", "never", 80, 0.05)
         await exchange(conn)
@@ -107,7 +110,7 @@ async def test_for_parts_default_to_the_address(echo_server: Server) -> None:
     async with ConnectionManager() as mgr:
         for given, expected in cases:
             tag: list[int] = []
-            async with get(mgr, echo_server, context=tag, **given) as conn:
+            async with ask(mgr, echo_server, context=tag, **given) as conn:
                 assert (conn.scheme, conn.addr, conn.port) == ("http", HOST, port)
                 assert (conn.for_scheme, conn.for_addr, conn.for_port) == expected
                 assert conn.context is tag
@@ -117,7 +120,7 @@ async def test_for_parts_default_to_the_address(echo_server: Server) -> None:
 async def test_six_parts_make_the_key(echo_server: Server) -> None:
     """poe.md 1.19, 1.20, 1.55: compared as text; the same server under another name is another key."""
     port = echo_server.port
-    resolver = Table(one=HOST, two=HOST)
+    resolver = TableResolver(one=HOST, two=HOST)
     keys: list[tuple[tuple[str, str, int], dict[str, Any]]] = [
         (("http", HOST, port), {}),
         (("HTTP", HOST, port), {}),
@@ -150,7 +153,7 @@ async def test_an_idle_connection_needs_no_task_switch(echo_server: Server) -> N
 
         group.start_soon(other)
         for _ in range(3):
-            async with get(mgr, echo_server) as conn:
+            async with ask(mgr, echo_server) as conn:
                 assert conn.from_cache is Reuse.IMMEDIATE
         assert not turn.is_set()
         await turn.wait()
@@ -160,14 +163,14 @@ async def test_numbers(echo_server: Server) -> None:
     """poe.md 1.23: every request has one at once, > 0 and never used before."""
     with refused_port() as refused:
         async with ConnectionManager(max_per_host=1) as mgr:
-            requests = [get(mgr, echo_server), get(mgr, echo_server), mgr.allocate("http", HOST, refused)]
+            requests = [ask(mgr, echo_server), ask(mgr, echo_server), mgr.allocate("http", HOST, refused)]
             numbers = [request.id for request in requests]
             for request in requests[:2]:
                 (await request).release()
             with pytest.raises(ConnectError) as caught:
                 await requests[2]
             assert caught.value.request_id == numbers[2]
-            at_once = get(mgr, echo_server)
+            at_once = ask(mgr, echo_server)
             numbers.append(at_once.id)
             (await at_once).release()
             assert all(type(number) is int and number > 0 for number in numbers)
@@ -176,7 +179,7 @@ async def test_numbers(echo_server: Server) -> None:
 
 async def test_one_answer_per_request(echo_server: Server) -> None:
     """poe.md 1.26: however many ends meet, the request counts once, and a second await is an error."""
-    resolver = Gated()
+    resolver = GatedResolver()
     async with ConnectionManager(max_per_host=1, resolver=resolver) as mgr:
         request = mgr.allocate("http", "peer", echo_server.port, 0.02)
         cancelled = mgr.allocate("http", "peer", echo_server.port, 0.02)
@@ -191,7 +194,7 @@ async def test_one_answer_per_request(echo_server: Server) -> None:
             assert not each.cancel()
             with pytest.raises(RuntimeError, match=f"request {each.id} was awaited before"):
                 await each
-        served = get(mgr, echo_server)
+        served = ask(mgr, echo_server)
         async with served as conn:
             assert not served.cancel()
             with pytest.raises(RuntimeError, match="awaited before"):

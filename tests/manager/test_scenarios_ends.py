@@ -11,8 +11,9 @@ from anyio import EndOfStream
 
 from keepalive import AllocateTimeout, ConnectionManager
 from tests.support import Server, full_backlog
-
-from .kit import HOST, Awaited, Gated, Table, exchange, get, until
+from tests.support.requests import Awaited, ask, exchange
+from tests.support.resolvers import HOST, GatedResolver, TableResolver
+from tests.support.waiting import until
 
 
 async def test_05_errors(echo_server: Server) -> None:
@@ -37,7 +38,7 @@ async def test_05_errors(echo_server: Server) -> None:
         with pytest.raises(ValueError, match="'not a socket' is not a connection"):
             free("not a socket")
         assert mgr.stats().requests == 0
-        async with get(mgr, echo_server) as conn:
+        async with ask(mgr, echo_server) as conn:
             await exchange(conn)
 
 
@@ -57,10 +58,10 @@ async def test_09_timeout(echo_server: Server) -> None:
 
 async def test_10_resolver(echo_server: Server) -> None:
     """Two tasks, each with a manager and a resolver of its own: both are served, both end."""
-    resolvers = [Table(peer=HOST), Table(peer=HOST)]
+    resolvers = [TableResolver(peer=HOST), TableResolver(peer=HOST)]
     kinds = []
 
-    async def session(resolver: Table) -> None:
+    async def session(resolver: TableResolver) -> None:
         async with ConnectionManager(resolver=resolver) as mgr:
             async with mgr.allocate("http", "peer", echo_server.port) as conn:
                 kinds.append(conn.from_cache)
@@ -79,7 +80,7 @@ def test_12_made_outside_of_a_loop(echo_server: Server) -> None:
     """A manager may be made before there is a loop; it begins when it is entered."""
 
     async def use(mgr: ConnectionManager) -> None:
-        async with mgr, get(mgr, echo_server) as conn:
+        async with mgr, ask(mgr, echo_server) as conn:
             await exchange(conn)
 
     for backend in ("asyncio", "trio"):
@@ -91,7 +92,7 @@ async def test_12_extref() -> None:
     """Manager and server end while a connection is held: its user sees an end of stream, nobody crashes."""
     with Server() as server:
         async with ConnectionManager() as mgr, anyio.create_task_group() as group:
-            conn = await Awaited(group, get(mgr, server)).connection()
+            conn = await Awaited(group, ask(mgr, server)).connection()
             mgr.shutdown()
             await exchange(conn)
             server.disconnect_all()
@@ -103,7 +104,7 @@ async def test_12_extref() -> None:
 
 async def test_50_bisbee_timeout() -> None:
     """A name that does not resolve and no time to wait: one answer, not a second one of the look-up."""
-    resolver = Gated()
+    resolver = GatedResolver()
     async with ConnectionManager(resolver=resolver) as mgr, anyio.create_task_group() as group:
         at_once = mgr.allocate("http", "no.such.name", 80, -1)
         with pytest.raises(AllocateTimeout):

@@ -13,8 +13,8 @@ from anyio.abc import SocketAttribute
 
 from keepalive import ConnectError, ConnectionManager, Reuse
 from tests.support import Server, refused_port
-
-from .kit import HOST, Awaited, exchange, get
+from tests.support.requests import Awaited, ask, exchange
+from tests.support.resolvers import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,12 +42,12 @@ async def test_02_socket_queue(echo_server: Server) -> None:
     """With max_open 1: new, then twice from the cache, then the idle one makes room for a refused attempt."""
     with refused_port() as refused:
         async with ConnectionManager(max_open=1) as mgr:
-            first, second = get(mgr, echo_server), get(mgr, echo_server)
+            first, second = ask(mgr, echo_server), ask(mgr, echo_server)
             async with first as conn:
                 assert conn.from_cache is None
             async with second as conn:
                 assert conn.from_cache is not None
-            third = get(mgr, echo_server)
+            third = ask(mgr, echo_server)
             fourth = mgr.allocate("http", HOST, refused, 5)
             async with third as conn:
                 assert conn.from_cache is not None
@@ -66,7 +66,7 @@ async def test_03_each_queue(echo_server: Server) -> None:
     async with ConnectionManager(max_per_host=1) as mgr:
         kinds = []
         for _ in range(2):
-            pair = get(mgr, echo_server), get(mgr, echo_server)
+            pair = ask(mgr, echo_server), ask(mgr, echo_server)
             for request in pair:
                 async with request as conn:
                     kinds.append(conn.from_cache)
@@ -78,7 +78,7 @@ async def test_03_each_queue(echo_server: Server) -> None:
 async def test_04_free_each(echo_server: Server) -> None:
     """One of two is shut down both ways: only the intact one is reused; a closed raw socket does no harm."""
     async with ConnectionManager() as mgr:
-        intact, spoilt = [await conn for conn in (get(mgr, echo_server), get(mgr, echo_server))]
+        intact, spoilt = [await conn for conn in (ask(mgr, echo_server), ask(mgr, echo_server))]
         assert (intact.from_cache, spoilt.from_cache) == (None, None)
         await spoilt.send_eof()
         with pytest.raises(EndOfStream):
@@ -86,7 +86,7 @@ async def test_04_free_each(echo_server: Server) -> None:
         address = intact.extra(SocketAttribute.local_address)
         intact.release()
         spoilt.release()
-        third = await get(mgr, echo_server)
+        third = await ask(mgr, echo_server)
         assert third.from_cache is Reuse.IMMEDIATE
         assert third.extra(SocketAttribute.local_address) == address
         third.extra(SocketAttribute.raw_socket).close()
@@ -99,7 +99,7 @@ async def test_04_free_each(echo_server: Server) -> None:
 async def test_06_activity(echo_server: Server, when: str) -> None:
     """What the server sends unasked, before or after the release, never reaches the next user."""
     async with ConnectionManager() as mgr:
-        conn = await get(mgr, echo_server)
+        conn = await ask(mgr, echo_server)
         assert conn.from_cache is None
         if when == "held":
             echo_server.push(b"unasked\n")
@@ -108,7 +108,7 @@ async def test_06_activity(echo_server: Server, when: str) -> None:
             conn.release()
             echo_server.push(b"unasked\n")
         await echo_server.until(lambda server: server.connections == 0)
-        async with get(mgr, echo_server) as conn:
+        async with ask(mgr, echo_server) as conn:
             assert conn.from_cache is None
             await exchange(conn)
 
@@ -116,11 +116,11 @@ async def test_06_activity(echo_server: Server, when: str) -> None:
 async def test_07_keep_alive(echo_server: Server) -> None:
     """After keep_alive seconds the idle one is gone without traffic: all three are new."""
     async with ConnectionManager(keep_alive=0.03) as mgr:
-        async with get(mgr, echo_server) as conn:
+        async with ask(mgr, echo_server) as conn:
             assert conn.from_cache is None
         await echo_server.until(lambda server: server.connections == 0)
         assert mgr.stats().closed == {"expired": 1}
-        async with get(mgr, echo_server) as second, get(mgr, echo_server) as third:
+        async with ask(mgr, echo_server) as second, ask(mgr, echo_server) as third:
             assert (second.from_cache, third.from_cache) == (None, None)
         await echo_server.until(lambda server: server.connections == 0)
         assert mgr.stats().closed == {"expired": 3}
@@ -129,9 +129,9 @@ async def test_07_keep_alive(echo_server: Server) -> None:
 async def test_08_quick_reuse(echo_server: Server, other_server: Server) -> None:
     """With max_open 2 and two idle: the third is reused, the fourth, elsewhere, gets the other's place."""
     async with ConnectionManager(max_open=2) as mgr:
-        async with get(mgr, echo_server) as first, get(mgr, echo_server) as second:
+        async with ask(mgr, echo_server) as first, ask(mgr, echo_server) as second:
             assert (first.from_cache, second.from_cache) == (None, None)
-        third, fourth = get(mgr, echo_server), get(mgr, other_server)
+        third, fourth = ask(mgr, echo_server), ask(mgr, other_server)
         async with third as conn:
             assert conn.from_cache is Reuse.IMMEDIATE
             await exchange(conn)
@@ -145,7 +145,7 @@ async def test_08_quick_reuse(echo_server: Server, other_server: Server) -> None
 async def test_11_dead_socket(echo_server: Server) -> None:
     """Given back after the server's end has come, a connection is not reused for the one that waits."""
     async with ConnectionManager(max_per_host=1) as mgr:
-        first, second = get(mgr, echo_server), get(mgr, echo_server)
+        first, second = ask(mgr, echo_server), ask(mgr, echo_server)
         async with first as conn:
             assert conn.from_cache is None
             echo_server.push(b"one")
@@ -165,7 +165,7 @@ async def test_13_close(echo_server: Server) -> None:
     """Closing gives the place back at once."""
     async with ConnectionManager(max_open=1, max_per_host=1, keep_alive=1) as mgr:
         for _ in range(2):
-            conn = await get(mgr, echo_server)
+            conn = await ask(mgr, echo_server)
             assert conn.from_cache is None
             await exchange(conn)
             await conn.aclose()
@@ -180,10 +180,10 @@ async def test_51_reiss_reuse(echo_server: Server, other_server: Server) -> None
             conn = await request.connection()
             conn.release()
             for server in then:
-                await handle(Awaited(group, get(mgr, server)))
+                await handle(Awaited(group, ask(mgr, server)))
 
         async with anyio.create_task_group() as group:
-            three = [Awaited(group, get(mgr, echo_server)) for _ in range(3)]
+            three = [Awaited(group, ask(mgr, echo_server)) for _ in range(3)]
             group.start_soon(handle, three[0], echo_server, other_server)
             group.start_soon(handle, three[1])
             group.start_soon(handle, three[2])

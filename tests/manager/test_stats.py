@@ -18,8 +18,10 @@ from keepalive import (
     Stats,
 )
 from tests.support import refused_port
-
-from .tools import Opener, Recorder, ask, echo, turns
+from tests.support.connectors import FunctionConnector
+from tests.support.recorder import Recorder
+from tests.support.requests import ask, exchange
+from tests.support.waiting import turns
 
 if TYPE_CHECKING:
     from keepalive import Dial, KeyStats, Link, Request
@@ -78,7 +80,7 @@ async def hang(dial: Dial) -> Link:
 
 async def test_a_long_story(echo_server: Server, caplog: pytest.LogCaptureFixture) -> None:
     checks = Checks()
-    connectors = {"hang": Opener(hang)}
+    connectors = {"hang": FunctionConnector(hang)}
     async with ConnectionManager(
         max_per_host=2, max_open=4, max_waiting=3, connectors=connectors, observer=checks
     ) as manager:
@@ -118,7 +120,7 @@ async def test_a_long_story(echo_server: Server, caplog: pytest.LogCaptureFixtur
 
 async def fail_in_many_ways(manager: ConnectionManager) -> list[Request]:
     with refused_port() as port, pytest.raises(ConnectError):
-        await manager.allocate("t", "127.0.0.1", port)
+        await manager.allocate("http", "127.0.0.1", port)
     check(manager)
     requests = [manager.allocate("hang", "127.0.0.1", 9) for _ in range(5)]
     assert (check(manager).connecting, check(manager).queued) == (2, 3)
@@ -152,9 +154,9 @@ async def test_repr_in_one_line(echo_server: Server) -> None:
     async with manager:
         request = ask(manager, echo_server)
         assert "waiting=1" in repr(manager)
-        assert repr(request) == f"<Request 1 for t://127.0.0.1:{echo_server.port}: queued>"
+        assert repr(request) == f"<Request 1 for http://127.0.0.1:{echo_server.port}: queued>"
         async with request as conn:
-            await echo(conn)
+            await exchange(conn)
             assert "lent=1" in repr(manager)
             assert "lent" in repr(conn)
         assert "idle=1" in repr(manager)

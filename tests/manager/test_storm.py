@@ -10,8 +10,9 @@ import pytest
 from anyio.abc import SocketAttribute
 
 from keepalive import AllocateTimeout, ConnectionManager, RequestCancelled, TLSConnector, TLSError
-
-from .stepping import all_usable, at_rest, cancelled_at, exchange, turns, until
+from tests.support.cancelling import cancelled_at
+from tests.support.requests import all_usable, at_rest, exchange
+from tests.support.waiting import turns, until
 
 if TYPE_CHECKING:
     import ssl

@@ -10,9 +10,11 @@ import pytest
 from anyio import ClosedResourceError
 
 from keepalive import AllocateTimeout, ConnectionManager, Resolution, Reuse
-from tests.support.virtual import jump, run
-
-from .tools import Opener, Recorder, ask, echo, turns
+from keepalive.testing import jump, run_in_virtual_time
+from tests.support.connectors import FunctionConnector
+from tests.support.recorder import Recorder
+from tests.support.requests import ask, exchange
+from tests.support.waiting import turns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,7 +28,7 @@ def still(request: pytest.FixtureRequest, echo_server: Server) -> Callable[[Any]
     """Run a story in virtual time."""
 
     def tell(story: Callable[[Server], Awaitable[None]]) -> None:
-        run(request.param, story, echo_server)
+        run_in_virtual_time(story, echo_server, backend=request.param)
 
     return tell
 
@@ -46,7 +48,7 @@ def test_idle_for_fifteen_seconds_by_default(still: Callable[[Any], None]) -> No
         async with ConnectionManager(observer=recorder) as manager:
             for _ in range(3):  # every use begins anew
                 async with ask(manager, server) as conn:
-                    await echo(conn)
+                    await exchange(conn)
                 await jump(14.5)
                 assert manager.stats().idle == 1
             await jump(0.5)
@@ -107,7 +109,7 @@ def test_a_lifetime_is_up_to_a_twentieth_shorter(still: Callable[[Any], None]) -
             assert 0 < manager.stats().idle < 39  # they do not all end at once
             await jump(2.6)
             assert (manager.stats().idle, manager.stats().lent) == (0, 1)
-            await echo(conns[0])  # nobody is cut off
+            await exchange(conns[0])  # nobody is cut off
             conns[0].release()
             assert manager.stats().open == 0
             assert set(recorder.reasons()) == {"lifetime"}
@@ -141,7 +143,7 @@ async def outlive(manager: ConnectionManager, server: Server, seconds: float, **
 
     async def wait() -> None:
         with pytest.raises(AllocateTimeout) as caught:
-            await ask(manager, server, "hang", **more)
+            await ask(manager, server, scheme="hang", **{"timeout": None} | more)
         errors.append(caught.value)
 
     async with anyio.create_task_group() as group:
@@ -174,7 +176,7 @@ def test_requests_time_out(
 ) -> None:
     @still
     async def story(server: Server) -> None:
-        async with ConnectionManager(connectors={"hang": Opener(hang)}, **options) as manager:  # type: ignore[arg-type]  # mixed
+        async with ConnectionManager(connectors={"hang": FunctionConnector(hang)}, **options) as manager:  # type: ignore[arg-type]  # mixed
             error = await outlive(manager, server, seconds, **more)
             assert error.function == phase
             assert f"{seconds}" in error.error_str
@@ -194,9 +196,9 @@ def test_connect_timeout_begins_when_the_name_is_known(still: Callable[[Any], No
             await dial.resolve("second.test")
             return await hang(dial)
 
-        connectors = {"hang": Opener(connect)}
+        connectors = {"hang": FunctionConnector(connect)}
         async with ConnectionManager(resolver=Slow(), connectors=connectors, connect_timeout=4) as manager:
-            request = ask(manager, server, "hang")
+            request = ask(manager, server, timeout=None, scheme="hang")
             await turns()
             for _ in range(2):
                 await jump(10)
@@ -210,8 +212,8 @@ def test_connect_timeout_begins_when_the_name_is_known(still: Callable[[Any], No
 def test_a_spare_attempt_lives_for_ten_seconds(still: Callable[[Any], None]) -> None:
     @still
     async def story(server: Server) -> None:
-        async with ConnectionManager(connectors={"hang": Opener(hang)}) as manager:
-            requests = [ask(manager, server, "hang") for _ in range(3)]
+        async with ConnectionManager(connectors={"hang": FunctionConnector(hang)}) as manager:
+            requests = [ask(manager, server, timeout=None, scheme="hang") for _ in range(3)]
             await turns()
             for request in requests:
                 request.cancel()
@@ -236,7 +238,7 @@ def test_served_and_not_fetched_in_time(still: Callable[[Any], None]) -> None:
             with pytest.raises(AllocateTimeout):
                 await request
             async with ask(manager, server) as conn:
-                await echo(conn)
+                await exchange(conn)
             assert server.accepted == 1
 
 
@@ -248,7 +250,7 @@ def test_grace_has_its_end(still: Callable[[Any], None]) -> None:
             group.start_soon(manager.aclose, 10)
             await turns()
             await jump(9.5)
-            await echo(conn)
+            await exchange(conn)
             await jump(0.5)
             with pytest.raises(ClosedResourceError):
                 await conn.send(b"x")
@@ -261,14 +263,14 @@ async def test_a_little_real_time(echo_server: Server) -> None:
     """No timer rings early, and none is late by more than a busy machine may be."""
     recorder = Recorder()
     async with ConnectionManager(
-        keep_alive=0.08, observer=recorder, connectors={"hang": Opener(hang)}
+        keep_alive=0.08, observer=recorder, connectors={"hang": FunctionConnector(hang)}
     ) as manager:
         for _ in range(3):
             began = time.monotonic()
             async with ask(manager, echo_server) as conn:
-                await echo(conn)
+                await exchange(conn)
             with pytest.raises(AllocateTimeout):
-                await ask(manager, echo_server, "hang", timeout=0.04)
+                await ask(manager, echo_server, scheme="hang", timeout=0.04)
             assert 0.04 <= time.monotonic() - began < 1
             assert manager.stats().idle == 1
             closed = len(recorder.reasons())

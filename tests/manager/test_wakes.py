@@ -11,8 +11,9 @@ from anyio.abc import SocketAttribute
 
 from keepalive import ConnectionManager, Dial, KeepaliveError, Link
 from tests.support import Server
-
-from .kit import HOST, Awaited, Gated, exchange, get, until
+from tests.support.requests import Awaited, ask, exchange
+from tests.support.resolvers import HOST, GatedResolver
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -111,8 +112,8 @@ async def test_every_way_of_giving_back(
     wanted = echo_server if waits == "same key" else other_server
     with unchanged_limit(echo_server, other_server):
         async with ConnectionManager(max_open=1) as mgr, anyio.create_task_group() as group:
-            conn = await get(mgr, echo_server)
-            waiting = Awaited(group, get(mgr, wanted))
+            conn = await ask(mgr, echo_server)
+            waiting = Awaited(group, ask(mgr, wanted))
             await anyio.wait_all_tasks_blocked()
             await way(conn, echo_server)
             async with await waiting.connection() as conn:
@@ -126,9 +127,9 @@ async def test_a_dropped_handle(echo_server: Server) -> None:
     """poe.md 3.13, 1.63: a connection dropped in use frees its place by itself."""
     with unchanged_limit(echo_server):
         async with ConnectionManager(max_open=1) as mgr, anyio.create_task_group() as group:
-            handles = [await get(mgr, echo_server)]
+            handles = [await ask(mgr, echo_server)]
             await exchange(handles[0])
-            waiting = Awaited(group, get(mgr, echo_server))
+            waiting = Awaited(group, ask(mgr, echo_server))
             with pytest.warns(ResourceWarning, match="dropped without being given back"):
                 handles.clear()
             async with await waiting.connection() as again:
@@ -198,7 +199,7 @@ async def test_every_end_of_an_attempt(
         request = mgr.allocate("stuck", HOST, echo_server.port, short if limit == "timeout" else 5)
         first = Awaited(group, request)
         await echo_server.until(lambda server: server.connections == 1)
-        waiting = Awaited(group, get(mgr, other_server))
+        waiting = Awaited(group, ask(mgr, other_server))
         await end(mgr, first, connector)
         assert isinstance(await first.error(), KeepaliveError)
         async with await waiting.connection() as conn:
@@ -209,13 +210,13 @@ async def test_every_end_of_an_attempt(
 
 async def test_a_failed_look_up(echo_server: Server) -> None:
     """poe.md 3.13: so does the place of an attempt whose name could not be resolved."""
-    resolver = Gated()
+    resolver = GatedResolver()
     async with (
         ConnectionManager(max_open=1, resolver=resolver) as mgr,
         anyio.create_task_group() as group,
     ):
         first = Awaited(group, mgr.allocate("http", "peer", echo_server.port, 5))
-        waiting = Awaited(group, get(mgr, echo_server))
+        waiting = Awaited(group, ask(mgr, echo_server))
         await until(lambda: resolver.asked == ["peer"])
         resolver.open(OSError("no such name"))
         await first.error()
@@ -225,10 +226,10 @@ async def test_a_failed_look_up(echo_server: Server) -> None:
 async def test_a_connection_served_but_not_fetched_in_time(echo_server: Server, other_server: Server) -> None:
     """poe.md 3.13: what was handed to a request nobody awaits goes on when that one's time is over."""
     async with ConnectionManager(max_open=1) as mgr, anyio.create_task_group() as group:
-        conn = await get(mgr, echo_server)
-        forgotten = get(mgr, echo_server, 0.03)
+        conn = await ask(mgr, echo_server)
+        forgotten = ask(mgr, echo_server, 0.03)
         conn.release()
-        waiting = Awaited(group, get(mgr, other_server))
+        waiting = Awaited(group, ask(mgr, other_server))
         assert (mgr.stats().lent, mgr.stats().waiting) == (1, 1)
         (await waiting.connection()).release()
         with pytest.raises(KeepaliveError):

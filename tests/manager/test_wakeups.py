@@ -21,21 +21,10 @@ from keepalive import (
     TLSConnector,
 )
 from tests.support import Server, Silent, full_backlog, refused_port
-
-from .stepping import (
-    Gate,
-    all_usable,
-    ask,
-    at_rest,
-    exchange,
-    passing,
-    take,
-    timed,
-    turns,
-    unit,
-    until,
-    virtual,
-)
+from tests.support.clocks import passing, timed, unit, virtual
+from tests.support.connectors import Gate
+from tests.support.requests import all_usable, ask, at_rest, exchange, take
+from tests.support.waiting import turns, until
 
 if TYPE_CHECKING:
     import ssl
@@ -110,9 +99,9 @@ async def test_3_a_failing_host_passes_the_slot_on(echo_server: Server) -> None:
     resolver = StaticResolver({"good.test": "127.0.0.1"})
     async with ConnectionManager(max_open=1, max_per_host=1, resolver=resolver) as mgr:
         with refused_port() as refused, anyio.fail_after(5):
-            bad = [mgr.allocate("tcp", "bad.test", 80) for _ in range(2)]
-            bad += [mgr.allocate("tcp", "127.0.0.1", refused) for _ in range(2)]
-            good = mgr.allocate("tcp", "good.test", echo_server.port)
+            bad = [mgr.allocate("http", "bad.test", 80) for _ in range(2)]
+            bad += [mgr.allocate("http", "127.0.0.1", refused) for _ in range(2)]
+            good = mgr.allocate("http", "good.test", echo_server.port)
             for request, error in zip(bad, [ResolveError] * 2 + [ConnectError] * 2, strict=True):
                 with pytest.raises(error):
                     await request
@@ -201,7 +190,7 @@ async def test_7_as_many_dials_or_hand_overs_as_waiters(
 ) -> None:
     """pools.md 3.7: HikariCP#452: N waiters and N slots make N dials or hand-overs, always."""
     gate = Gate()
-    async with ConnectionManager(connectors={"tcp": gate}, max_per_host=4) as mgr:
+    async with ConnectionManager(connectors={"http": gate}, max_per_host=4) as mgr:
         gate.open()
         held = await take(mgr, echo_server, free_ones)
         gate.shut()
@@ -265,14 +254,14 @@ async def test_8_black_hole_for_ten_timeouts_then_back() -> None:
     with full_backlog() as hole, ExitStack() as stack:
         async with ConnectionManager(max_per_host=2, max_open=2, timeout=12) as mgr:
             for _ in range(10):
-                requests = [mgr.allocate("tcp", hole.host, hole.port) for _ in range(3)]
+                requests = [mgr.allocate("http", hole.host, hole.port) for _ in range(3)]
                 await passing(13)
                 for request in requests:
                     with pytest.raises(AllocateTimeout):
                         await request
             hole.drain(stack)
             await passing(13)
-            async with mgr.allocate("tcp", hole.host, hole.port):
+            async with mgr.allocate("http", hole.host, hole.port):
                 assert mgr.stats().lent == 1
             assert at_rest(mgr)
 
@@ -285,6 +274,6 @@ async def test_9_success_wipes_out_failures() -> None:
         for _ in range(5):
             for _ in range(3):
                 with pytest.raises(ConnectError):
-                    await mgr.allocate("tcp", "127.0.0.1", port)
+                    await mgr.allocate("http", "127.0.0.1", port)
             with Server(port=port) as server:
                 await all_usable(mgr, server, 1)

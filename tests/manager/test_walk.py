@@ -10,9 +10,9 @@ import pytest
 
 from keepalive import ConnectionManager, TLSConnector
 from tests.support import Server, full_backlog, refused_port
+from tests.support.recorder import Recorder
 
 from .story import check_story
-from .tools import Recorder
 from .users import Place
 from .walk import Walk
 

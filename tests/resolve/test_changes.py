@@ -12,8 +12,8 @@ from keepalive.resolve.files import LOOK_EVERY
 from keepalive.resolve.service import Names
 from keepalive.transport.loops import current_runtime
 from keepalive.transport.reactor import Reactor
-from tests.manager.kit import until
 from tests.support.nameserver import NameServer, Zone
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path

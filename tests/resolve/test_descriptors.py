@@ -15,8 +15,8 @@ from anyio.lowlevel import checkpoint
 
 from keepalive import ConnectionManager, DNSResolver, ResolveError
 from keepalive.resolve.ports import BURST, MOST_SOCKETS
-from tests.manager.kit import until
 from tests.support.nameserver import NameServer, Question, Zone, truncated
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -19,9 +19,10 @@ from anyio import to_thread
 from keepalive import ConnectionManager, DNSResolver, Resolution
 from keepalive.resolve import dns_client as _wire
 from keepalive.resolve.resolv_conf import Config
-from tests.manager.kit import exchange, until
-from tests.manager.stepping import cancel_everywhere
+from tests.support.cancelling import cancel_everywhere
 from tests.support.nameserver import NameServer, Question, Zone, truncated
+from tests.support.requests import exchange
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -10,9 +10,9 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from keepalive import ConnectionManager, DNSResolver, ResolveError
-from tests.manager.kit import exchange
 from tests.support.nameserver import NameServer
 from tests.support.peers import dnsmasq
+from tests.support.requests import exchange
 
 from .test_lookups import names_of
 

@@ -15,11 +15,12 @@ from keepalive.base.failure import DialFailure
 from keepalive.resolve.service import STALE_PATIENCE, Names
 from keepalive.transport.loops import current_runtime
 from keepalive.transport.reactor import Reactor
-from tests.manager.kit import Awaited, exchange, until
-from tests.manager.stepping import passing, turns, virtual
 from tests.support import Server
+from tests.support.clocks import passing, virtual
 from tests.support.inside import driver_of
 from tests.support.nameserver import NameServer, Zone
+from tests.support.requests import Awaited, exchange
+from tests.support.waiting import turns, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -8,13 +8,15 @@ import anyio
 import pytest
 
 from keepalive import ConnectionManager, Resolution, ResolveError
-from tests.manager.kit import HOST, Awaited, Gated, Table, exchange, until
 from tests.support import Server, has_ipv6
+from tests.support.requests import Awaited, exchange
+from tests.support.resolvers import HOST, GatedResolver, TableResolver
+from tests.support.waiting import until
 
 
 async def test_literals_and_localhost_are_never_looked_up(echo_server: Server) -> None:
     """poe.md 1.36, 1.37, contract: neither IPv4 nor IPv6 addresses reach a resolver, nor does localhost."""
-    resolver = Table()
+    resolver = TableResolver()
     async with ConnectionManager(resolver=resolver) as mgr:
         for addr in (HOST, "localhost", "LOCALHOST.", "peer.localhost"):
             async with mgr.allocate("http", addr, echo_server.port, 5) as conn:
@@ -28,7 +30,7 @@ async def test_literals_and_localhost_are_never_looked_up(echo_server: Server) -
 
 async def test_everything_else_is(echo_server: Server) -> None:
     """poe.md 1.37: also what only looks like an address."""
-    resolver = Table(**{"peer.test": HOST, "1.2.3": HOST, "999.0.0.1": HOST})
+    resolver = TableResolver(**{"peer.test": HOST, "1.2.3": HOST, "999.0.0.1": HOST})
     async with ConnectionManager(resolver=resolver) as mgr:
         for addr in resolver.table:
             async with mgr.allocate("http", addr, echo_server.port, 5) as conn:
@@ -38,7 +40,7 @@ async def test_everything_else_is(echo_server: Server) -> None:
 
 async def test_one_look_up_for_all_who_ask_at_a_time(echo_server: Server, line_server: Server) -> None:
     """poe.md 1.38: whatever the ports, and whatever is behind."""
-    resolver = Gated()
+    resolver = GatedResolver()
     async with ConnectionManager(resolver=resolver) as mgr, anyio.create_task_group() as group:
         requests = [
             Awaited(group, mgr.allocate("http", "peer", server.port, 5, for_port=for_port))
@@ -57,7 +59,7 @@ async def test_one_look_up_for_all_who_ask_at_a_time(echo_server: Server, line_s
 
 async def test_its_failure_is_everybody_s(echo_server: Server) -> None:
     """poe.md 1.39: each gets an error of its own, for its own request."""
-    resolver = Gated()
+    resolver = GatedResolver()
     reason = OSError("no such name")
     async with ConnectionManager(resolver=resolver) as mgr, anyio.create_task_group() as group:
         requests = [Awaited(group, mgr.allocate("http", "peer", port, 5)) for port in (80, 80, 81, 82)]
@@ -109,7 +111,7 @@ async def test_answers_that_help_nobody(echo_server: Server, answer: object, tex
 
 async def test_a_name_is_looked_up_when_its_turn_comes(echo_server: Server) -> None:
     """poe.md 1.41, contract: a request beyond the limits waits for room, not for its name."""
-    resolver = Table(peer=HOST)
+    resolver = TableResolver(peer=HOST)
     async with ConnectionManager(max_open=1, resolver=resolver) as mgr, anyio.create_task_group() as group:
         held = await mgr.allocate("http", HOST, echo_server.port, 5)
         request = Awaited(group, mgr.allocate("http", "peer", echo_server.port, 5))

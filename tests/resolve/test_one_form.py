@@ -25,9 +25,9 @@ from keepalive.httpx.network import NetworkStream
 from keepalive.multi import MultiClient
 from keepalive.sip.core.identity import matches
 from keepalive.sip.source import canonical
-from tests.connect.proxies import Script
-from tests.manager.kit import exchange
 from tests.support import Server
+from tests.support.proxies import Script
+from tests.support.requests import exchange
 
 if TYPE_CHECKING:
     import ssl

@@ -18,8 +18,9 @@ from keepalive import (
     StaticResolver,
     SystemResolver,
 )
-from tests.manager.tools import PATIENCE, echo, turns
 from tests.support import Server
+from tests.support.requests import exchange
+from tests.support.waiting import PATIENCE, turns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -61,7 +62,7 @@ async def loopback(host: str) -> Resolution:
 
 async def fetch(manager: ConnectionManager, port: int, host: str = "some.test") -> None:
     async with manager.allocate("t", host, port, timeout=PATIENCE) as conn:
-        await echo(conn)
+        await exchange(conn)
 
 
 async def test_only_names_are_asked_for(echo_server: Server) -> None:
@@ -100,7 +101,7 @@ async def test_who_asked_first_may_go(echo_server: Server) -> None:
             await turns()
             gate.open.set()
             async with second as conn:
-                await echo(conn)
+                await exchange(conn)
     assert resolver.hosts == ["some.test"]
     assert resolver.cancelled == 0
 

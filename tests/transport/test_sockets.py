@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from keepalive import AllocateTimeout, ConnectError, ConnectionManager, Reuse, StaticResolver
-from tests.manager.tools import Recorder, ask, echo, turns
 from tests.support import Server, full_backlog, has_ipv6, refused_path, refused_port
+from tests.support.recorder import Recorder
+from tests.support.requests import ask, exchange
+from tests.support.waiting import turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,8 +46,8 @@ async def test_bound_to_an_address(echo_server: Server) -> None:
         ask(manager, echo_server) as conn,
         ask(manager, echo_server) as other,
     ):
-        await echo(conn)
-        await echo(other)
+        await exchange(conn)
+        await exchange(other)
     assert {address[0] for address in echo_server.peer_addresses} == {"127.0.0.2"}
 
 
@@ -54,7 +56,7 @@ async def test_bound_to_an_address_and_a_port(host: str) -> None:
     port = free_port(host)
     with Server(host=host) as server:
         async with ConnectionManager(bind_address=(host, port)) as manager, ask(manager, server) as conn:
-            await echo(conn)
+            await exchange(conn)
             # One port makes one connection to one address; the second attempt fails and costs nothing.
             with pytest.raises(ConnectError) as caught:
                 await ask(manager, server, timeout=5)
@@ -78,7 +80,7 @@ async def test_bound_to_an_address_of_somebody_else(echo_server: Server) -> None
 async def test_bound_to_the_other_family(bound: str, host: str) -> None:
     async with ConnectionManager(bind_address=bound) as manager:
         with refused_port() as port, pytest.raises(ConnectError) as caught:
-            await manager.allocate("t", host, port)
+            await manager.allocate("http", host, port)
         assert (caught.value.function, caught.value.error_num) == ("bind", errno.EAFNOSUPPORT)
         assert manager.stats().open == 0
 
@@ -86,7 +88,7 @@ async def test_bound_to_the_other_family(bound: str, host: str) -> None:
 async def test_bound_to_a_zone_that_is_not_there() -> None:
     async with ConnectionManager(bind_address="fe80::1%nosuch0") as manager:
         with pytest.raises(ConnectError) as caught:
-            await manager.allocate("t", "fe80::2", 80, timeout=5)
+            await manager.allocate("http", "fe80::2", 80, timeout=5)
         assert (caught.value.function, caught.value.error_num) == ("bind", None)
         assert "nosuch0" in caught.value.error_str
 
@@ -95,9 +97,9 @@ async def test_bound_to_a_zone_that_is_not_there() -> None:
 async def test_the_address_bound_to_chooses_among_addresses(six: Server) -> None:
     async with (
         ConnectionManager(bind_address="::1") as manager,
-        manager.allocate("t", "localhost", six.port, timeout=5) as conn,
+        manager.allocate("http", "localhost", six.port, timeout=5) as conn,
     ):
-        await echo(conn)
+        await exchange(conn)
 
 
 async def test_unix_sockets_are_not_bound(unix_server: Server) -> None:
@@ -105,7 +107,7 @@ async def test_unix_sockets_are_not_bound(unix_server: Server) -> None:
         ConnectionManager(bind_address="127.0.0.1") as manager,
         manager.allocate("unix", unix_server.host, 0) as conn,
     ):
-        await echo(conn)
+        await exchange(conn)
 
 
 # -- IPv6 and several addresses ----------------------------------------------------------------------
@@ -116,26 +118,26 @@ async def test_unix_sockets_are_not_bound(unix_server: Server) -> None:
 async def test_ipv6_literals(addr: str, six: Server) -> None:
     async with ConnectionManager() as manager:
         for reuse in (None, Reuse.IMMEDIATE):
-            async with manager.allocate("t", addr, six.port, timeout=5) as conn:
+            async with manager.allocate("http", addr, six.port, timeout=5) as conn:
                 assert conn.from_cache is reuse
-                await echo(conn)
+                await exchange(conn)
 
 
 @needs_ipv6
 async def test_localhost_is_both_families(six: Server, echo_server: Server) -> None:
     async with ConnectionManager() as manager:
         for server in (six, echo_server):
-            async with manager.allocate("t", "localhost", server.port, timeout=5) as conn:
-                await echo(conn)
+            async with manager.allocate("http", "localhost", server.port, timeout=5) as conn:
+                await exchange(conn)
 
 
 async def test_all_addresses_are_tried(echo_server: Server) -> None:
     resolver = StaticResolver({"many.test": ["127.0.0.2", "127.0.0.3", "127.0.0.1"]})
     async with (
         ConnectionManager(resolver=resolver) as manager,
-        manager.allocate("t", "many.test", echo_server.port, timeout=5) as conn,
+        manager.allocate("http", "many.test", echo_server.port, timeout=5) as conn,
     ):
-        await echo(conn)
+        await exchange(conn)
         assert manager.stats().opened == 1
 
 
@@ -144,7 +146,7 @@ async def test_all_addresses_fail() -> None:
     with refused_port() as port:
         async with ConnectionManager(resolver=resolver) as manager:
             with pytest.raises(ConnectError) as caught:
-                await manager.allocate("t", "many.test", port, timeout=5)
+                await manager.allocate("http", "many.test", port, timeout=5)
             assert (caught.value.function, caught.value.error_num) == ("connect", errno.ECONNREFUSED)
             assert manager.stats().open == 0
 
@@ -153,7 +155,7 @@ async def test_a_hanging_connect_ends_with_its_manager() -> None:
     with full_backlog() as there:
         async with ConnectionManager() as manager:
             with pytest.raises(AllocateTimeout) as caught:
-                await manager.allocate("t", there.host, there.port, timeout=0.05)
+                await manager.allocate("http", there.host, there.port, timeout=0.05)
             assert caught.value.function == "connect"
             assert caught.value.error_num == errno.ETIMEDOUT
 
@@ -168,7 +170,7 @@ async def test_unix_socket(unix_server: Server) -> None:
             async with manager.allocate("unix", unix_server.host, 0) as conn:
                 assert conn.from_cache is reuse
                 assert conn.addr == unix_server.host
-                await echo(conn)
+                await exchange(conn)
         unix_server.disconnect_all()
         await recorder.until(lambda: recorder.reasons() == ["peer"], 1)
         assert manager.stats().open == 0

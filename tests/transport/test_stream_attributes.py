@@ -13,8 +13,8 @@ from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSAttribute, TLSStream
 
 from keepalive import ConnectionManager, TLSConnector, TLSSessionAttribute
-from tests.manager.tools import ask, echo
 from tests.support import Server, has_ipv6
+from tests.support.requests import ask, exchange
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,12 +85,12 @@ async def test_tls(name: str, request: pytest.FixtureRequest, client_context: ss
     tcp = await anyio.connect_tcp(server.host, server.port)
     async with (
         ConnectionManager(connectors=connectors) as manager,
-        ask(manager, server, "tls") as conn,
+        ask(manager, server, scheme="tls") as conn,
         await TLSStream.wrap(tcp, hostname="localhost", ssl_context=client_context) as theirs,
     ):
         compare(values(conn), values(theirs))
-        await echo(conn)
-        await echo(theirs)
+        await exchange(conn)
+        await exchange(theirs)
         compare(values(conn), values(theirs))
         assert conn.extra(TLSAttribute.tls_version) == ("TLSv1.2" if "12" in name else "TLSv1.3")
         certificate = conn.extra(TLSAttribute.peer_certificate)
@@ -110,6 +110,6 @@ async def test_no_tls_attributes_without_tls(echo_server: Server) -> None:
 async def test_a_peer_that_has_gone_still_has_its_address(echo_server: Server) -> None:
     """As anyio does, look the address up while the connection is there."""
     async with ConnectionManager() as manager, ask(manager, echo_server) as conn:
-        await echo(conn)
+        await exchange(conn)
         echo_server.disconnect_all()
         assert conn.extra(SocketAttribute.remote_port) == echo_server.port

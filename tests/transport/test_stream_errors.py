@@ -11,8 +11,10 @@ from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, E
 from anyio.abc import ByteStream, SocketAttribute
 
 from keepalive import ConnectionManager
-from tests.manager.tools import Recorder, ask, echo, turns
 from tests.support import Deaf, Silent
+from tests.support.recorder import Recorder
+from tests.support.requests import ask, exchange
+from tests.support.waiting import turns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -47,7 +49,7 @@ async def test_a_handle_given_back_is_closed(net: Wire, back: str) -> None:
     with net.serve() as server:
         async with net.manager() as manager:
             conn = await net.ask(manager, server)
-            await echo(conn)
+            await exchange(conn)
             done = GIVE_BACK[back](conn)
             if done is not None:
                 await done
@@ -61,14 +63,14 @@ async def test_a_handle_given_back_is_closed(net: Wire, back: str) -> None:
                 conn.release()
                 conn.discard()
                 await conn.aclose()
-                await echo(other)
+                await exchange(other)
 
 
 async def test_the_end_of_the_peer_is_an_end(wire: Wire) -> None:
     with wire.serve() as server:
         async with wire.manager() as manager, wire.ask(manager, server) as conn:
             assert isinstance(conn, ByteStream)
-            await echo(conn)
+            await exchange(conn)
             server.push(b"last")
             server.disconnect_all()
             assert await conn.receive() == b"last"
@@ -81,7 +83,7 @@ async def test_the_end_wakes_a_reader(wire: Wire) -> None:
     failures: list[BaseException] = []
     with wire.serve() as server:
         async with wire.manager() as manager, wire.ask(manager, server) as conn:
-            await echo(conn)
+            await exchange(conn)
             async with anyio.create_task_group() as group:
                 group.start_soon(outcome, conn.receive(), failures)
                 await turns()
@@ -94,7 +96,7 @@ async def test_a_reset_breaks(net: Wire) -> None:
     with net.serve() as server:
         async with net.manager(observer=recorder) as manager:
             conn = await net.ask(manager, server)
-            await echo(conn)
+            await exchange(conn)
             server.reset_all()
             with pytest.raises(BrokenResourceError) as caught:
                 await conn.receive()
@@ -200,7 +202,7 @@ async def test_max_bytes_must_be_positive(net: Wire, wrong: int) -> None:
         async with net.manager() as manager, net.ask(manager, server) as conn:
             with pytest.raises(ValueError, match="max_bytes"):
                 await conn.receive(wrong)
-            await echo(conn)
+            await exchange(conn)
 
 
 @pytest.mark.parametrize("wrong", ["text", 5, None, [1]])
@@ -232,4 +234,4 @@ async def test_the_raw_socket_closed_by_its_user(echo_server: Server) -> None:
         conn.release()
         assert manager.stats().open == 0
         async with ask(manager, echo_server) as conn:
-            await echo(conn)
+            await exchange(conn)

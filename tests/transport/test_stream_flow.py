@@ -14,9 +14,11 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from anyio.streams.tls import TLSStream
 
 from keepalive import ConnectionManager, Reuse
-from tests.manager.behaviours import Flood, Sum
-from tests.manager.tools import Recorder, echo, take, turns
 from tests.support import Deaf, Lines
+from tests.support.behaviours import Flood, Sum
+from tests.support.recorder import Recorder
+from tests.support.requests import exchange, receive_exactly
+from tests.support.waiting import turns
 
 if TYPE_CHECKING:
     import ssl
@@ -37,10 +39,10 @@ async def test_nothing_is_read_ahead(net: Wire) -> None:
         async with net.manager() as manager, net.ask(manager, server) as conn:
             got = await conn.receive(1)
             async with net.ask(manager, server) as other:  # a flood too: time for the first one to go on
-                await take(other, 5 * MB)
+                await receive_exactly(other, 5 * MB)
             # The kernel's two buffers are full (some MB each), and 64 kB may be here.
             assert flood.taken() < 15 * MB
-            got += await take(conn, 30 * MB - 1)
+            got += await receive_exactly(conn, 30 * MB - 1)
             assert got == flood.data
 
 
@@ -95,7 +97,7 @@ async def test_a_cancelled_receive_loses_no_byte(net: Wire) -> None:
                     cancelled += scope.cancelled_caught
             assert got == sent
             assert cancelled > 50
-            await echo(conn)
+            await exchange(conn)
         assert server.accepted == 1
 
 
@@ -204,7 +206,7 @@ async def test_anyios_tls_over_it(tls_server: Server, client_context: ssl.SSLCon
         for _ in range(2):
             conn = await manager.allocate("plain", tls_server.host, tls_server.port, timeout=5)
             tls = await TLSStream.wrap(conn, hostname="localhost", ssl_context=client_context)
-            await echo(tls, b"x" * 100_000)
+            await exchange(tls, b"x" * 100_000)
             await tls.aclose()  # closes what is below, too
             assert manager.stats().open == 0
     assert recorder.reasons() == ["discarded"] * 2

@@ -15,9 +15,11 @@ from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSAttribute
 
 from keepalive import AllocateTimeout, ConnectionManager, Reuse, TLSConnector, TLSError
-from tests.manager.tools import Recorder, ask, echo, turns
 from tests.support import Behaviour, Echo, Peer, Server
+from tests.support.recorder import Recorder
+from tests.support.requests import ask, exchange
 from tests.support.tunnel import Tunnel
+from tests.support.waiting import turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,7 +55,7 @@ async def test_the_handshake_is_inside_the_requests_timeout(
 ) -> None:
     async with ConnectionManager(connectors=connectors, max_per_host=1) as manager:
         with pytest.raises(AllocateTimeout) as caught:
-            await ask(manager, silent_server, "tls", timeout=0.05)
+            await ask(manager, silent_server, scheme="tls", timeout=0.05)
         assert caught.value.function == "tls"
         assert manager.stats().waiting == 0
         assert manager.stats().open <= 1  # a spare attempt may live on, for ten seconds
@@ -65,7 +67,7 @@ async def test_the_handshake_is_inside_connect_timeout(
 ) -> None:
     async with ConnectionManager(connectors=connectors, connect_timeout=0.05) as manager:
         with pytest.raises(AllocateTimeout, match="connect_timeout") as caught:
-            await ask(manager, silent_server, "tls", timeout=5)
+            await ask(manager, silent_server, scheme="tls", timeout=5)
         assert caught.value.function == "tls"
         await silent_server.until(lambda server: not server.connections)
         assert manager.stats().open == 0
@@ -75,11 +77,11 @@ async def test_handshakes_do_not_wait_for_each_other(
     tls_server: Server, silent_server: Server, connectors: dict[str, Connector]
 ) -> None:
     async with ConnectionManager(connectors=connectors) as manager:
-        hanging = ask(manager, silent_server, "tls", timeout=5)
+        hanging = ask(manager, silent_server, scheme="tls", timeout=5)
         await silent_server.until(lambda server: server.received > 0)
         for _ in range(3):
-            async with ask(manager, tls_server, "tls", timeout=5) as conn:
-                await echo(conn)
+            async with ask(manager, tls_server, scheme="tls", timeout=5) as conn:
+                await exchange(conn)
         assert hanging.cancel()
 
 
@@ -88,7 +90,7 @@ async def test_cancelled_in_the_handshake(silent_server: Server, connectors: dic
         for _ in range(10):
             async with anyio.create_task_group() as group:
                 group.start_soon(anyio.sleep_forever)
-                request = ask(manager, silent_server, "tls")
+                request = ask(manager, silent_server, scheme="tls")
                 group.start_soon(request.__aenter__)
                 await turns()
                 group.cancel_scope.cancel()
@@ -117,7 +119,7 @@ async def test_a_peer_that_does_not_speak_tls(
         async with ConnectionManager(connectors=connectors, max_per_host=1) as manager:
             for _ in range(2):
                 with pytest.raises(TLSError) as caught:
-                    await ask(manager, server, "tls", timeout=5)
+                    await ask(manager, server, scheme="tls", timeout=5)
                 assert caught.value.function == "tls"
                 assert text in caught.value.error_str
                 assert caught.value.error_str
@@ -129,7 +131,7 @@ async def test_reset_before_the_hello_is_answered(
     silent_server: Server, connectors: dict[str, Connector]
 ) -> None:
     async with ConnectionManager(connectors=connectors) as manager:
-        request = ask(manager, silent_server, "tls", timeout=5)
+        request = ask(manager, silent_server, scheme="tls", timeout=5)
         await silent_server.until(lambda server: server.received > 0)
         silent_server.reset_all()
         with pytest.raises(TLSError) as caught:
@@ -146,10 +148,10 @@ async def test_tickets_are_no_bytes(tickets: int, ca: Authority, connectors: dic
     with Server(tls=ca.server(tickets=tickets)) as server:
         async with ConnectionManager(connectors=connectors) as manager:
             for turn in range(6):
-                async with ask(manager, server, "tls") as conn:
+                async with ask(manager, server, scheme="tls") as conn:
                     assert conn.from_cache is (Reuse.IMMEDIATE if turn else None)
                     if turn == 3:
-                        await echo(conn)
+                        await exchange(conn)
                         engine = conn.extra(TLSAttribute.ssl_object)
                         assert isinstance(engine, ssl.SSLObject)
                         assert engine.session is not None
@@ -164,15 +166,15 @@ async def test_tickets_come_late_and_to_a_connection_that_nobody_ever_had(
     recorder = Recorder()
     with Server(tls=ca.server(), accepting=False) as server:
         async with ConnectionManager(connectors=connectors, observer=recorder) as manager:
-            request = ask(manager, server, "tls", timeout=5)
+            request = ask(manager, server, scheme="tls", timeout=5)
             await turns()
             request.cancel()
             server.resume_accepting()
             await recorder.until(lambda: "idle" in recorder.names())
             await turns(20)
-            async with ask(manager, server, "tls") as conn:
+            async with ask(manager, server, scheme="tls") as conn:
                 assert conn.from_cache is None  # as good as new
-                await echo(conn)
+                await exchange(conn)
         assert server.accepted == 1
 
 
@@ -189,7 +191,7 @@ async def test_an_idle_connections_end_is_noticed(
     with wire.serve() as server:
         async with wire.manager(observer=recorder) as manager:
             async with wire.ask(manager, server) as conn:
-                await echo(conn)
+                await exchange(conn)
             getattr(server, how)()
             await recorder.until(lambda: recorder.reasons() == ["peer"], 1)
             assert manager.stats().open == 0
@@ -198,8 +200,8 @@ async def test_an_idle_connections_end_is_noticed(
 async def test_bytes_while_idle_close(tls_server: Server, connectors: dict[str, Connector]) -> None:
     recorder = Recorder()
     async with ConnectionManager(connectors=connectors, observer=recorder) as manager:
-        async with ask(manager, tls_server, "tls") as conn:
-            await echo(conn)
+        async with ask(manager, tls_server, scheme="tls") as conn:
+            await exchange(conn)
         tls_server.push(b"unasked")
         await recorder.until(lambda: recorder.reasons() == ["unread"], 1)
 
@@ -208,7 +210,7 @@ async def test_opened_bytes_left_behind_close(tls_server: Server, connectors: di
     """The kernel's buffer is empty, but the TLS layer holds the rest of a record."""
     recorder = Recorder()
     async with ConnectionManager(connectors=connectors, observer=recorder) as manager:
-        async with ask(manager, tls_server, "tls") as conn:
+        async with ask(manager, tls_server, scheme="tls") as conn:
             await conn.send(b"0123456789")
             assert await conn.receive(4) == b"0123"
         assert recorder.reasons() == ["unread"]
@@ -236,8 +238,8 @@ async def test_goodbye_or_cut(
     with make_wire(name).serve() as server:
         connector = TLSConnector(client_context, "localhost", standard_compatible=strict)
         async with ConnectionManager(connectors={"tls": connector}) as manager:
-            conn = await ask(manager, server, "tls")
-            await echo(conn)
+            conn = await ask(manager, server, scheme="tls")
+            await exchange(conn)
             getattr(server, how)()
             for _ in range(2):
                 with pytest.raises(ends_as):
@@ -271,8 +273,8 @@ async def test_our_own_end_says_goodbye(
     ends = Ends()
     with Server(ends, tls=server_contexts["tls"]) as server:
         async with ConnectionManager(connectors=connectors, keep_alive=0) as manager:
-            conn = await ask(manager, server, "tls")
-            await echo(conn)  # with that the tickets are read; closed before, the kernel sends a reset
+            conn = await ask(manager, server, scheme="tls")
+            await exchange(conn)  # with that the tickets are read; closed before, the kernel sends a reset
             if back != "leave":
                 getattr(conn, back)()
                 await server.until(lambda server: not server.connections)
@@ -301,14 +303,14 @@ async def test_tls_in_tls(tunnel: Tunnel, tls_server: Server, nested: dict[str, 
         for turn in range(4):
             async with manager.allocate("nested", tunnel.host, tunnel.port, timeout=5) as conn:
                 assert conn.from_cache is (Reuse.IMMEDIATE if turn else None)
-                await echo(conn, b"x" * 10_000)
+                await exchange(conn, b"x" * 10_000)
                 await turns()
         assert (tls_server.accepted, tunnel.accepted) == (1, 1)
         tls_server.disconnect_all()
         await recorder.until(lambda: recorder.reasons() == ["peer"], 2)
         with pytest.raises(EndOfStream):
             async with manager.allocate("nested", tunnel.host, tunnel.port, timeout=5) as conn:
-                await echo(conn)
+                await exchange(conn)
                 tls_server.disconnect_all()
                 await conn.receive()
 
