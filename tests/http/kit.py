@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h11
 
+from keepalive import http
 from tests.support import Behaviour
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from keepalive import ConnectionManager
     from tests.support import Peer, Server
 
 
@@ -118,3 +120,11 @@ def once(first: Callable[[Peer, Asked], None], after: bytes) -> Callable[[Peer, 
             peer.send(after)
 
     return answer
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+async def get(mgr: ConnectionManager, server: Server, path: str = "/", **options: Any) -> bytes:
+    async with http.request(mgr, "GET", url(server, path), **options) as response:
+        return await response.read()

@@ -1,19 +1,33 @@
-"""Weak spots 7 and 8 of poe.md, section 3, and 1.78-1.83: the end of a manager."""
+"""The end of a manager: poe.md 3 (7, 8) and 1.78 to 1.83, pools.md 3.53 and 3.54."""
 
 from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 from anyio import ClosedResourceError
 
-from keepalive import ConnectionManager, ManagerClosed, TLSConnector
-from tests.support import Server, full_backlog
-from tests.support.requests import Awaited, ask, exchange, warm
+from keepalive import (
+    ConnectionManager,
+    ManagerClosed,
+    Request,
+    Resolution,
+    TLSConnector,
+)
+from tests.support import Server, Silent, full_backlog
+from tests.support.leaks import descriptors
+from tests.support.recorder import Recorder
+from tests.support.requests import Awaited, all_gone, ask, at_rest, exchange, take, warm
 from tests.support.resolvers import HOST, GatedResolver
-from tests.support.waiting import until
+from tests.support.waiting import turns, until
+
+if TYPE_CHECKING:
+    import ssl
+
+    from keepalive import Connection
 
 
 async def test_everybody_who_waits_is_told(echo_server: Server) -> None:
@@ -218,3 +232,162 @@ async def test_the_end_in_the_turn_of_the_last_news(
             await anyio.wait_all_tasks_blocked()
         pacer.release()
     assert caplog.records == []
+
+
+class Nowhere:
+    """A resolver that never answers."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def resolve(self, host: str) -> Resolution:
+        self.asked += 1
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.asked -= 1
+        raise AssertionError
+
+
+class Busy:
+    """A manager with something in every phase: looking up, dialling, shaking hands, queueing, lent, idle."""
+
+    def __init__(self, stack: ExitStack, server: Server, context: ssl.SSLContext) -> None:
+        self.server = server
+        self.mute = stack.enter_context(Server(Silent()))
+        self.hole = stack.enter_context(full_backlog())
+        self.names = Nowhere()
+        self.recorder = Recorder()
+        self.mgr = ConnectionManager(
+            max_per_host=2,
+            connectors={"https": TLSConnector(context)},
+            observer=self.recorder,
+            resolver=self.names,
+        )
+        self.lent: list[Connection] = []
+        self.pending: list[Request] = []
+
+    async def begin(self) -> None:
+        mgr, mute = self.mgr, self.mute
+        self.lent = await take(mgr, self.server, 2)
+        for conn in await take(mgr, self.server, 2, n=2):
+            conn.release()
+        for _ in range(3):
+            self.pending.append(ask(mgr, self.server))
+            self.pending.append(mgr.allocate("http", "nowhere.test", 80))
+            self.pending.append(mgr.allocate("http", self.hole.host, self.hole.port))
+            self.pending.append(mgr.allocate("https", mute.host, mute.port, for_addr="localhost"))
+        await mute.until(lambda server: server.received > 400)
+        await until(lambda: self.names.asked == 1)
+        assert (mgr.stats().waiting, mgr.stats().connecting, mgr.stats().open) == (12, 6, 10)
+
+    async def all_pending_told(self) -> None:
+        for request in self.pending:
+            with pytest.raises(ManagerClosed):
+                await request
+
+
+@pytest.mark.parametrize("grace", [0.0, 0.05, 60.0, None])
+async def test_53_aclose_in_the_middle_of_everything(
+    echo_server: Server, client_context: ssl.SSLContext, grace: float | None
+) -> None:
+    """pools.md 3.53: envoy#22527, PR#19780: waiters are told, no dial starts, no descriptor is left."""
+    with ExitStack() as stack:
+        busy = Busy(stack, echo_server, client_context)
+        before = descriptors()
+        async with busy.mgr as mgr:
+            await busy.begin()
+            dials = busy.recorder.names().count("opening")
+            async with anyio.create_task_group() as group:
+                group.start_soon(busy.all_pending_told)
+                group.start_soon(mgr.aclose, grace)
+                await until(lambda: mgr.stats().waiting == 0)
+                if grace is None or grace > 1:  # lent ones go on for so long; otherwise they are cut
+                    for conn in busy.lent:
+                        await exchange(conn)
+                        conn.release()
+            assert (mgr.stats().open, busy.names.asked) == (0, 0)
+            assert busy.recorder.names().count("opening") == dials
+            assert (echo_server.connections, busy.mute.connections) == (0, 0)
+            await all_gone(echo_server, busy.mute)
+            assert descriptors() - before == set()
+            for conn in busy.lent:
+                with pytest.raises(anyio.ClosedResourceError):
+                    await conn.send(b"x")
+                conn.release()
+
+
+async def test_53_shutdown_in_the_middle_of_everything(
+    echo_server: Server, client_context: ssl.SSLContext
+) -> None:
+    """pools.md 3.53: envoy#22527: lent ones stay usable, are closed at their release, and not replaced."""
+    with ExitStack() as stack:
+        busy = Busy(stack, echo_server, client_context)
+        async with busy.mgr as mgr:
+            await busy.begin()
+            mgr.shutdown()
+            mgr.shutdown()
+            assert (mgr.stats().waiting, mgr.stats().lent, mgr.stats().idle) == (0, 2, 0)
+            await busy.all_pending_told()
+            await until(lambda: mgr.stats().open == 2)
+            assert (echo_server.connections, busy.mute.connections) == (2, 0)
+            for left, conn in zip((1, 0), busy.lent, strict=True):
+                await exchange(conn)
+                conn.release()
+                assert (mgr.stats().open, echo_server.connections) == (left, left)
+            assert at_rest(mgr)
+            assert busy.recorder.reasons() == ["shutdown"] * 4
+
+
+async def test_53_served_but_not_fetched_at_the_end(echo_server: Server) -> None:
+    """pools.md 3.53: envoy#22527: whoever was served but has not fetched is told as well."""
+    async with ConnectionManager(max_per_host=1) as mgr:
+        (await ask(mgr, echo_server)).release()
+        served, queued = ask(mgr, echo_server), ask(mgr, echo_server)
+        assert mgr.stats().lent == 1
+        mgr.shutdown()
+        assert (mgr.stats().open, echo_server.connections) == (0, 0)
+        for request in (served, queued):
+            with pytest.raises(ManagerClosed):
+                await request
+
+
+async def test_54_requests_during_the_shutdown(echo_server: Server) -> None:
+    """pools.md 3.54: async-http-client PR#2251, akka-http#1245: refused at once, never left hanging."""
+    refused: list[str] = []
+
+    def try_one(where: str) -> None:
+        with pytest.raises(ManagerClosed):
+            ask(mgr, echo_server)
+        refused.append(where)
+
+    class Late(Recorder):
+        def failed(self, *_: object) -> None:
+            try_one("hook")
+
+    async def told_to_go() -> None:
+        with pytest.raises(ManagerClosed):
+            await ask(mgr, echo_server)
+        try_one("waiter")
+
+    async def come_by() -> None:
+        while mgr.stats().open:
+            try_one("passer-by")
+            await turns(2)
+
+    async with ConnectionManager(max_per_host=2, observer=Late()) as mgr:
+        lent = await take(mgr, echo_server, 2)
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as group:
+                group.start_soon(told_to_go)
+                await turns()
+                group.start_soon(mgr.aclose, 60)
+                await turns()
+                group.start_soon(come_by)
+                await turns()
+                for conn in lent:
+                    try_one("user")
+                    conn.release()
+    try_one("afterwards")
+    assert set(refused) == {"hook", "waiter", "passer-by", "user", "afterwards"}
+    assert mgr.stats().failed == {"shutdown": 1}

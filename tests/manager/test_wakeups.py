@@ -1,35 +1,38 @@
-"""Lost wake-ups and deadlocks: pools.md 3.1 to 3.9."""
+"""Every event that frees a place wakes one who waits, and none is lost: pools.md 3.1 to 3.7, poe.md 3.13."""
 
 from __future__ import annotations
 
 import random
-from contextlib import ExitStack
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from anyio.abc import SocketAttribute
 
 from keepalive import (
     AllocateTimeout,
-    ConnectError,
     Connection,
     ConnectionManager,
+    Dial,
+    KeepaliveError,
+    Link,
     RequestCancelled,
-    ResolveError,
     Reuse,
-    StaticResolver,
-    TLSConnector,
 )
-from tests.support import Server, Silent, full_backlog, refused_port
-from tests.support.clocks import passing, timed, unit, virtual
+from tests.support import Server
+from tests.support.clocks import passing, timed, unit
 from tests.support.connectors import Gate
-from tests.support.requests import all_usable, ask, at_rest, exchange, take
+from tests.support.requests import Awaited, all_usable, ask, at_rest, exchange, take
+from tests.support.resolvers import HOST, GatedResolver
 from tests.support.waiting import turns, until
 
 if TYPE_CHECKING:
-    import ssl
+    from collections.abc import Awaitable, Callable, Iterator
 
     from keepalive import Request
+
+    Way = Callable[[Connection, Server], Awaitable[None]]
 
 
 async def fetch(mgr: ConnectionManager, server: Server, into: list[Connection]) -> None:
@@ -94,23 +97,6 @@ async def test_2_every_second_waiter_is_cancelled_at_its_wake_up(echo_server: Se
         assert at_rest(mgr)
 
 
-async def test_3_a_failing_host_passes_the_slot_on(echo_server: Server) -> None:
-    """pools.md 3.3: aiohttp#835, #1623: limit 1, two requests to a bad host both fail, the next succeeds."""
-    resolver = StaticResolver({"good.test": "127.0.0.1"})
-    async with ConnectionManager(max_open=1, max_per_host=1, resolver=resolver) as mgr:
-        with refused_port() as refused, anyio.fail_after(5):
-            bad = [mgr.allocate("http", "bad.test", 80) for _ in range(2)]
-            bad += [mgr.allocate("http", "127.0.0.1", refused) for _ in range(2)]
-            good = mgr.allocate("http", "good.test", echo_server.port)
-            for request, error in zip(bad, [ResolveError] * 2 + [ConnectError] * 2, strict=True):
-                with pytest.raises(error):
-                    await request
-            async with good as conn:
-                await exchange(conn)
-        assert mgr.stats().failed == {"resolve": 2, "connect": 2}
-        assert at_rest(mgr)
-
-
 @timed
 async def test_4_timed_out_waiters_leave_the_queue(echo_server: Server) -> None:
     """pools.md 3.4: httpcore PR#502: after the timeouts nobody waits and the slots are free."""
@@ -160,27 +146,6 @@ async def test_5_peer_closes_at_hand_over(echo_server: Server, when: str) -> Non
         await exchange(got[1])
         got[1].release()
         assert (at_rest(mgr), echo_server.peak, echo_server.accepted) == (True, 1, 2)
-
-
-async def test_6_a_hundred_slow_hosts_are_dialled_at_once(
-    echo_server: Server, client_context: ssl.SSLContext
-) -> None:
-    """pools.md 3.6: redis-py#3056, PR#2997: no lock serialises dials, nor makes a release wait."""
-    tls = {"https": TLSConnector(client_context)}
-    with Server(Silent()) as slow:
-        async with ConnectionManager(connectors=tls) as mgr:
-            held = await ask(mgr, echo_server)
-            slow_ones = [
-                mgr.allocate("https", slow.host, slow.port, for_addr="localhost", for_port=1 + n)
-                for n in range(100)
-            ]
-            await slow.until(lambda server: server.connections == 100)
-            assert mgr.stats().connecting == 100
-            held.release()
-            async with ask(mgr, echo_server) as conn:
-                assert conn.from_cache is Reuse.IMMEDIATE
-            assert sum(request.cancel() for request in slow_ones) == 100
-        assert slow.connections == 0
 
 
 @pytest.mark.parametrize("free_ones", range(5))
@@ -235,45 +200,214 @@ async def test_7_waiters_and_releases_in_random_order(echo_server: Server) -> No
         assert echo_server.peak == 4
 
 
-async def test_8_server_away_for_long_then_back() -> None:
-    """pools.md 3.8: psycopg#1315, #370: when a refusing server is back, the next request succeeds."""
-    async with ConnectionManager(max_per_host=2) as mgr:
-        with Server() as server:
-            for conn in await take(mgr, server, 2):
-                conn.release()
-        for _ in range(50):
-            with pytest.raises(ConnectError):
-                await ask(mgr, server)
-        with Server(port=server.port) as back:
-            await all_usable(mgr, back, 2)
+async def quiet(conn: Connection, server: Server) -> None:
+    conn.release()
 
 
-@virtual
-async def test_8_black_hole_for_ten_timeouts_then_back() -> None:
-    """pools.md 3.8: psycopg#1315, #370: the same with a server whose network drops everything."""
-    with full_backlog() as hole, ExitStack() as stack:
-        async with ConnectionManager(max_per_host=2, max_open=2, timeout=12) as mgr:
-            for _ in range(10):
-                requests = [mgr.allocate("http", hole.host, hole.port) for _ in range(3)]
-                await passing(13)
-                for request in requests:
-                    with pytest.raises(AllocateTimeout):
-                        await request
-            hole.drain(stack)
-            await passing(13)
-            async with mgr.allocate("http", hole.host, hole.port):
-                assert mgr.stats().lent == 1
-            assert at_rest(mgr)
+async def unread(conn: Connection, server: Server) -> None:
+    server.push(b"unread")
+    conn.release()
 
 
-async def test_9_success_wipes_out_failures() -> None:
-    """pools.md 3.9: pgbouncer#328: failures leave nothing behind that refuses later requests."""
-    async with ConnectionManager(max_per_host=1) as mgr:
-        with refused_port() as port:
-            pass
-        for _ in range(5):
-            for _ in range(3):
-                with pytest.raises(ConnectError):
-                    await mgr.allocate("http", "127.0.0.1", port)
-            with Server(port=port) as server:
-                await all_usable(mgr, server, 1)
+async def ended_by_peer(conn: Connection, server: Server) -> None:
+    server.disconnect_all()
+    conn.release()
+
+
+async def reset_by_peer(conn: Connection, server: Server) -> None:
+    server.reset_all()
+    conn.release()
+
+
+async def half_closed(conn: Connection, server: Server) -> None:
+    await conn.send_eof()
+    conn.release()
+
+
+async def raw_socket_closed(conn: Connection, server: Server) -> None:
+    conn.extra(SocketAttribute.raw_socket).close()
+    conn.release()
+
+
+async def closed(conn: Connection, server: Server) -> None:
+    await conn.aclose()
+
+
+async def discarded(conn: Connection, server: Server) -> None:
+    conn.discard()
+
+
+async def left_by_exception(conn: Connection, server: Server) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with conn:
+            raise ZeroDivisionError
+
+
+async def left_by_cancellation(conn: Connection, server: Server) -> None:
+    with anyio.CancelScope() as scope:
+        async with conn:
+            scope.cancel()
+            await conn.receive()
+
+
+WAYS: list[Way] = [
+    quiet,
+    unread,
+    ended_by_peer,
+    reset_by_peer,
+    half_closed,
+    raw_socket_closed,
+    closed,
+    discarded,
+    left_by_exception,
+    left_by_cancellation,
+]
+
+
+@pytest.fixture
+def other_server() -> Iterator[Server]:
+    with Server() as server:
+        yield server
+
+
+@contextmanager
+def unchanged_limit(*servers: Server) -> Iterator[None]:
+    """Check that the peers never saw more than one connection at a time."""
+    yield
+    assert max(server.peak for server in servers) == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("waits", ["same key", "other key"])
+async def test_every_way_of_giving_back(
+    echo_server: Server,
+    other_server: Server,
+    way: Way,
+    waits: str,
+) -> None:
+    """poe.md 3.13: whoever waits for the key or for room in all goes on, whatever the connection's fate."""
+    wanted = echo_server if waits == "same key" else other_server
+    with unchanged_limit(echo_server, other_server):
+        async with ConnectionManager(max_open=1) as mgr, anyio.create_task_group() as group:
+            conn = await ask(mgr, echo_server)
+            waiting = Awaited(group, ask(mgr, wanted))
+            await anyio.wait_all_tasks_blocked()
+            await way(conn, echo_server)
+            async with await waiting.connection() as conn:
+                await exchange(conn)
+            assert (echo_server.connections, other_server.connections, mgr.stats().open) == (
+                (1, 0, 1) if waits == "same key" else (0, 1, 1)
+            )
+
+
+async def test_a_dropped_handle(echo_server: Server) -> None:
+    """poe.md 3.13, 1.63: a connection dropped in use frees its place by itself."""
+    with unchanged_limit(echo_server):
+        async with ConnectionManager(max_open=1) as mgr, anyio.create_task_group() as group:
+            handles = [await ask(mgr, echo_server)]
+            await exchange(handles[0])
+            waiting = Awaited(group, ask(mgr, echo_server))
+            with pytest.warns(ResourceWarning, match="dropped without being given back"):
+                handles.clear()
+            async with await waiting.connection() as again:
+                assert again.from_cache is None
+
+
+class Stuck:
+    """A connector whose attempts end only when told to, or from outside."""
+
+    def __init__(self) -> None:
+        self.goes_on = anyio.Event()
+        self.cancelled = 0
+
+    async def connect(self, dial: Dial) -> Link:
+        link = await dial.connect_tcp(dial.key.addr, dial.key.port)
+        try:
+            await self.goes_on.wait()
+        except anyio.get_cancelled_exc_class():
+            self.cancelled += 1
+            raise
+        dial.give_up(link)
+        raise ConnectionRefusedError("told to")
+
+
+async def failing(mgr: ConnectionManager, first: Awaited, connector: Stuck) -> None:
+    connector.goes_on.set()
+    await first.error()
+
+
+async def out_of_time(mgr: ConnectionManager, first: Awaited, connector: Stuck) -> None:
+    await first.error()
+
+
+async def deallocated(mgr: ConnectionManager, first: Awaited, connector: Stuck) -> None:
+    assert mgr.deallocate(first.request.id)
+
+
+async def cancelled(mgr: ConnectionManager, first: Awaited, connector: Stuck) -> None:
+    assert first.request.cancel()
+
+
+ENDS: list[Callable[[ConnectionManager, Awaited, Stuck], Awaitable[None]]] = [
+    failing,
+    out_of_time,
+    deallocated,
+    cancelled,
+]
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("limit", ["connect_timeout", "timeout"])
+async def test_every_end_of_an_attempt(
+    echo_server: Server,
+    other_server: Server,
+    end: Callable[[ConnectionManager, Awaited, Stuck], Awaitable[None]],
+    limit: str,
+) -> None:
+    """poe.md 3.13, 1.61, 1.62: the place of an attempt that failed or is not wanted any more is used."""
+    connector = Stuck()
+    short = 0.03 if end is out_of_time else 5.0
+    async with (
+        ConnectionManager(
+            max_open=1, connectors={"stuck": connector}, connect_timeout=short if limit != "timeout" else None
+        ) as mgr,
+        anyio.create_task_group() as group,
+    ):
+        request = mgr.allocate("stuck", HOST, echo_server.port, short if limit == "timeout" else 5)
+        first = Awaited(group, request)
+        await echo_server.until(lambda server: server.connections == 1)
+        waiting = Awaited(group, ask(mgr, other_server))
+        await end(mgr, first, connector)
+        assert isinstance(await first.error(), KeepaliveError)
+        async with await waiting.connection() as conn:
+            await exchange(conn)
+        assert (echo_server.connections, mgr.stats().open) == (0, 1)
+        assert connector.cancelled == (end is not failing)
+
+
+async def test_a_failed_look_up(echo_server: Server) -> None:
+    """poe.md 3.13: so does the place of an attempt whose name could not be resolved."""
+    resolver = GatedResolver()
+    async with (
+        ConnectionManager(max_open=1, resolver=resolver) as mgr,
+        anyio.create_task_group() as group,
+    ):
+        first = Awaited(group, mgr.allocate("http", "peer", echo_server.port, 5))
+        waiting = Awaited(group, ask(mgr, echo_server))
+        await until(lambda: resolver.asked == ["peer"])
+        resolver.open(OSError("no such name"))
+        await first.error()
+        (await waiting.connection()).release()
+
+
+async def test_a_connection_served_but_not_fetched_in_time(echo_server: Server, other_server: Server) -> None:
+    """poe.md 3.13: what was handed to a request nobody awaits goes on when that one's time is over."""
+    async with ConnectionManager(max_open=1) as mgr, anyio.create_task_group() as group:
+        conn = await ask(mgr, echo_server)
+        forgotten = ask(mgr, echo_server, 0.03)
+        conn.release()
+        waiting = Awaited(group, ask(mgr, other_server))
+        assert (mgr.stats().lent, mgr.stats().waiting) == (1, 1)
+        (await waiting.connection()).release()
+        with pytest.raises(KeepaliveError):
+            await forgotten

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tests.support import Server
 
 OK = b"HTTP/1.1 200 Connection established\r\n\r\n"
+SECRET = "sesame-7391"
 
 
 class HttpProxy(Tunnel):

@@ -22,7 +22,7 @@ async def turns(count: int = 20) -> None:
         await checkpoint()
 
 
-async def until(holds: Callable[[], bool], patience: float = PATIENCE) -> None:
+async def until(holds: Callable[[], bool], patience: float = 2 * PATIENCE) -> None:
     """Turn the loop until something has happened, in it, in another thread or in the kernel."""
     deadline = time.monotonic() + patience
     while not holds():

@@ -1,4 +1,4 @@
-"""Weak spots of poe.md, section 3: requests that are cancelled, in every phase (2, 3, 4, 15, 17, 26)."""
+"""Requests that are cancelled, in every phase: poe.md 3 (2, 3, 4, 15, 17, 26), pools.md 3.17."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from keepalive import (
     TLSConnector,
 )
 from tests.support import Server, Silent, full_backlog
-from tests.support.requests import Awaited, ask, exchange
+from tests.support.connectors import Gate
+from tests.support.requests import Awaited, all_usable, ask, at_rest, exchange, take
 from tests.support.resolvers import HOST, GatedResolver
 from tests.support.waiting import until
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from keepalive import Request
+
 
 PHASES = ["queue", "resolve", "connect", "tls"]
 
@@ -262,16 +264,55 @@ async def test_shutdown_between_answer_and_attempt(echo_server: Server) -> None:
         assert (mgr.stats().waiting, echo_server.accepted) == (0, 0)
 
 
-async def test_a_cancelled_task_cancels_its_request(echo_server: Server) -> None:
-    """poe.md 3.2: a request ends with the task that awaits it; its place in the line is another's."""
-    async with ConnectionManager(max_per_host=1) as mgr, anyio.create_task_group() as group:
+async def test_17_delivered_to_a_request_that_is_cancelled(echo_server: Server) -> None:
+    """pools.md 3.17: httpcomponents-core PR#277, netty PR#17287: the next has it in the same step."""
+    async with ConnectionManager(max_per_host=1) as mgr:
         held = await ask(mgr, echo_server)
-        async with anyio.create_task_group() as cancelled:
-            Awaited(cancelled, ask(mgr, echo_server))
-            following = Awaited(group, ask(mgr, echo_server))
-            await anyio.wait_all_tasks_blocked()
-            cancelled.cancel_scope.cancel()
-        assert (mgr.stats().waiting, mgr.stats().cancelled) == (1, 1)
+        b, c, d = (ask(mgr, echo_server) for _ in range(3))
         held.release()
-        (await following.connection()).release()
-        assert echo_server.accepted == 1
+        assert b.cancel()
+        assert (mgr.stats().waiting, mgr.stats().lent) == (1, 1)
+        assert mgr.deallocate(c.id)
+        assert (mgr.stats().waiting, mgr.stats().lent) == (0, 1)
+        conn = await d
+        assert (conn.from_cache, echo_server.accepted) == (Reuse.DEFERRED, 1)
+        for request in (b, c):
+            assert not request.cancel()
+            with pytest.raises(RequestCancelled):
+                await request
+        conn.release()
+        assert at_rest(mgr)
+
+
+async def test_17_opened_for_a_request_that_is_cancelled(echo_server: Server) -> None:
+    """pools.md 3.17: httpcomponents-core PR#294, aws-crt-java#437: the same for a new connection."""
+    gate = Gate()
+    async with ConnectionManager(max_per_host=1, connectors={"http": gate}) as mgr:
+        b, c = ask(mgr, echo_server), ask(mgr, echo_server)
+        await until(lambda: gate.waiting == 1)
+        gate.open()
+        await until(lambda: mgr.stats().lent == 1)  # served, not fetched
+        assert b.cancel()
+        conn = await c
+        assert (conn.from_cache, conn.uses, gate.begun) == (None, 1, 1)
+        conn.release()
+        with pytest.raises(RequestCancelled):
+            await b
+        assert at_rest(mgr)
+
+
+async def test_17_a_served_request_that_nobody_wants_leaves_an_idle_one(echo_server: Server) -> None:
+    """pools.md 3.17: aws-crt-java#437: with nobody in line the connection waits idle."""
+    async with ConnectionManager(max_per_host=2) as mgr:
+        held = await take(mgr, echo_server, 2)
+        b = ask(mgr, echo_server)
+        for conn in held:
+            conn.release()
+        b.cancel()
+        assert (mgr.stats().idle, mgr.stats().lent) == (2, 0)
+        dropped = ask(mgr, echo_server)
+        assert mgr.stats().lent == 1
+        del dropped
+        await until(lambda: mgr.stats().idle == 2)
+        await all_usable(mgr, echo_server, 2)
+        assert echo_server.accepted == 2

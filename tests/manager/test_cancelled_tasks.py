@@ -1,4 +1,4 @@
-"""Cancellation must cost nothing: pools.md 3.11 and 3.14 to 3.17; see also test_storm and test_handshakes."""
+"""A cancelled task costs nothing: pools.md 3.11 and 3.14 to 3.16; see also test_storm."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from keepalive import AllocateTimeout, ConnectionManager, RequestCancelled, Reuse
+from keepalive import (
+    AllocateTimeout,
+    ConnectionManager,
+)
 from tests.support.cancelling import cancel_everywhere
 from tests.support.clocks import native, skip, timed, unit, virtual
 from tests.support.connectors import Gate
-from tests.support.requests import all_usable, ask, at_rest, exchange, take
+from tests.support.requests import Awaited, all_usable, ask, at_rest, exchange
 from tests.support.waiting import turns, until
 
 if TYPE_CHECKING:
@@ -247,55 +250,16 @@ async def test_16_asyncio_timeout_around_the_request(
     await _lose_patience(echo_server, released, wrapper)
 
 
-async def test_17_delivered_to_a_request_that_is_cancelled(echo_server: Server) -> None:
-    """pools.md 3.17: httpcomponents-core PR#277, netty PR#17287: the next has it in the same step."""
-    async with ConnectionManager(max_per_host=1) as mgr:
+async def test_a_cancelled_task_cancels_its_request(echo_server: Server) -> None:
+    """poe.md 3.2: a request ends with the task that awaits it; its place in the line is another's."""
+    async with ConnectionManager(max_per_host=1) as mgr, anyio.create_task_group() as group:
         held = await ask(mgr, echo_server)
-        b, c, d = (ask(mgr, echo_server) for _ in range(3))
+        async with anyio.create_task_group() as cancelled:
+            Awaited(cancelled, ask(mgr, echo_server))
+            following = Awaited(group, ask(mgr, echo_server))
+            await anyio.wait_all_tasks_blocked()
+            cancelled.cancel_scope.cancel()
+        assert (mgr.stats().waiting, mgr.stats().cancelled) == (1, 1)
         held.release()
-        assert b.cancel()
-        assert (mgr.stats().waiting, mgr.stats().lent) == (1, 1)
-        assert mgr.deallocate(c.id)
-        assert (mgr.stats().waiting, mgr.stats().lent) == (0, 1)
-        conn = await d
-        assert (conn.from_cache, echo_server.accepted) == (Reuse.DEFERRED, 1)
-        for request in (b, c):
-            assert not request.cancel()
-            with pytest.raises(RequestCancelled):
-                await request
-        conn.release()
-        assert at_rest(mgr)
-
-
-async def test_17_opened_for_a_request_that_is_cancelled(echo_server: Server) -> None:
-    """pools.md 3.17: httpcomponents-core PR#294, aws-crt-java#437: the same for a new connection."""
-    gate = Gate()
-    async with ConnectionManager(max_per_host=1, connectors={"http": gate}) as mgr:
-        b, c = ask(mgr, echo_server), ask(mgr, echo_server)
-        await until(lambda: gate.waiting == 1)
-        gate.open()
-        await until(lambda: mgr.stats().lent == 1)  # served, not fetched
-        assert b.cancel()
-        conn = await c
-        assert (conn.from_cache, conn.uses, gate.begun) == (None, 1, 1)
-        conn.release()
-        with pytest.raises(RequestCancelled):
-            await b
-        assert at_rest(mgr)
-
-
-async def test_17_a_served_request_that_nobody_wants_leaves_an_idle_one(echo_server: Server) -> None:
-    """pools.md 3.17: aws-crt-java#437: with nobody in line the connection waits idle."""
-    async with ConnectionManager(max_per_host=2) as mgr:
-        held = await take(mgr, echo_server, 2)
-        b = ask(mgr, echo_server)
-        for conn in held:
-            conn.release()
-        b.cancel()
-        assert (mgr.stats().idle, mgr.stats().lent) == (2, 0)
-        dropped = ask(mgr, echo_server)
-        assert mgr.stats().lent == 1
-        del dropped
-        await until(lambda: mgr.stats().idle == 2)
-        await all_usable(mgr, echo_server, 2)
-        assert echo_server.accepted == 2
+        (await following.connection()).release()
+        assert echo_server.accepted == 1
