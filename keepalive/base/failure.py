@@ -6,6 +6,17 @@ import ssl
 
 from .text import fit
 
+_PLAIN = {
+    "WRONG_VERSION_NUMBER": "the peer does not speak TLS",
+    "HTTP_REQUEST": "the peer does not speak TLS",
+    "UNEXPECTED_EOF_WHILE_READING": "the peer closed the connection in the midst of the handshake",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": "the peer refused the handshake",
+    "TLSV1_UNRECOGNIZED_NAME": "the peer does not know this server name",
+    "TLSV1_ALERT_PROTOCOL_VERSION": "the peer refused the TLS version",
+    "UNSUPPORTED_PROTOCOL": "the peer offers only TLS versions that are refused here",
+}
+"""What OpenSSL's commonest reasons mean."""
+
 
 class DialFailure(Exception):
     """Why an attempt failed: the phase, an errno if there is one, and a text."""
@@ -24,7 +35,10 @@ def text_of(exc: Exception) -> str:
     if isinstance(exc, ssl.SSLError):
         # Only OpenSSL's own errors have these attributes, not those that a connector makes itself.
         verdict = getattr(exc, "verify_message", None)
-        text = f"certificate verify failed: {verdict}" if verdict else getattr(exc, "reason", None)
+        reason = getattr(exc, "reason", None)
+        text = f"certificate verify failed: {verdict}" if verdict else reason
+        if not verdict and reason in _PLAIN:
+            text = f"{_PLAIN[reason]} ({reason})"
     if not text and isinstance(exc, OSError):
         text = exc.strerror
     try:

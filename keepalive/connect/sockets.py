@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from keepalive.base.addresses import family_of, target_of
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 PENDING = (errno.EINPROGRESS, errno.EALREADY, errno.EINTR)
 _NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)  # spares a system call, where it exists
+
+_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; not every Python has a name for it
 
 
 class Connecting:
@@ -117,6 +121,10 @@ def _bind(sock: socket.socket, host: str, port: int) -> None:
     try:
         if port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        elif sys.platform == "linux":
+            # The port is chosen by `connect`, which knows the target: one port serves many of them (ip(7)).
+            with suppress(OSError):  # a kernel without it can still bind
+                sock.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
         sock.bind((host, port))
     except OSError as exc:
         number = None if isinstance(exc, socket.gaierror) else exc.errno  # an unknown zone has no errno

@@ -109,6 +109,14 @@ class Connection(LinkStream):
         return self.key.for_port
 
     @property
+    def is_new(self) -> bool:
+        """Whether it was opened for this request, so that nobody had it before.
+
+        `uses` does not tell: a handle that was dropped untouched counts as a use too.
+        """
+        return self.from_cache is None
+
+    @property
     def age(self) -> float:
         """Seconds since it was opened."""
         return self._driver.now() - self._slot.opened_at

@@ -46,6 +46,7 @@ class Link:
     :ivar reader: where the task inside `receive` is parked; not None exactly while there is one
     :ivar writer: the same for `send`, or whoever else waits for room to send
     :ivar exposed: its user may have the raw socket
+    :ivar starved: who waits to send waits for the peer to speak: TLS renegotiates
     :ivar touched: something was sent or received (or tried) since this was set to False
     :ivar failed: the errno that the kernel gave for a connection that is broken; it gives it only once
     :ivar torn: a `send` was interrupted in the middle, or the stream failed: not fit for reuse
@@ -69,6 +70,7 @@ class Link:
         "reader",
         "slot",
         "sock",
+        "starved",
         "torn",
         "touched",
         "writer",
@@ -92,6 +94,7 @@ class Link:
         self.eof_sent = False
         self.exposed = False
         self.failed = 0
+        self.starved = False
         self.torn = False
         self.doubtful = self.layered
         self.touched = False

@@ -123,6 +123,9 @@ class Poller:
             self._unread(link)
         elif not reader.done():
             reader.set_result(None)
+        writer = link.writer
+        if link.starved and writer is not None and not writer.done():
+            writer.set_result(None)
 
 
 if sys.platform == "linux":
