@@ -30,3 +30,6 @@ autodoc_typehints = "signature"
 autodoc_class_signature = "mixed"
 autodoc_preserve_defaults = True
 toc_object_entries_show_parents = "hide"
+
+# The names in ":ivar addr:" are taken for references, and several classes have an `addr`; none is one.
+suppress_warnings = ["ref.python"]

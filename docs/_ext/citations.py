@@ -41,7 +41,7 @@ def numbers(text: str) -> Iterator[str]:
         head, _, tail = found.rpartition(".")
         section = head or section
         if not tail.isdigit():
-            yield tail
+            yield found
             continue
         first = last + 1 if joint in ("-", " to ") else int(tail)
         last = int(tail)
