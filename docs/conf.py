@@ -17,7 +17,6 @@ templates_path: list[str] = []
 # Nothing is fetched: neither the inventories of other manuals nor scripts nor fonts.
 html_theme = "furo"
 html_title = "keepalive"
-html_static_path = ["_static"]
 html_show_sphinx = False
 
 myst_enable_extensions = ["colon_fence"]

@@ -97,6 +97,14 @@ async def test_a_refusal_keeps_the_connection() -> None:
             assert server.accepted == 1
 
 
+async def test_a_greeting_for_new_connections_only(capsys: pytest.CaptureFixture[str]) -> None:
+    with Server(Lines()) as server:
+        async with ConnectionManager() as mgr:
+            for _ in range(2):
+                await run("greeting")["main"](mgr, server.host, server.port)
+    assert capsys.readouterr().out.splitlines() == ["b'HELLO\\n'", "b'QUESTION\\n'", "b'QUESTION\\n'"]
+
+
 async def test_limits_at_run_time(capsys: pytest.CaptureFixture[str]) -> None:
     with Server(Lines()) as server:
         await run("limits")["main"](server.host, server.port)
@@ -195,6 +203,16 @@ async def test_many_connections(capsys: pytest.CaptureFixture[str]) -> None:
     with Server(Lines(), backlog=1024) as server:
         await run("multi")["main"](server.port)
     assert capsys.readouterr().out == "1000 answers\n"
+
+
+def test_a_filter_of_ones_own() -> None:
+    lines = run("filter")["JSONLines"]()
+    buffer = bytearray(lines.encode({"n": 1}) + b'{"n"')
+    assert lines.decode(buffer) == {"n": 1}
+    assert lines.decode(buffer) is None
+    buffer += b": 2}\n"
+    assert lines.decode(buffer) == {"n": 2}
+    assert not buffer
 
 
 async def test_sip(capsys: pytest.CaptureFixture[str]) -> None:
