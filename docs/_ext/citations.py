@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from sphinx.application import Sphinx
 
@@ -22,6 +22,7 @@ TESTS = Path(__file__).parents[2] / "tests"
 NAMES = "poe|pools|multiplex|tcpmulti|sip"
 NUMBER = r"(?:\d+\.)?(?:\d+|[A-H])\b"
 LABEL = re.compile(r" \(B\d+\w*(?:, B\d+\w*)*\)")  # the letters that some items have beside their number
+NUMBERED = re.compile(r"test_(\d+)(?:_and_(\d+))?_")  # in a file that cites a whole list
 CITATION = re.compile(rf"heritage ({NAMES}) ({NUMBER}(?:(?:, | and | to |-){NUMBER})*)")
 ITEM = re.compile(rf"^\* \*\*((?:{NAMES}) [\d.A-H]+)\*\*", re.MULTILINE)
 
@@ -74,7 +75,18 @@ def citations(root: Path = TESTS) -> list[Citation]:
                     around = [node.name for node in tests if node.lineno <= line <= (node.end_lineno or 0)]
                     for item in in_text(token.string):
                         found[Citation(item, file, around[0] if around else "")] = None
+        found.update(dict.fromkeys(by_number(file, [test.name for test in tests], found)))
     return list(found)
+
+
+def by_number(file: str, tests: list[str], found: Iterable[Citation]) -> list[Citation]:
+    """Return what the names of tests cite, `test_14_...` for example, where their file cites a list with 14."""
+    listed = {
+        citation.item.rpartition(".")[2]: citation.item for citation in found if citation[1:] == (file, "")
+    }
+    names = [(test, NUMBERED.match(test)) for test in tests]
+    cited = [(test, str(int(number))) for test, match in names if match for number in match.groups("0")]
+    return [Citation(listed[number], file, test) for test, number in cited if number in listed]
 
 
 def items(text: str) -> list[str]:

@@ -1,4 +1,5 @@
-"""Scenarios of poe.md, section 2: wrong calls, time-outs, resolvers, managers that end early."""
+"""Scenarios of an ancestor, docs/heritage.md, poe 2: wrong calls, time-outs, resolvers, managers that end
+early."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Scenarios of poe.md, section 2: which connection a request gets, and what becomes of those given back."""
+"""Scenarios of an ancestor, docs/heritage.md, poe 2: which connection a request gets, and what becomes of
+those given back."""
 
 from __future__ import annotations
 
