@@ -80,7 +80,7 @@ def citations(root: Path = TESTS) -> list[Citation]:
 
 
 def by_number(file: str, tests: list[str], found: Iterable[Citation]) -> list[Citation]:
-    """Return what the names of tests cite, `test_14_...` for example, where their file cites a list with 14."""
+    """Return what the names of tests cite, such as `test_14_...` where their file cites a list with 14."""
     listed = {
         citation.item.rpartition(".")[2]: citation.item for citation in found if citation[1:] == (file, "")
     }

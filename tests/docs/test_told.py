@@ -112,6 +112,11 @@ def test_tests_cite_no_document_that_is_not_there() -> None:
     assert sorted((path, document) for path, document in named if document not in there) == []
 
 
+def test_the_files_that_the_heritage_names_are_there() -> None:
+    there = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert [name for name in re.findall(r"`(test_\w+\.py)`", page("heritage.md")) if name not in there] == []
+
+
 @pytest.mark.parametrize(
     ("text", "numbers"),
     [

@@ -1,5 +1,5 @@
-"""Weak spots of an ancestor, docs/heritage.md, poe 3: requests that are cancelled, in every phase (2, 3, 4,
-15, 17, 26)."""
+"""Weak spots of the ancestor (heritage, poe 3): requests that are cancelled, in every phase (2, 3, 4, 15, 17,
+26)."""
 
 from __future__ import annotations
 

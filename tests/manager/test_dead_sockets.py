@@ -1,5 +1,5 @@
-"""Weak spots of an ancestor, docs/heritage.md, poe 3: addresses, owners, and what a socket's state says (18,
-19, 21, 24)."""
+"""Weak spots of the ancestor (heritage, poe 3): addresses, owners, and what a socket's state says (18, 19,
+21, 24)."""
 
 from __future__ import annotations
 

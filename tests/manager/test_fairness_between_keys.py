@@ -1,5 +1,5 @@
-"""Weak spots of an ancestor, docs/heritage.md, poe 3: who is served when, and what wakes him (1, 11, 12, 14,
-16, 25)."""
+"""Weak spots of the ancestor (heritage, poe 3): who is served when, and what wakes him (1, 11, 12, 14, 16,
+25)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Weak spots of an ancestor, docs/heritage.md, poe 3: what requests leave, and what they tell (6, 9, 10, 22,
-23, 27)."""
+"""Weak spots of the ancestor (heritage, poe 3): what requests leave, and what they tell (6, 9, 10, 22, 23,
+27)."""
 
 from __future__ import annotations
 
