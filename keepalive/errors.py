@@ -5,9 +5,10 @@ The stream methods of a `Connection` raise none of these but anyio's own stream 
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
-from keepalive.base.text import fit
+from keepalive.base.text import printable
 
 if TYPE_CHECKING:
     from keepalive.base.types import Key
@@ -55,7 +56,9 @@ class AllocateError(KeepaliveError, OSError):
         request_id: int = 0,
         context: object = None,
     ) -> None:
-        error_str = fit(error_str)  # a proxy, a name server or a foreign connector may have a part in it
+        error_str = printable(
+            error_str
+        )  # a proxy, a name server or a foreign connector may have a part in it
         super().__init__(error_num, error_str)
         self.key = key
         self.scheme, self.addr, self.port, self.for_scheme, self.for_addr, self.for_port = key
@@ -119,3 +122,18 @@ class RequestCancelled(KeepaliveError):
 
 class ManagerClosed(KeepaliveError):
     """The manager has been shut down."""
+
+
+def require_extra(package: str, extra: str, user: str) -> None:
+    """See to it that a package can be imported, or say which extra brings it.
+
+    :param user: what needs it
+    :raises ModuleNotFoundError: it is not installed
+    """
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError as exc:
+        if exc.name != package:
+            raise  # it is there, and misses something itself
+        msg = f"{user} needs {package}; install it with: pip install 'keepalive-manager[{extra}]'"
+        raise ModuleNotFoundError(msg, name=package) from None

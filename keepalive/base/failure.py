@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 
-from .text import fit
+from .text import printable
 
 _PLAIN = {
     "WRONG_VERSION_NUMBER": "the peer does not speak TLS",
@@ -22,7 +22,7 @@ class DialFailure(Exception):
     """Why an attempt failed: the phase, an errno if there is one, and a text."""
 
     def __init__(self, phase: str, number: int | None, text: str) -> None:
-        text = fit(text)
+        text = printable(text)
         super().__init__(phase, number, text)
         self.phase = phase
         self.number = number
@@ -42,6 +42,6 @@ def text_of(exc: Exception) -> str:
     if not text and isinstance(exc, OSError):
         text = exc.strerror
     try:
-        return fit(str(text or exc)) or type(exc).__name__
+        return printable(str(text or exc)) or type(exc).__name__
     except Exception:  # a foreign connector may raise anything, and the request must have its answer
         return type(exc).__name__

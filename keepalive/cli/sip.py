@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import click
 
+from keepalive import printable
 from keepalive.base.addresses import is_literal
 from keepalive.base.failure import text_of
-from keepalive.base.text import fit
 from keepalive.resolve.check import ascii_name
 from keepalive.resolve.dns import DNSResolver
 from keepalive.resolve.service import LOOPBACK
@@ -207,7 +207,7 @@ class _Answer:
         """Look at what was received."""
         first, _, rest = packet.partition(b"\r\n")
         if first.startswith(b"SIP/2.0 ") and not first.startswith(b"SIP/2.0 1") and self._branch in rest:
-            self._found = fit(first[8:], 200), source
+            self._found = printable(first[8:], 200), source
             self._come.set()
 
     def gone(self, source: Source, reason: str) -> None:

@@ -14,7 +14,7 @@ from keepalive.base import arguments as settings
 from keepalive.base.addresses import is_literal
 from keepalive.base.failure import DialFailure
 from keepalive.base.hostname import WrongName, ascii_name
-from keepalive.base.text import fit
+from keepalive.base.text import printable
 from keepalive.base.types import Phase
 from keepalive.connect.connector import Connector
 from keepalive.transport.stream import until_readable
@@ -231,7 +231,7 @@ def refusal(text: str, number: int | None = None) -> DialFailure:
 
 def shown(data: bytes) -> str:
     """Bring a stranger's bytes into a form fit for messages and logs."""
-    return fit(data[:83].rstrip(b"\r\n").decode("ascii", "replace"), 80, instead="?").strip()
+    return printable(data[:83].rstrip(b"\r\n").decode("ascii", "replace"), 80, instead="?").strip()
 
 
 def authority(host: str, port: int) -> str:

@@ -110,8 +110,11 @@ class Exchange:
                         await conn.send(message.at_once)
                         wire.sent = True
                         content = reader.receive(await conn.receive())
-                    except (BrokenResourceError, ClosedResourceError, EndOfStream):
+                    except BrokenResourceError as exc:
+                        wire.broken = exc
                         content = await wire.receive()  # it has an answer for us, or says the same again
+                    except (ClosedResourceError, EndOfStream):
+                        content = await wire.receive()
                     while reader.state is HEAD:
                         content = await wire.receive()
                 else:
@@ -128,8 +131,17 @@ class Exchange:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End the response; does not switch tasks."""
-        self._response.close()
+        """End the response. Switches tasks only if the request is still going out.
+
+        It then waits for that, since a server may answer first and read afterwards; after an exception it
+        does not.
+        """
+        response = self._response
+        try:
+            if exc_type is None and response.uploading:
+                await response.finish()
+        finally:
+            response.close()
 
     def _stale(self, exc: BaseException, wire: Wire) -> bool:
         return (

@@ -1,5 +1,5 @@
 """Says which extra is missing, before anything is imported that needs it."""
 
-from keepalive.base.extras import require
+from keepalive.errors import require_extra
 
-require("httptools", "http", "keepalive.http")
+require_extra("httptools", "http", "keepalive.http")

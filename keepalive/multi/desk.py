@@ -23,7 +23,6 @@ that is called from outside.
 from __future__ import annotations
 
 import errno
-import os
 from typing import TYPE_CHECKING, Any
 
 from anyio import BrokenResourceError
@@ -217,11 +216,10 @@ class Desk(Traffic):
 
     def _give_up(self, peers: list[Peer]) -> None:
         """Fail those that have waited for a descriptor for too long."""
-        number = errno.EMFILE
-        text = f"{os.strerror(number)}, and no connection of this client is there to be closed"
+        text = "Too many open files, and no connection of this client is there to be closed"
         for peer in peers:
             if peer._state is not CLOSED and not peer._attempt and peer._link is None:
-                self._end(peer, EndReason.FAILURE, "on_failure", ("socket", number, text))
+                self._end(peer, EndReason.FAILURE, "on_failure", ("socket", errno.EMFILE, text))
         self._short_since = NEVER
         self._room = self.limits.max_open
         self._start_next()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
-from keepalive.base.text import fit
+from keepalive.base.text import printable
 
 from .line import Line
 from .types import CLOSED, FLUSHING, MISTAKES, NEVER, ClientClosed, EndReason
@@ -124,4 +124,4 @@ class Lives(Line):
 
 def text_of(exc: BaseException) -> str:
     """Say for people what went wrong."""
-    return fit(str(exc)) or type(exc).__name__
+    return printable(str(exc)) or type(exc).__name__

@@ -17,7 +17,7 @@ from anyio import BrokenResourceError, EndOfStream
 
 from keepalive.base.addresses import family_of, is_literal, target_of
 from keepalive.base.failure import DialFailure
-from keepalive.base.text import fit
+from keepalive.base.text import printable
 from keepalive.base.types import Key, Phase
 from keepalive.connect.dial import Dial
 from keepalive.connect.sockets import Net
@@ -117,7 +117,7 @@ class Shell:
             return self._open_otherwise(peer)
         except Exception as exc:  # the loop is at its end, for example
             logger.exception("opening %r", peer)
-            self.desk.fail_later(peer, Phase.CONNECT, 0, fit(str(exc)))
+            self.desk.fail_later(peer, Phase.CONNECT, 0, printable(str(exc)))
             return True
 
     def _open_otherwise(self, peer: Peer) -> bool:

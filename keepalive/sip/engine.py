@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from anyio import BrokenResourceError
 
-from keepalive.base.text import fit
+from keepalive.base.text import printable
 from keepalive.base.types import NEVER
 from keepalive.resolve.dns import DNSResolver
 from keepalive.resolve.service import Names
@@ -380,7 +380,7 @@ class Engine:
                 packet = self._parser(head)
             except Exception as exc:  # whatever the library makes of a stranger's bytes, they are not lost
                 self.note_flaw("unparsed")
-                logger.info("message from %s is handed over as bytes: %s", source, fit(str(exc)))
+                logger.info("message from %s is handed over as bytes: %s", source, printable(str(exc)))
         self.inbox.put(packet, source)
 
     # -- the end --------------------------------------------------------------------------------------

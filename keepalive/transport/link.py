@@ -55,6 +55,7 @@ class Link:
 
     __slots__ = (
         "__weakref__",
+        "ahead",
         "closed",
         "credit",
         "doubtful",
@@ -88,6 +89,7 @@ class Link:
         self.reader: Parking | None = None
         self.writer: Wakeable | None = None
         self.readable = False
+        self.ahead = b""  # read from the kernel, and given back by `put_back`
         self.hung = False
         self.closed = False
         self.eof = False
@@ -113,6 +115,8 @@ class Link:
         """
         if not self.readable:
             return None
+        if self.ahead:
+            return self._take_ahead(max_bytes)
         try:
             data = self.sock.recv(max_bytes)
         except (BlockingIOError, InterruptedError):
@@ -152,6 +156,8 @@ class Link:
         """
         if not self.readable:
             return None
+        if self.ahead:
+            return self.ahead[:max_bytes]
         try:
             data = self.sock.recv(max_bytes, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
@@ -161,6 +167,16 @@ class Link:
             self._fail(exc)
             raise BrokenResourceError from exc
         return data or self.try_receive(max_bytes)  # an end stays one
+
+    def put_back(self, data: bytes) -> None:
+        """Make these bytes the next ones to be received. They count as unread."""
+        if data:
+            self.ahead = data + self.ahead
+            self.readable = True  # so that it is asked for
+
+    def _take_ahead(self, max_bytes: int) -> bytes:
+        data, self.ahead = self.ahead[:max_bytes], self.ahead[max_bytes:]
+        return data
 
     def _fail(self, exc: OSError) -> None:
         self.torn = self.doubtful = True
@@ -194,6 +210,8 @@ class Link:
         """Say whether a connection in nobody's use has unread bytes or has been closed by its peer."""
         if not self.readable:
             return None
+        if self.ahead:
+            return CloseReason.UNREAD
         try:
             data = self.sock.recv(1, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):

@@ -220,6 +220,10 @@ class TLSLink(Link):
                 self._flush()
                 return taken
 
+    def put_back(self, data: bytes) -> None:
+        """Make these bytes the next ones to be received; see `Link.put_back`."""
+        self._opened = data + self._opened
+
     def peek(self, max_bytes: int) -> bytes | None:
         """Return opened bytes, and leave them; see `Link.peek`."""
         data = self.try_receive(max_bytes)
