@@ -12,7 +12,6 @@ project_copyright = author
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "citations"]
 exclude_patterns = ["_build"]
-templates_path: list[str] = []
 
 # Nothing is fetched: neither the inventories of other manuals nor scripts nor fonts.
 html_theme = "furo"
