@@ -82,6 +82,13 @@ def test_every_link_within_the_repository_leads_somewhere(path: Path) -> None:
     assert [link for link in links if not (path.parent / link).exists()] == []
 
 
+def test_the_files_that_the_architecture_names_are_there() -> None:
+    named = re.findall(r"`((?:\w+/)+\w+\.py)`", page("architecture.md"))
+    assert len(named) > 25
+    there = [name for name in named if (ROOT / name).exists() or (ROOT / "keepalive" / name).exists()]
+    assert named == there
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 150
 
