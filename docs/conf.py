@@ -10,7 +10,7 @@ project = "keepalive"
 author = "The keepalive maintainers"
 project_copyright = author
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "citations"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "citations", "docstrings"]
 exclude_patterns = ["_build"]
 
 # Nothing is fetched: neither the inventories of other manuals nor scripts nor fonts.

@@ -1,7 +1,5 @@
 """A lean HTTP/1.1 exchange over the connections of a manager.
 
-For example::
-
     async with ConnectionManager() as mgr:
         client = http.Client(mgr, timeout=10)
         async with client.request("GET", "http://localhost:8080/") as response:
