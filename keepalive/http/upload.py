@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable
 from contextlib import suppress
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 from anyio import BrokenResourceError, CancelScope, ClosedResourceError
@@ -20,13 +20,30 @@ from .task import Task
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .reader import Reader
     from .request import Message
-    from .wire import Wire
+    from .timeout import Timeout
 
 CHUNK = 262144
 """Bytes of content that the write timeout is for."""
 WANTED = 300
 """From this status on an early answer says that the rest of the content is not wanted (RFC 9112 9.5)."""
+
+
+class Outlet(Protocol):
+    """The exchange, as far as its content needs it; see `Wire`."""
+
+    deadline: float | None
+    reader: Reader
+    timeout: Timeout
+    sent: bool
+    broken: BrokenResourceError | None
+
+    def patience(self) -> float | None:
+        """Return how long to wait for the answer, once the request is out."""
+
+    async def send(self, data: bytes) -> None:
+        """Send all of this."""
 
 
 class Upload:
@@ -39,7 +56,7 @@ class Upload:
     :ivar failure: why the exchange must fail, or None
     """
 
-    def __init__(self, wire: Wire, message: Message, patience: float) -> None:
+    def __init__(self, wire: Outlet, message: Message, patience: float) -> None:
         self.ended = False
         self.failure: BaseException | None = None
         self._wire = wire
@@ -169,7 +186,7 @@ class Uploading:
 class _Chunked:
     """Content that is yielded piece by piece."""
 
-    def __init__(self, wire: Wire, length: int | None) -> None:
+    def __init__(self, wire: Outlet, length: int | None) -> None:
         self._wire = wire
         self._length = length
         self._left = length

@@ -15,8 +15,8 @@ from keepalive.connect.tls import TLSConnector
 from keepalive.transport.sessions import Sessions
 from keepalive.transport.tls import TLSLink
 
+from .core.identity import matches
 from .flow import CONNECTING
-from .identity import matches
 from .source import place_of
 
 if TYPE_CHECKING:

@@ -23,18 +23,18 @@ from keepalive.transport.reactor import Reactor
 from keepalive.transport.tls import TLSLink
 
 from .alarms import Alarms
+from .core.expiry import Expiry
+from .core.framer import Framer
+from .core.reply import bad_request
+from .core.routes import Routes
+from .core.via import parse_via
 from .errors import PoolClosed, send_error
-from .expiry import Expiry
 from .flow import CLOSED, CONNECTING, DRAINING, HANDSHAKE, OPEN, Flow
-from .framer import Framer
 from .inbox import Inbox
 from .limits import Limits
 from .outcomes import Outcomes
 from .outgoing import Outgoing
-from .reply import bad_request
-from .routes import Routes
 from .source import UNKNOWN, Source
-from .via import parse_via
 
 if TYPE_CHECKING:
     import socket
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
 
     from .alarms import Deadline
     from .config import SipConfig
-    from .head import Flaw, Head
+    from .core.head import Flaw, Head
+    from .core.routes import Place
     from .masters import Acceptor, Mailbox
     from .messages import Packet, Parser
-    from .routes import Place
 
 logger = logging.getLogger("keepalive.sip")
 

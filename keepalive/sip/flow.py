@@ -16,7 +16,7 @@ from anyio import BrokenResourceError
 from keepalive.base.failure import text_of
 from keepalive.transport.tls import TLSLink
 
-from .identity import matches
+from .core.identity import matches
 from .outgoing import Outgoing
 from .source import Address, Source, local_of
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from keepalive.transport.runtime import Cancellable
 
     from .alarms import Deadline
+    from .core.framer import Framer
+    from .core.routes import Place
     from .engine import Engine
-    from .framer import Framer
-    from .routes import Place
 
 READ: Final = 65536
 """Bytes read at a time."""

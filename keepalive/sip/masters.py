@@ -13,10 +13,10 @@ from keepalive.base.failure import text_of
 from keepalive.transport.datagrams import Datagrams
 from keepalive.transport.listener import Listener
 
+from .core.framer import whole
+from .core.stun import binding_response, is_stun
 from .errors import send_error
-from .framer import whole
 from .source import ANY, MAPPED, Address, Source, local_of, place_of, plain
-from .stun import binding_response, is_stun
 
 if TYPE_CHECKING:
     from .engine import Engine

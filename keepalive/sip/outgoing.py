@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
     from keepalive.transport.runtime import Parking
 
+    from .core.head import Head
     from .errors import SendError
     from .flow import Flow
-    from .head import Head
     from .source import Source, Target
 
 

@@ -9,18 +9,18 @@ from keepalive.base.addresses import is_literal
 from keepalive.base.failure import DialFailure
 from keepalive.base.types import Phase
 
+from .core.via import parse_via, response_place, with_transport
 from .errors import send_error
 from .flow import Flow
 from .source import Target, canonical
-from .via import parse_via, response_place, with_transport
 
 if TYPE_CHECKING:
     from .attempts import Attempts
+    from .core.head import Head
+    from .core.via import Via
     from .engine import Engine
-    from .head import Head
     from .masters import Mailbox
     from .outgoing import Outgoing
-    from .via import Via
 
 PORTS: Final = {"udp": 5060, "tcp": 5060, "tls": 5061}
 SPARE: Final = 200

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keepalive.base.types import NEVER, Key
+from keepalive.pool.invariants import check_pool
 from keepalive.pool.states import CLOSING, LENT, OPENING, Limits
 
-from .check import check_pool
 from .model import World
 
 if TYPE_CHECKING:

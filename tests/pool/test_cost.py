@@ -15,11 +15,11 @@ import pytest
 
 import keepalive.pool
 from keepalive.base.types import NEVER, CloseReason
+from keepalive.pool.invariants import check_pool
 from keepalive.pool.pool import Pool
 from keepalive.pool.records import Slot, Waiter
 from keepalive.pool.states import ABORT, OPEN, Limits
 
-from .check import check_pool
 from .kit import A, B, key
 
 if TYPE_CHECKING:

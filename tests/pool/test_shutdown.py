@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from keepalive.base.types import NEVER, CloseReason
+from keepalive.pool.invariants import check_pool
 from keepalive.pool.keys import MOST_RESTING
 from keepalive.pool.pool import Pool
 from keepalive.pool.states import CLOSING, GONE, LENT, Failure, Limits, WaiterState
 
-from .check import check_pool
 from .kit import A, B, C, key, scene
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from keepalive.base.types import NEVER, CloseReason, Key
+from keepalive.pool.invariants import check_pool
 from keepalive.pool.pool import Pool
 from keepalive.pool.states import Effect, Limits, SlotState, WaiterState
 
-from .check import check_pool
 from .model import World
 from .rules import need
 

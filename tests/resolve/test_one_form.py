@@ -23,7 +23,7 @@ from keepalive import (
 from keepalive.httpx.library import Library
 from keepalive.httpx.network import NetworkStream
 from keepalive.multi import MultiClient
-from keepalive.sip.identity import matches
+from keepalive.sip.core.identity import matches
 from keepalive.sip.source import canonical
 from tests.connect.proxies import Script
 from tests.manager.kit import exchange

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from keepalive.base.types import NEVER
-from keepalive.sip.routes import MEMORY, Place, Routes
+from keepalive.sip.core.routes import MEMORY, Place, Routes
 
 
 class Conn:

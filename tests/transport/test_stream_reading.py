@@ -11,7 +11,7 @@ from anyio import ClosedResourceError, DelimiterNotFound, IncompleteRead
 from tests.support import Echo, Lines
 
 if TYPE_CHECKING:
-    from .conftest import Wire
+    from tests.support.wires import Wire
 
 
 async def test_what_is_left_over_comes_first(net: Wire) -> None:

@@ -10,14 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keepalive.base.types import NEVER
-from keepalive.pool.keys import MOST_RESTING
-from keepalive.pool.states import CLOSING, IDLE, LENT, OPENING, QUEUED, RESERVED, SERVED
+
+from .keys import MOST_RESTING
+from .states import CLOSING, IDLE, LENT, OPENING, QUEUED, RESERVED, SERVED
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from keepalive.pool.pool import Pool
-    from keepalive.pool.records import KeyState, Slot, Waiter
+    from .pool import Pool
+    from .records import KeyState, Slot, Waiter
 
 
 class Found:
