@@ -1,4 +1,4 @@
-"""An indented block in a docstring is an example in code, even if the paragraph before it has no two colons."""
+"""An indented block in a docstring is an example, even if the paragraph before it has no two colons."""
 
 from __future__ import annotations
 
