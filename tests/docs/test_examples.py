@@ -124,6 +124,15 @@ async def test_a_test_of_ones_client() -> None:
     await run("testing")["test_a_connection_is_reused"]()
 
 
+async def test_fakes() -> None:
+    await run("fakes")["test_a_ping"]()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_virtual_time(backend: str) -> None:
+    run("virtual_time")["test_idle_connections_end"](backend)
+
+
 # -- its parts ------------------------------------------------------------------------------------------
 
 

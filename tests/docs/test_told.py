@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 DOCS = ROOT / "docs"
-MODULES = ("keepalive", *(f"keepalive.{name}" for name in ("abc", "errors", "http", "httpx", "multi", "sip")))
+MODULES = (
+    "keepalive",
+    *(f"keepalive.{name}" for name in ("abc", "errors", "http", "httpx", "multi", "sip", "testing")),
+)
 
 
 def page(name: str) -> str:
