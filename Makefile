@@ -11,6 +11,9 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 run: $(VENV)/.has-cli
 	@$(BIN)/keepalive demo
 
+# One worker per core; PYTEST_ARGS="tests/pool -x" runs some of them, in one process.
+PYTEST_ARGS ?= -n auto --dist worksteal
+
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
