@@ -99,8 +99,11 @@ def add_tests(_app: Sphinx, name: str, source: list[str]) -> None:
     if name != "heritage":
         return
     shown: dict[str, list[str]] = defaultdict(list)
-    for item, file, test in citations():
-        shown[item].append(f"`{file}`" + (f" `{test}`" if test else ""))
+    cited = citations()
+    closer = {(item, file) for item, file, test in cited if test}
+    for item, file, test in cited:
+        if test or (item, file) not in closer:
+            shown[item].append(f"`{file}`" + (f" `{test}`" if test else ""))
     lines = []
     for line in source[0].splitlines():
         lines.append(line)
