@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ import pytest
 from keepalive import ConnectError, Connection, ConnectionManager, TLSConnector
 from keepalive.sip import open_leg
 from tests.connect.proxies import HttpProxy
-from tests.docs.examples import examples, run
+from tests.docs.examples import ROOT, examples, run
 from tests.http.kit import Script
 from tests.support import Lines, Server
 from tests.support.nameserver import NameServer, Zone
@@ -35,6 +37,21 @@ def test_examples_of_one_name_are_one_example() -> None:
     for example in examples():
         codes.setdefault(example.name, set()).add(example.code)
     assert [name for name, variants in codes.items() if len(variants) > 1] == []
+
+
+def test_examples_pass_a_strict_type_checker(tmp_path: Path) -> None:
+    pytest.importorskip("mypy", reason="mypy comes with the extra dev")
+    for example in examples():
+        (tmp_path / f"example_{example.name}.py").write_text(example.code, "utf-8")
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={tmp_path}/cache"]
+    checked = subprocess.run(
+        [*command, *sorted(map(str, tmp_path.glob("*.py")))],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout
 
 
 # -- the manager ----------------------------------------------------------------------------------------
