@@ -124,15 +124,7 @@ class Driver:
 
     # -- requests and connections -------------------------------------------------------------------
 
-    def known_key(self, scheme: object, addr: object, port: object) -> KeyState | None:
-        """Return the state of a key without a proxy that was in use before, in half the time."""
-        try:
-            per_key = self.pool.keys.direct.get((scheme, addr, port))  # type: ignore[arg-type]  # told by TypeError
-        except TypeError:
-            return None  # an argument that cannot be a part of any key
-        return per_key if type(port) is int else None  # for a dict, 80 == 80.0
-
-    def submit(self, per_key: KeyState, seconds: float, *, fresh: bool) -> Waiter:
+    def submit(self, per_key: KeyState, seconds: float, fresh: bool) -> Waiter:
         """Enter a request that may take so many seconds."""
         pool, now = self.pool, self.now()
         waiter = pool.enter(per_key, now, now + seconds, fresh)

@@ -230,15 +230,17 @@ class ConnectionManager:
         seconds = self._timeout
         if timeout is not None:
             seconds = settings.seconds("timeout", timeout, none=None, any_sign=True)
+        pool = driver.pool
+        per_key = None
         if for_scheme is None and for_addr is None and for_port is None:
-            per_key = driver.known_key(scheme, addr, port)
-        else:
-            per_key = None
-        if per_key is None:
-            key = settings.key(scheme, addr, port, for_scheme, for_addr, for_port)
-            per_key = driver.pool.keys.of(key)
-        waiter = driver.submit(per_key, seconds, fresh=fresh)
-        if driver.pool.overfull(waiter):
+            try:
+                per_key = pool.keys.direct.get((scheme, addr, port))
+            except TypeError:
+                pass  # an argument that cannot be a part of any key; told below
+        if per_key is None or type(port) is not int:  # for a dict, 80 == 80.0
+            per_key = pool.keys.of(settings.key(scheme, addr, port, for_scheme, for_addr, for_port))
+        waiter = driver.submit(per_key, seconds, fresh)
+        if pool.requests.uncovered > pool.limits.max_waiting and pool.overfull(waiter):
             driver.refuse(waiter)
             msg = f"request {waiter.id} for {per_key.key} cannot be queued; {numbers(waiter, driver.pool)}"
             raise QueueFull(msg)

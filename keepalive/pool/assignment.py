@@ -28,6 +28,7 @@ from .states import (
     VALIDATE,
     WAKE,
     Failure,
+    illegal,
     move,
 )
 from .waitqueue import WaitQueue
@@ -89,18 +90,6 @@ class Assignment:
         if self._effects.observed:
             self._effects.notify("idle", slot.per_key.key, slot.id)
 
-    def concerns_others(self, slot: Slot) -> bool:
-        """Say whether the release of this connection can change anything but its own place.
-
-        It cannot while it stays open, its key has no attempt that could be one too many now and no request
-        that it leaves waiting beside itself, and no key waits for room.
-        """
-        per_key = slot.per_key
-        if per_key.opening or self._room.waiting:
-            return True
-        state = slot.state
-        return state is not RESERVED and (per_key.queue is not None or state is not IDLE)
-
     def _unusable(self, slot: Slot, now: float) -> CloseReason | None:
         """Say what forbids to use a free connection again."""
         if self._parts.closed:
@@ -125,10 +114,10 @@ class Assignment:
 
     def reserve(self, waiter: Waiter, slot: Slot, reuse: Reuse) -> None:
         """Give a connection to a request; a never used one counts as new."""
-        move(slot, RESERVED)
-        move(waiter, SERVED)
-        slot.waiter = waiter
-        waiter.slot = slot
+        if RESERVED not in slot.state.next or SERVED not in waiter.state.next:  # `move`, twice a request
+            raise illegal(slot, RESERVED)
+        slot.state, waiter.state = RESERVED, SERVED
+        slot.waiter, waiter.slot = waiter, slot
         waiter.reuse = reuse if slot.uses else None
 
     def unreserve(self, waiter: Waiter) -> Slot | None:
@@ -140,11 +129,11 @@ class Assignment:
 
     def take_idle(self, per_key: KeyState, now: float, fresh: bool) -> Slot | None:
         """Take the warmest idle connection that this kind of request may have."""
-        while (slot := self._idle.take(per_key, fresh)) is not None:
-            if slot.expires > now:
-                return slot
+        slot = self._idle.take(per_key, fresh)
+        while slot is not None and slot.expires <= now:
             self._close_taken(slot, _why_expired(slot, now))
-        return None
+            slot = self._idle.take(per_key, fresh)
+        return slot
 
     # -- a request waits ------------------------------------------------------------------------------
 

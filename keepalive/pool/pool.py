@@ -74,6 +74,7 @@ from .states import (
     WAKE,
     Failure,
     IllegalTransition,
+    illegal,
     move,
 )
 
@@ -149,7 +150,9 @@ class Pool:
         if slot is None:
             msg = f"{waiter} is {waiter.state.value}, not served"
             raise IllegalTransition(msg)
-        move(slot, LENT)
+        if LENT not in slot.state.next:
+            raise illegal(slot, LENT)
+        slot.state = LENT
         slot.waiter = waiter.slot = None  # a request that is kept keeps no connection
         slot.uses += 1
         self.requests.end(waiter, CLAIMED)
@@ -268,8 +271,16 @@ class Pool:
         if expires > slot.retires_at:
             slot.expires = slot.retires_at
         assignment.assign(slot, now)
-        if assignment.concerns_others(slot):
-            assignment.reconcile(slot.per_key, now)
+        per_key = slot.per_key
+        # While it stays open, nothing else can change, unless the key has an attempt that could be one too
+        # many now, or a request that it leaves waiting beside itself, or a key waits for room.
+        state = slot.state
+        if (
+            per_key.opening
+            or self.room.waiting
+            or (state is not RESERVED and (per_key.queue is not None or state is not IDLE))
+        ):
+            assignment.reconcile(per_key, now)
 
     def discard(self, slot: Slot, now: float, reason: CloseReason) -> None:
         """Close a lent connection."""

@@ -93,9 +93,13 @@ def move(record: Stateful[S], to: S) -> None:
     :raises IllegalTransition: it does not
     """
     if to not in record.state.next:
-        msg = f"{record} is {record.state.value}, and cannot become {to.value}"
-        raise IllegalTransition(msg)
+        raise illegal(record, to)
     record.state = to
+
+
+def illegal(record: Stateful[S], to: S) -> IllegalTransition:
+    """Return the error for a transition that the table does not allow."""
+    return IllegalTransition(f"{record} is {record.state.value}, and cannot become {to.value}")
 
 
 class Failure(Enum):
