@@ -1,4 +1,4 @@
-"""The ancestor's weak spots, tcpmulti.md 3, number by number: none is inherited."""
+"""The ancestor's weak spots, heritage tcpmulti 3.1 to 3.20, number by number: none is inherited."""
 
 from __future__ import annotations
 

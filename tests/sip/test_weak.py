@@ -1,4 +1,4 @@
-"""The ancestor's weak spots, by their numbers, and what happens here instead."""
+"""The ancestor's weak spots, heritage sip 5.1 to 5.25, by their numbers, and what happens here instead."""
 
 from __future__ import annotations
 
