@@ -22,5 +22,6 @@ def planted() -> list[Bug]:
 
 def mutant(bug: Bug | None) -> type[Dispatch]:
     """Compile the core once more, with a bug."""
+    assert bug is None or bug.module in MODULES
     core: type[Dispatch] = GARDEN.mutant(bug, "Dispatch")
     return core

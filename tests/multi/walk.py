@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 CONFIGS = {
     "narrow": Limits(5, 5, 7, 6, max_connecting=2, max_output=40),
     "wide": Limits(20, 50, 30, 30, max_connecting=100, max_output=4000),
+    "single": Limits(5, 5, 7, 6, max_connecting=2, max_output=40, max_open=1),
     "few": Limits(5, 5, 7, 6, max_connecting=100, max_output=40, max_open=4),
 }
 
@@ -28,6 +29,9 @@ class Walk(World):
         if not trying:
             return
         record = self.rng.choice(trying)
+        if self.scarce and self.rng.random() < self.refusing:
+            self.finds_no_descriptor(record)
+            return
         record.opening = False
         if self.rng.random() < 0.8:
             record.wire = FakeWire(record)
@@ -37,6 +41,11 @@ class Walk(World):
         else:
             record.failing = ("connect", 111, "refused")
             self.core.failed(record.inner, *record.failing, self.now)
+
+    def attempt_is_given_up(self) -> None:
+        trying = [record for record in self.live if record.opening and record.failing is None]
+        if trying:
+            self.cut(self.rng.choice(trying))
 
     def _wired(self) -> tuple[Account, FakeWire] | None:
         wired = [record for record in self.live if record.wire is not None and not record.shut]
@@ -96,12 +105,15 @@ class Walk(World):
 
     def descriptors_come_and_go(self) -> None:
         self.scarce = not self.scarce
+        self.refusing = self.rng.choice((0.5, 0.9))
         trying = [record for record in self.live if record.opening and record.failing is None]
         if self.scarce and trying:  # an attempt that has got further
-            record = self.rng.choice(trying)
-            record.opening, record.put_off = False, True
-            self.refused = self.now
-            self.core.no_room(record.inner, self.now)
+            self.finds_no_descriptor(self.rng.choice(trying))
+
+    def finds_no_descriptor(self, record: Account) -> None:
+        record.opening, record.put_off = False, True
+        self.refused = self.now
+        self.core.no_room(record.inner, self.now)
 
     def places_move(self) -> None:
         if self.closing:
@@ -118,8 +130,9 @@ class Walk(World):
         steps: tuple[Callable[[], None], ...] = (
             self.command, self.attempts_end, self.bytes_come, self.end_comes, self.room_comes,
             self.time_goes_by, self.turn, self.stall_or_go_on, self.descriptors_come_and_go, self.places_move,
+            self.attempt_is_given_up,
         )  # fmt: skip
-        self.rng.choices(steps, (60, 40, 60, 10, 40, 10, 60, 10, 2, 20))[0]()
+        self.rng.choices(steps, (60, 40, 60, 10, 40, 10, 60, 10, 2, 20, 10))[0]()
         self.check()
 
     def check(self) -> None:
@@ -175,7 +188,7 @@ class Walk(World):
             pending.held, pending.to_read, pending.emptied, core.deferred,
         )  # fmt: skip
         assert [len(things) for things in left] == [0] * len(left)
-        assert not list(core.timers.due(float("inf"))), "a timer of nobody"
+        assert core.timers.next() == float("inf"), "a timer of nobody"
 
 
 def walk(name: str, seed: int, steps: int, core: type[Dispatch] = Dispatch) -> Walk:

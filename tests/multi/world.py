@@ -147,6 +147,7 @@ class World:
         self.arrival: list[int] = []
         self.errors = 0
         self.scarce = False  # the system refuses descriptors
+        self.refusing = 0.5  # so many of them
         self.refused = -9.0  # when it did that last
         self.held = 0.0  # when a place was last taken, but for attempts that found no descriptor
         self.closing = 0  # ended attempts with their descriptors still open
@@ -171,8 +172,10 @@ class World:
         assert not record.opening
         assert record.wire is None
         assert self.places() < self.limits.max_open
+        before = [r.inner.id for r in self.live if r.put_off and not r.shut and r.inner.id < inner.id]
+        assert not before, "somebody else has waited for longer"
         record.born = self.now
-        if self.scarce and self.rng.random() < 0.5:
+        if self.scarce and self.rng.random() < self.refusing:
             record.put_off = True
             self.refused = self.now
             return False

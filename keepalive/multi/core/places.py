@@ -77,7 +77,6 @@ class Places:
             self._timers.arm(record)
         else:
             self._wait_for_room(record, now)
-            self.put_off.move_to_end(record, last=False)
 
     def start_next(self, now: float) -> None:
         """Start those whose turn it is."""
@@ -130,7 +129,10 @@ class Places:
         self.attempt_ended(record)
         record.ends = NEVER
         self.taken -= 1
+        later = [other for other in self.put_off if other.id > record.id]
         self.put_off[record] = None
+        for other in later:  # who has waited for longer is tried first
+            self.put_off.move_to_end(other)
         self.room = self.taken
         self._step = 1
         if self.taken:

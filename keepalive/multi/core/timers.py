@@ -85,9 +85,13 @@ class PeerTimers:
             else:
                 self._queue.enter(record, end)
 
+    def next(self) -> float:
+        """Return when the first peer is looked at; `NEVER` if none is."""
+        return self._queue.next()
+
     def set(self) -> None:
         """Have `tick` called for the first one that is left."""
-        self._armed = min(self._queue.next(), self.retry)
+        self._armed = min(self.next(), self.retry)
         if self._armed != NEVER:
             self._effects.wake_at(self._armed)
 
