@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from contextlib import suppress
+from copy import copy
 from typing import TYPE_CHECKING
 
 from keepalive.base.addresses import family_of, target_of
@@ -29,6 +30,10 @@ PENDING = (errno.EINPROGRESS, errno.EALREADY, errno.EINTR)
 _NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)  # spares a system call, where it exists
 
 _BIND_ADDRESS_NO_PORT = 24  # linux/in.h; not every Python has a name for it
+
+
+class NoSocket(OSError):
+    """The system gives no further socket."""
 
 
 class Connecting:
@@ -78,13 +83,24 @@ class Net:
         self.stagger = stagger
         self.failures = Failures()
 
+    def bound_to(self, bind_addresses: Mapping[int, tuple[str, int]]) -> Net:
+        """Return the same with other local addresses."""
+        other = copy(self)
+        other.bind_addresses = bind_addresses
+        return other
+
+    def fitting(self, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those addresses that there is a local one for."""
+        bound = self.bind_addresses
+        if bound is None:
+            return addresses
+        return tuple(address for address in addresses if family_of(address) in bound)
+
     def reachable(self, addresses: tuple[str, ...]) -> tuple[str, ...]:
         """Leave out the families that no local address is given for, if one is given for the other."""
-        bound = self.bind_addresses
-        if bound is None or not addresses:
-            return addresses
-        fitting = tuple(address for address in addresses if family_of(address) in bound)
-        if not fitting:
+        fitting = self.fitting(addresses)
+        if addresses and not fitting:
+            bound = self.bind_addresses or {}
             host = " and ".join(host for host, _ in bound.values())
             raise DialFailure(Phase.BIND, errno.EAFNOSUPPORT, f"bind_address {host} is of the other family")
         return fitting
@@ -96,7 +112,10 @@ class Net:
         """
         family = family_of(address)
         target = target_of(address, port)
-        sock = socket.socket(family, socket.SOCK_STREAM | _NONBLOCK)
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM | _NONBLOCK)
+        except OSError as exc:
+            raise NoSocket(exc.errno, exc.strerror) from exc
         try:
             if not _NONBLOCK:
                 sock.setblocking(False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import Final
 
-from .types import NEVER
+from keepalive.base.types import NEVER
 
 _SHORT: Final = (errno.EMFILE, errno.ENFILE)
 _SPARE_PART: Final = 8

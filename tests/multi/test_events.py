@@ -26,7 +26,7 @@ from tests.support import Peer as Visitor
 async def full(client: MultiClient) -> None:
     """Wait until nothing more is read."""
     with anyio.fail_after(8):
-        while not client._running().desk.stalled:  # noqa: ASYNC110  # nobody is told of it
+        while not client._running().core.places.paused:  # noqa: ASYNC110  # nobody is told of it
             await anyio.sleep(0.01)
 
 

@@ -136,7 +136,7 @@ async def test_07_zero_is_zero_for_the_client_too() -> None:
             assert peer.timeout == 0
             await log.connected(peer)
             assert peer.timeout == 0
-            assert len(client._running().desk._timers) == 0
+            assert len(client._running().core.timers) == 0
 
 
 async def test_08_send_while_connecting_is_queued() -> None:
