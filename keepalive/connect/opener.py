@@ -103,6 +103,8 @@ class Opener:
     def _begin(self, attempt: Attempt, connector: TCPConnector) -> DirectAttempt | None:
         """Begin to connect to a literal address; None if it is none, or if that failed at once."""
         key = attempt.key
+        if not self.net.line.empty:
+            return None  # others were first
         if self.net.bind_addresses is not None or "%" in key.addr or not is_literal(key.addr):
             return None
         try:

@@ -14,6 +14,7 @@ from keepalive.base.failure import DialFailure
 from keepalive.base.types import Phase
 from keepalive.transport.link import Link
 
+from .descriptors import DescriptorLine
 from .happy_eyeballs import STAGGER
 from .history import Failures
 
@@ -71,12 +72,16 @@ class Net:
         clock: Callable[[], float],
         bind_addresses: Mapping[int, tuple[str, int]] | None,
         stagger: float = STAGGER,
+        *,
+        patient: bool = False,
     ) -> None:
+        """Take what they share. With `patient` they wait for descriptors, see `DescriptorLine`."""
         self.poller = poller
         self.clock = clock
         self.bind_addresses = bind_addresses
         self.stagger = stagger
         self.failures = Failures()
+        self.line = DescriptorLine(poller, patient=patient)
 
     def reachable(self, addresses: tuple[str, ...]) -> tuple[str, ...]:
         """Leave out the families that no local address is given for, if one is given for the other."""

@@ -90,7 +90,7 @@ class Driver:
         self.names = Names(options.resolver, reactor)
         self.opener = Opener(
             reactor,
-            Net(reactor.poller, reactor.clock, options.bind_address, options.stagger),
+            Net(reactor.poller, reactor.clock, options.bind_address, options.stagger, patient=True),
             self.names,
             self.sessions,
             _timeouts(limits),

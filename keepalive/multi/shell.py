@@ -19,6 +19,7 @@ from keepalive.base.addresses import family_of, is_literal, target_of
 from keepalive.base.failure import DialFailure
 from keepalive.base.text import fit
 from keepalive.base.types import Key, Phase
+from keepalive.connect.descriptors import ran_out
 from keepalive.connect.dial import Dial
 from keepalive.connect.sockets import Net
 from keepalive.connect.tcp import TCPConnector
@@ -31,7 +32,6 @@ from keepalive.transport.sessions import Sessions
 from keepalive.transport.tasks import Lull
 
 from .bells import Bell, Borrowed, Knock, Question, bind_local, other_family
-from .descriptors import ran_out
 from .desk import Desk
 
 if TYPE_CHECKING:

@@ -210,6 +210,8 @@ class Link:
         self.closed = True
         self.poller.remove(self)
         self.sock.close()
+        if self.poller.freed is not None:
+            self.poller.freed()
         for parked in (self.reader, self.writer):
             if parked is not None and not parked.done():
                 parked.set_result(None)
