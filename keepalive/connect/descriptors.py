@@ -40,12 +40,16 @@ def ran_out(exc: BaseException | None) -> bool:
 class DescriptorLine:
     """Who waits for a descriptor, first come first served. A link that closes calls up the first in line."""
 
-    def __init__(self, poller: Poller, *, patient: bool) -> None:
-        """Open the line, one for a poller; unless `patient`, a lack of descriptors is told at once."""
+    def __init__(self, poller: Poller, *, make_room: Callable[[], bool] | None) -> None:
+        """Open the line, one for a poller.
+
+        :param make_room: closes a link that nobody uses, and says whether there was one; without this
+            nobody waits, and a lack of descriptors is told at once
+        """
         self._poller = poller
-        self._patient = patient
+        self._make_room = make_room
         self._line: dict[object, Parking] = {}
-        if patient:
+        if make_room is not None:
             poller.freed = self._call_up
 
     @property
@@ -58,32 +62,33 @@ class DescriptorLine:
 
         :raises DialFailure: none is free, and no link is open whose end could help
         """
-        if not self._line:
-            try:
-                return begin()
-            except (OSError, DialFailure) as exc:
-                self._check_hope(exc)
         ticket = object()
         try:
             while True:
-                await self._stand(ticket)
+                if self._line and next(iter(self._line)) is not ticket:
+                    await self._stand(ticket)
                 try:
                     return begin()
                 except (OSError, DialFailure) as exc:
-                    self._check_hope(exc)
+                    if not self._may_help(exc):
+                        await self._stand(ticket)
         finally:
             self._line.pop(ticket, None)
             self._call_up()  # there may be more of them
 
-    def _check_hope(self, exc: OSError | DialFailure) -> None:
-        if not self._patient or not ran_out(exc):
+    def _may_help(self, exc: OSError | DialFailure) -> bool:
+        """Say whether to try again at once. Raises the error if waiting is no use."""
+        if self._make_room is None or not ran_out(exc):
             raise exc
+        if self._make_room():
+            return True
         if not self._poller.links:
             number = exc.errno if isinstance(exc, OSError) else exc.number
             text = exc.strerror if isinstance(exc, OSError) else exc.text
             raise DialFailure(
                 Phase.CONNECT, number, f"{text}, and no connection is open here whose end could help"
             ) from exc
+        return False
 
     async def _stand(self, ticket: object) -> None:
         parked = self._line[ticket] = self._poller.park()

@@ -73,15 +73,15 @@ class Net:
         bind_addresses: Mapping[int, tuple[str, int]] | None,
         stagger: float = STAGGER,
         *,
-        patient: bool = False,
+        make_room: Callable[[], bool] | None = None,
     ) -> None:
-        """Take what they share. With `patient` they wait for descriptors, see `DescriptorLine`."""
+        """Take what they share. With `make_room` they wait for descriptors, see `DescriptorLine`."""
         self.poller = poller
         self.clock = clock
         self.bind_addresses = bind_addresses
         self.stagger = stagger
         self.failures = Failures()
-        self.line = DescriptorLine(poller, patient=patient)
+        self.line = DescriptorLine(poller, make_room=make_room)
 
     def reachable(self, addresses: tuple[str, ...]) -> tuple[str, ...]:
         """Leave out the families that no local address is given for, if one is given for the other."""
