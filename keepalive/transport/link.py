@@ -30,6 +30,7 @@ class Registry(Protocol):
     """The poller, as far as a link needs it."""
 
     park: Callable[[], Parking]
+    freed: Callable[[], None] | None
 
     def add(self, link: Link) -> None:
         """Register a link, for good."""
