@@ -117,6 +117,8 @@ class Opener:
     ) -> DirectAttempt | Nothing | None:
         """Begin to connect to a literal address; None if that failed at once and a task shall tell it."""
         port = attempt.key.port
+        if not net.line.empty:
+            return None  # others were first
         try:
             net.reachable((address,))
             connecting = net.begin(address, port, connector.options)

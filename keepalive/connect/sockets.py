@@ -15,6 +15,7 @@ from keepalive.base.failure import DialFailure
 from keepalive.base.types import Phase
 from keepalive.transport.link import Link
 
+from .descriptors import DescriptorLine
 from .happy_eyeballs import STAGGER
 from .history import Failures
 
@@ -76,12 +77,16 @@ class Net:
         clock: Callable[[], float],
         bind_addresses: Mapping[int, tuple[str, int]] | None,
         stagger: float = STAGGER,
+        *,
+        make_room: Callable[[], bool] | None = None,
     ) -> None:
+        """Take what they share. With `make_room` they wait for descriptors, see `DescriptorLine`."""
         self.poller = poller
         self.clock = clock
         self.bind_addresses = bind_addresses
         self.stagger = stagger
         self.failures = Failures()
+        self.line = DescriptorLine(poller, make_room=make_room)
 
     def bound_to(self, bind_addresses: Mapping[int, tuple[str, int]]) -> Net:
         """Return the same with other local addresses."""

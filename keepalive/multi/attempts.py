@@ -15,7 +15,7 @@ from keepalive.base.types import Key, Phase
 from keepalive.connect.options import SocketOptions
 from keepalive.connect.tcp import TCPConnector
 
-from .descriptors import ran_out
+from keepalive.connect.descriptors import ran_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
