@@ -99,6 +99,10 @@ class Engine:
         if not self.closed:
             self._timer.move(max(0.0, when - self.clock()))
 
+    def call_soon(self) -> None:
+        """See `Effects`."""
+        self.reactor.call_soon_threadsafe(lambda: self.services.call(self.services.completions.due()))
+
     def look(self, flow: Connection) -> None:
         """See `Effects`."""
         if flow.link is not None:

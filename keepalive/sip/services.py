@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from keepalive.base.text import fit
 
-from .core.completions import Completions
 from .core.flows import Flows
 from .core.reply import bad_request
 from .dispatch import Dispatcher
@@ -52,15 +51,12 @@ class Services:
         self.place: Address = UNKNOWN
         self.dispatcher = Dispatcher(reactor, failed)
         self.inbox = Inbox(config.max_inbox, self.dispatcher.postpone)
-        self.completions = Completions(lambda: reactor.call_soon_threadsafe(self._complete))
-        self.flows: Flows[Any] = Flows(config, effects, self.completions)
+        self.flows: Flows[Any] = Flows(config, effects)
+        self.completions = self.flows.completions
         self.flawed: Callable[[bytes, Source, str], object] | None = None
         self.counts: Counter[str] = Counter()
         self.flaws: Counter[str] = Counter()
         self._parser = parser
-
-    def _complete(self) -> None:
-        self.call(self.completions.due())
 
     def call(self, calls: Iterable[Call]) -> None:
         """Call back."""

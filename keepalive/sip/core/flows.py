@@ -14,6 +14,7 @@ from keepalive.base.timer_queue import TimerQueue
 from keepalive.base.types import NEVER
 from keepalive.sip.errors import send_error
 
+from .completions import Completions
 from .expiry import Expiry
 from .flow import CLOSED, CONNECTING, DRAINING, OPEN, Deadline, Due, Flow
 from .routes import Routes
@@ -21,7 +22,6 @@ from .routes import Routes
 if TYPE_CHECKING:
     from keepalive.sip.config import SipConfig
 
-    from .completions import Completions
     from .outgoing import Outgoing
 
 MAX_AWAITED: Final = 1024
@@ -58,6 +58,9 @@ class Effects(Protocol[C]):
     def close(self, flow: C) -> None:
         """Close its socket."""
 
+    def call_soon(self) -> None:
+        """Call back with what `Completions.due` yields, in a turn of its own."""
+
     def wake_at(self, when: float) -> None:
         """Call `tick` at this time, instead of a later one."""
 
@@ -70,10 +73,10 @@ class Flows(Generic[F]):
     :ivar closed_by: how many have ended, by reason
     """
 
-    def __init__(self, limits: SipConfig, effects: Effects[F], completions: Completions) -> None:
+    def __init__(self, limits: SipConfig, effects: Effects[F]) -> None:
         self._limits = limits
         self._effects = effects
-        self._completions = completions
+        self.completions = Completions(effects.call_soon)
         self._deadlines: TimerQueue[Deadline] = TimerQueue()
         self._armed = NEVER
         self.all: dict[F, None] = {}
@@ -183,13 +186,14 @@ class Flows(Generic[F]):
             flow.deadline = self._start(flow, Due.CONSENT, now, self._limits.connect_timeout)
         if any(out.asks for out in flow.queue or ()):
             self._ask(flow, now)
+        self.settle(flow)
 
     def consented(self, flow: F) -> None:
         """Complete the messages that have waited for the server's consent."""
         taken, flow.taken = flow.taken, None
         self._stop(flow)
         for out in taken or ():
-            self._completions.complete(out, None)
+            self.completions.complete(out, None)
         self.settle(flow)
 
     def _not_refused(self, flow: F, now: float) -> None:
@@ -216,6 +220,7 @@ class Flows(Generic[F]):
             flow.pings = True
         if flow.taken is not None:
             self.consented(flow)
+        self.settle(flow)
 
     def message(self, flow: F, *, started: bool, complete: bool) -> None:
         """Give a message that has begun its time, or forget it when it is complete.
@@ -234,6 +239,7 @@ class Flows(Generic[F]):
         """Bind a request to the connection it came in on; see `Routes.came_in`."""
         self.routes.came_in(flow, key, awaits=awaits)
         self._arm(self.routes.next())
+        self.settle(flow)  # an older one may have been forgotten for it
 
     def response_came(self, flow: F, key: bytes) -> None:
         """Note a final response."""
@@ -250,7 +256,7 @@ class Flows(Generic[F]):
         """
         if flow.queued + len(out.data) > self._limits.max_queue:
             text = "too many bytes wait already"
-            self._completions.complete(out, send_error(out.where, "queue", errno.ENOBUFS, text))
+            self.completions.complete(out, send_error(out.where, "queue", errno.ENOBUFS, text))
             return False
         if request and out.key is not None:
             out.opens = self._await(flow, out.key)
@@ -280,7 +286,7 @@ class Flows(Generic[F]):
         queue.popleft()
         flow.queued -= len(out.data)
         if flow.taken is None:
-            self._completions.complete(out, None)
+            self.completions.complete(out, None)
         else:
             flow.taken.append(out)
         if not queue:
@@ -378,6 +384,7 @@ class Flows(Generic[F]):
         self.expiry.remove(flow)
         had = {*(flow.unanswered or ()), *(flow.awaited or ())}
         self.routes.remove(flow)
+        self._arm(self.routes.next())
         self._effects.stop(flow)
         outs = [*(flow.taken or ()), *(flow.queue or ())]
         flow.queue = flow.taken = flow.awaited = None
@@ -388,7 +395,7 @@ class Flows(Generic[F]):
                 self._effects.resend(out)
             else:
                 where = "connect" if phase is CONNECTING and reason == "timeout" else reason
-                self._completions.complete(out, send_error(out.where, where, number, text))
+                self.completions.complete(out, send_error(out.where, where, number, text))
         self._effects.lost(flow, reason, transactions=bool(had), stood=phase is OPEN)
         if drain and not self.closed:
             flow.state = DRAINING
