@@ -138,7 +138,7 @@ class SocketPool:
             await checkpoint()  # after an exception, a cancellation met here would take its place
 
     async def aclose(self) -> None:
-        """Close all connections and the socket; messages still waiting get their outcome. Switches tasks.
+        """Close all connections and the socket; messages still waiting are completed. Switches tasks.
 
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
@@ -262,7 +262,7 @@ class SocketPool:
     # -- its connections ------------------------------------------------------------------------------
 
     def close(self, dst: object) -> int:
-        """Close a connection; what waits on it gets its outcome. A plain method, O(n) in connections.
+        """Close a connection; what waits on it is completed. A plain method, O(n) in connections.
 
         For a connection that is of no use any more, whatever the user knows that from: the next message to
         its peer goes elsewhere. What has been read from it and not handed over yet is dropped, but for what

@@ -38,7 +38,7 @@ class Sender:
     # -- the way --------------------------------------------------------------------------------------
 
     def submit(self, out: Outgoing, head: Head | None, target: Target | None) -> None:
-        """Send a message; its outcome comes now or later, and only by `Engine.complete`.
+        """Send a message; it is completed now or later, and only by `Engine.complete`.
 
         :param target: None for a response that goes where its Via says
         """

@@ -276,7 +276,8 @@ class Walk(World):
             (self.command, 40), (self.arrives, 8), (self.attempt_ends, 10), (self.bytes_come, 25),
             (self.room_comes, 15), (self.time_goes_by, 25), (self.turn, 25), (self.peer_ends, 1),
             (self.framing_is_lost, 1), (self.drained, 1), (self.inbox_fills_or_empties, 2),
-            (self.extra_comes_and_goes, 2), (self.complete_again, 2), (self.silence, 1), (self.user_is_slow, 1),
+            (self.extra_comes_and_goes, 2), (self.complete_again, 2), (self.silence, 1),
+            (self.user_is_slow, 1),
         )  # fmt: skip
         self.rng.choices([step for step, _ in steps], [weight for _, weight in steps])[0]()
         self.check()
