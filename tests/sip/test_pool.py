@@ -293,7 +293,7 @@ async def test_all_addresses_of_a_name_are_tried() -> None:
         await pool.send_to(packet, f"127.0.0.1:{port_of(other)}")
         assert pool.stats().opened == 1
         assert pool._engine is not None
-        assert pool._engine.extra_sockets == 0
+        assert pool._engine.flows.extra == 0
 
 
 async def test_ipv6() -> None:

@@ -94,7 +94,7 @@ def test_answered_transactions_do_not_stay_in_memory(backend: str) -> None:
             for packet in packets[:2]:
                 await pool.send_to(response(packet), sources[0])
             assert pool._engine is not None
-            [flow] = pool._engine.flows
+            [flow] = pool._engine.flows.all
             await jump(100.0)
             assert len(flow.tids or ()) == 3
             await pool.send_to(response(packets[2]))
