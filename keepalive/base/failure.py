@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ssl
 
+from anyio import BrokenResourceError as BrokenResourceError  # what links raise, for who decides
+
 from .text import printable
 
 _PLAIN = {

@@ -52,7 +52,7 @@ class DigestProxy(Tunnel):
 
         secret, action = hashed('me:the "realm":sesame'), hashed(f"CONNECT:{target}")
         proof = hashed(f"{secret}:n0:{said['nc']}:{said['cnonce']}:auth:{action}")
-        return said["response"] == proof and said["uri"] == target
+        return (said["response"], said["uri"]) == (proof, target)
 
 
 @pytest.mark.parametrize("algorithm", HASHES)

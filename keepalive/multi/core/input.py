@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from anyio import BrokenResourceError
+from keepalive.base.failure import BrokenResourceError
 
 from .filters import Inbox, UnitError
 from .lifecycle import text_of
