@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from keepalive.base.failure import MISTAKES
 from keepalive.base.text import printable
 
-from .states import CLOSED, FLUSHING, MISTAKES, ClientClosed, EndReason
+from .states import CLOSED, FLUSHING, ClientClosed, EndReason
 
 if TYPE_CHECKING:
     from .deferred import Deferred
