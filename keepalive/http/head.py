@@ -2,7 +2,8 @@
 
 llhttp (by httptools) reads it, and is strict: it refuses bare CR or LF, control characters, a length twice or
 beside Transfer-Encoding. Refused here: any transfer coding but "chunked", versions other than 1.0 and 1.1 and
-other protocols of its family, control characters in the reason. Folded lines are unfolded first (RFC 9112 5.2).
+other protocols of its family, control characters in the reason. Folded lines are unfolded first (RFC 9112
+5.2).
 """
 
 from __future__ import annotations
