@@ -50,14 +50,13 @@ async def test_a_request_s_context_is_collected_while_its_connection_lives(
 
             async with anyio.create_task_group() as group:
                 group.start_soon(ask)
-            if not over:
-                conn = await mgr.allocate(scheme, "localhost", server.port)
+            lent = None if over else await mgr.allocate(scheme, "localhost", server.port)
             gc.collect()
             assert seen[0]() is None
             assert mgr.stats().open == 1
-            if not over:
-                await exchange(conn)
-                conn.release()
+            if lent is not None:
+                await exchange(lent)
+                lent.release()
 
 
 async def test_a_request_s_context_is_collected_though_it_opened_the_manager(echo_server: Server) -> None:
