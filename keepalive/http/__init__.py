@@ -21,7 +21,7 @@ from .errors import (
     ReadTimeout,
     WriteTimeout,
 )
-from .head import Headers
+from .head import Headers, HeadLimits
 from .request import Message, compose
 from .response import RawStream, Response
 from .timeout import Timeout
@@ -33,6 +33,7 @@ __all__ = (
     "Exchange",
     "HTTPError",
     "HTTPTimeout",
+    "HeadLimits",
     "Headers",
     "InvalidRequest",
     "InvalidURL",

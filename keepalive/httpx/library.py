@@ -72,6 +72,7 @@ class Content:
         self._response = response
         self._events = events
         self._started = self._ended = False
+        self._handled = sys.exception()  # by whoever asks: no reason to cut anything short
 
     def __aiter__(self) -> Any:
         """Return itself: content comes once."""
@@ -99,11 +100,15 @@ class Content:
             raise translated from exc
 
     async def aclose(self) -> None:
-        """End the response."""
+        """End the response; on a normal end, once the request is out (see `http.Exchange`)."""
         events, self._events = self._events, None
         try:
             if events is not None:
                 await events("http11.response_closed.started", {"request": events.request})
+            if self._response.uploading and sys.exception() is self._handled:
+                await self._response.finish()
+        except http.HTTPError as exc:
+            raise self._library.translated(exc) or exc from exc
         finally:
             self._response.close()
         if events is not None:

@@ -75,6 +75,7 @@ class Transport(Base):
     :param uds: path of a Unix socket to connect to, whatever the URL's host
     :param local_address: address to connect from
     :param socket_options: triples for `socket.setsockopt`, for TCP sockets
+    :param head_limits: what the heads of answers may come to; by default as much as with httpx's own
     :param retries: how often to try again, with growing pauses, when no connection could be opened
     :raises TypeError, ValueError: an argument is wrong
     :raises ImportError: neither library is installed, or a SOCKS proxy is asked for without ``socksio``
@@ -93,8 +94,10 @@ class Transport(Base):
         local_address: str | None = None,
         retries: int = 0,
         socket_options: Any = None,
+        head_limits: http.HeadLimits | None = None,
     ) -> None:
         self._manager: Any = manager
+        self._head_limits = http.HeadLimits() if head_limits is None else head_limits
         self._setup: Setup | None = None
         self._retries = retries
         self._translated: dict[tuple[Any, ...], tuple[http.Place, http.Message]] = {}
@@ -187,7 +190,7 @@ class Transport(Base):
     ) -> http.Response:
         tries, pause = self._retries, 0.0
         while True:
-            exchange = http.Exchange(self._manager, place, message, timeout)
+            exchange = http.Exchange(self._manager, place, message, timeout, head_limits=self._head_limits)
             try:
                 return await exchange
             except KeepaliveError as exc:

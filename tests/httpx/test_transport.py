@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import httpx
@@ -13,8 +13,11 @@ import pytest
 
 from keepalive import ConnectionManager, HTTPProxyConnector, http
 from keepalive.httpx import Transport
-from tests.http.kit import Script, ok, once, silent, url
+from tests.http.kit import SIZE, Script, ThenReads, ok, once, silent, until, url
 from tests.support import Server
+
+if TYPE_CHECKING:
+    from tests.support import Authority, Peer
 
 LIBRARIES: list[Any] = [httpx2, httpx]
 
@@ -186,3 +189,63 @@ async def test_a_trace_that_fails_or_is_cancelled_costs_no_connection(lib: Any) 
                 with anyio.CancelScope() as scope:
                     held.append(await leave(hang))
                 assert mgr.stats().open == 0, bad
+
+
+class Deaf(ThenReads):
+    """Gives its answer, and reads nothing more."""
+
+    def received(self, peer: Peer, data: bytes) -> None:
+        super().received(peer, data)
+        peer.pause()
+
+
+OK_FIRST = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("lib", LIBRARIES, ids=["httpx2", "httpx"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("handling", [False, True], ids=["plainly", "while an error is handled"])
+async def test_a_response_left_unread_does_not_cut_the_upload(
+    lib: Any, scheme: str, handling: bool, ca: Authority
+) -> None:
+    """A server may answer first and read then."""
+    server_says = ThenReads(OK_FIRST)
+    with Server(server_says, tls=ca.server() if scheme == "https" else None) as server:
+        async with lib.AsyncClient(transport=Transport(verify=ca.client())) as client:
+
+            async def ask() -> None:
+                where = url(server, scheme=scheme)
+                async with client.stream("POST", where, content=bytes(SIZE)) as response:
+                    assert response.status_code == 200
+
+            with anyio.fail_after(20):
+                try:
+                    if handling:
+                        raise LookupError
+                except LookupError:
+                    await ask()
+                else:
+                    await ask()
+                await until(lambda: server_says.taken == SIZE)
+
+
+@pytest.mark.parametrize("lib", LIBRARIES, ids=["httpx2", "httpx"])
+async def test_an_error_while_the_request_goes_out_ends_it(lib: Any) -> None:
+    with Server(Deaf(OK_FIRST)) as server:
+        async with lib.AsyncClient(transport=Transport(), timeout=None) as client:
+            with anyio.fail_after(20), pytest.raises(LookupError):
+                async with client.stream("POST", url(server), content=bytes(SIZE)):
+                    raise LookupError
+            with anyio.move_on_after(0.05) as scope:
+                async with client.stream("POST", url(server), content=bytes(SIZE)):
+                    pass
+            assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("lib", LIBRARIES, ids=["httpx2", "httpx"])
+async def test_a_request_that_does_not_get_out_after_its_answer_is_a_write_timeout(lib: Any) -> None:
+    with Server(Deaf(OK_FIRST)) as server:
+        async with lib.AsyncClient(transport=Transport(), timeout=lib.Timeout(5, write=0.05)) as client:
+            with anyio.fail_after(20), pytest.raises(lib.WriteTimeout):
+                async with client.stream("POST", url(server), content=bytes(SIZE)):
+                    pass
