@@ -8,7 +8,7 @@ import anyio
 
 from keepalive import AllocateError, ConnectionManager, KeepaliveError, http
 
-from .library import Library, library_of
+from .library import Library, base_transports, library_of
 from .network import NetworkStream
 from .setup import Setup
 
@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    # Which of the two asks is seen when it does; for types, the living one stands for both.
-    from httpx2 import AsyncBaseTransport as Base
+    import httpx
+    import httpx2
+
+    # Each has a request class of its own, so that no method could be both's but one that takes anything.
+    class Base(httpx2.AsyncBaseTransport, httpx.AsyncBaseTransport):  # type: ignore[misc]
+        """A transport for both: which of them asks is seen when it does."""
 
 else:
-    Base = object
+    Base = type("Base", base_transports(), {})
 
 __all__ = ("Transport",)
 

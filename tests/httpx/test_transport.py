@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import resource
+import subprocess
+import sys
 import warnings
 from typing import Any
 
@@ -13,7 +17,7 @@ import pytest
 
 from keepalive import ConnectionManager, HTTPProxyConnector, http
 from keepalive.httpx import Transport
-from tests.http.kit import Script, ok, once, silent, url
+from tests.http.kit import Script, ok, once, silent, until, url
 from tests.support import Server
 
 LIBRARIES: list[Any] = [httpx2, httpx]
@@ -24,7 +28,7 @@ async def test_a_managers_limits_are_shared_by_all_who_use_it() -> None:
         async with ConnectionManager(max_per_host=2) as mgr:
             async with (
                 httpx2.AsyncClient(transport=Transport(mgr)) as one,
-                httpx.AsyncClient(transport=Transport(mgr)) as two,  # type: ignore[arg-type]  # a type of httpx2's
+                httpx.AsyncClient(transport=Transport(mgr)) as two,
                 anyio.create_task_group() as group,
             ):
 
@@ -186,3 +190,55 @@ async def test_a_trace_that_fails_or_is_cancelled_costs_no_connection(lib: Any) 
                 with anyio.CancelScope() as scope:
                     held.append(await leave(hang))
                 assert mgr.stats().open == 0, bad
+
+
+@pytest.mark.parametrize("lib", LIBRARIES, ids=["httpx2", "httpx"])
+def test_it_is_a_transport_of_the_library_it_serves(lib: Any) -> None:
+    """Wrappers such as httpx-retries tell the async ones from the others by their class."""
+    transport = Transport()
+    assert isinstance(transport, lib.AsyncBaseTransport)
+    assert not isinstance(transport, lib.BaseTransport)
+
+
+async def test_type_checkers_take_it_for_a_transport_of_either() -> None:
+    async with httpx2.AsyncClient(transport=Transport()), httpx.AsyncClient(transport=Transport()):
+        pass
+
+
+@pytest.mark.parametrize("alias", [False, True], ids=["apart", "aliased"])
+def test_it_can_be_imported_first(alias: bool) -> None:
+    """Before httpx, and where httpx is httpx2 by another name."""
+    code = (
+        ("import httpx2\nhttpx2.alias_httpx()\n" if alias else "")
+        + "from keepalive.httpx import Transport\nimport httpx, httpx2\n"
+        "assert isinstance(Transport(), (httpx.AsyncBaseTransport))\n"
+        "assert isinstance(Transport(), (httpx2.AsyncBaseTransport))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("lib", LIBRARIES, ids=["httpx2", "httpx"])
+async def test_is_readable_with_many_descriptors(lib: Any) -> None:
+    """`select` ends at descriptor 1023."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(2048, hard), hard))
+    gates: list[Any] = []
+    peers: list[Any] = []
+
+    def head_only(peer: Any, asked: Any) -> None:
+        peers.append(peer)
+        peer.send(ok()[:-5])
+
+    with contextlib.ExitStack() as stack, Server(Script({"/": head_only})) as server:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        while not gates or gates[-1] < 1024:
+            gates.append(os.dup(0))
+            stack.callback(os.close, gates[-1])
+        client = lib.AsyncClient(transport=Transport())
+        async with client, client.stream("GET", url(server)) as response:
+            stream = response.extensions["network_stream"]
+            assert stream.get_extra_info("socket").fileno() > 1023
+            assert stream.get_extra_info("is_readable") is False
+            peers[0].send(b"hello")
+            await until(lambda: bool(stream.get_extra_info("is_readable")))
+            assert await response.aread() == b"hello"
