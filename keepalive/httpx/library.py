@@ -10,7 +10,7 @@ from typing import Any
 
 from anyio import ClosedResourceError
 
-from keepalive import AllocateError, AllocateTimeout, QueueFull, http
+from keepalive import AllocateError, AllocateTimeout, KeepaliveError, QueueFull, http
 
 __all__ = ("Library", "base_transports", "library_named", "library_of", "some_library")
 
@@ -41,6 +41,7 @@ class Library:
             (http.WriteTimeout, module.WriteTimeout),
             (http.ReadError, module.ReadError),
             (ClosedResourceError, module.ReadError),
+            (KeepaliveError, module.TransportError),  # a manager that was given has been shut down
         )
 
     def translated(self, exc: Exception, request: object = None) -> Exception | None:

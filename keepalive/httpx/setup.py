@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from keepalive import Connector
 
-__all__ = ("Forward", "Setup")
+__all__ = ("Forward", "OwnManagers", "Setup")
 
 ALPN = ["http/1.1"]
 
@@ -116,6 +116,38 @@ class Setup:
             bind_address=self._local_address,
             connectors=self._connectors,
         )
+
+
+class OwnManagers:
+    """The transport's own manager, in each event loop and process that it is used in."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._managers: dict[ConnectionManager, None] = {}
+
+    async def here(self) -> ConnectionManager:
+        """Return the one of this event loop, made now if there is none. Does not switch tasks."""
+        for manager in list(self._managers):
+            if manager.usable:
+                return manager
+        self._forget_ended()
+        manager = self._setup.manager()
+        await manager.__aenter__()
+        self._managers[manager] = None
+        return manager
+
+    async def aclose(self) -> None:
+        """Close the one of this event loop, and those whose loops have ended."""
+        self._forget_ended()
+        for manager in list(self._managers):
+            if manager.usable:
+                del self._managers[manager]
+                await manager.aclose()
+
+    def _forget_ended(self) -> None:
+        for manager in list(self._managers):
+            if manager.abandon():
+                self._managers.pop(manager, None)  # threads may see this together
 
 
 class _At:

@@ -10,7 +10,7 @@ from keepalive import AllocateError, ConnectionManager, KeepaliveError, http
 
 from .library import Library, base_transports, library_of
 from .network import NetworkStream
-from .setup import Setup
+from .setup import OwnManagers, Setup
 
 if TYPE_CHECKING:
     import ssl
@@ -64,10 +64,13 @@ class Events:
 class Transport(Base):
     """Sends the requests of an `httpx2.AsyncClient` or `httpx.AsyncClient`.
 
+    It is a transport of both libraries, as far as they are installed.
+
     With a manager of yours it shares connections and limits with everything else that uses that manager,
     and leaves it open in the end; everything about connections is then the manager's: TLS by its "https"
     connector, proxies and Unix sockets by connectors too. Without one it makes its own of the other
-    arguments, which mean what they mean to the client's own transport.
+    arguments, which mean what they mean to the client's own transport. That manager begins with the first
+    request in an event loop; a second ``asyncio.run`` and a forked worker have new ones.
 
     Exceptions are the library's. A request that meets a stale connection is sent once more if its method is
     idempotent and its content at hand.
@@ -98,7 +101,8 @@ class Transport(Base):
         retries: int = 0,
         socket_options: Any = None,
     ) -> None:
-        self._manager: Any = manager
+        self._manager = manager
+        self._own: OwnManagers | None = None
         self._setup: Setup | None = None
         self._retries = retries
         self._translated: dict[tuple[Any, ...], tuple[http.Place, http.Message]] = {}
@@ -108,6 +112,7 @@ class Transport(Base):
                 verify=verify, cert=cert, trust_env=trust_env, limits=limits, proxy=proxy, uds=uds,
                 local_address=local_address, socket_options=socket_options,
             )  # fmt: skip
+            self._own = OwnManagers(self._setup)
             return
         _check(manager)
         taken = {
@@ -141,15 +146,12 @@ class Transport(Base):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close its own manager and all connections of it; a manager that was given is left alone."""
-        if self._setup is not None and self._manager is not None:
-            manager, self._manager = self._manager, None
-            await manager.aclose()
+        """Close the manager of its own in this event loop; a manager that was given is left alone.
 
-    async def _open(self) -> None:
-        assert self._setup is not None, "else there is a manager"
-        self._manager = self._setup.manager()
-        await self._manager.__aenter__()
+        It may be used again; there is a new manager then.
+        """
+        if self._own is not None:
+            await self._own.aclose()
 
     # -- a request ----------------------------------------------------------------------------------
 
@@ -159,11 +161,11 @@ class Transport(Base):
         extensions = request.extensions
         place, message = self._known(library, request)
         timeout = self._timeout(extensions.get("timeout"))
-        if self._manager is None:
-            await self._open()
         trace = extensions.get("trace")
         events = None if trace is None else Events(trace, request)
-        response = await self._exchange(library, place, message, timeout, events)
+        manager = self._manager if self._own is None else await self._own.here()
+        assert manager is not None, "given, or its own"
+        response = await self._exchange(library, manager, place, message, timeout, events)
         if events is not None:
             try:
                 await _tell(events, response, place, message)
@@ -184,6 +186,7 @@ class Transport(Base):
     async def _exchange(
         self,
         library: Library,
+        manager: ConnectionManager,
         place: http.Place,
         message: http.Message,
         timeout: http.Timeout | None,
@@ -191,7 +194,7 @@ class Transport(Base):
     ) -> http.Response:
         tries, pause = self._retries, 0.0
         while True:
-            exchange = http.Exchange(self._manager, place, message, timeout)
+            exchange = http.Exchange(manager, place, message, timeout)
             try:
                 return await exchange
             except KeepaliveError as exc:

@@ -229,7 +229,11 @@ async def test_is_readable_with_many_descriptors(lib: Any) -> None:
         peers.append(peer)
         peer.send(ok()[:-5])
 
-    with contextlib.ExitStack() as stack, Server(Script({"/": head_only})) as server:
+    def rest(peer: Any, asked: Any) -> None:
+        peers[0].send(b"hello")
+        peer.send(ok())
+
+    with contextlib.ExitStack() as stack, Server(Script({"/": head_only, "/rest": rest})) as server:
         stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
         while not gates or gates[-1] < 1024:
             gates.append(os.dup(0))
@@ -239,6 +243,6 @@ async def test_is_readable_with_many_descriptors(lib: Any) -> None:
             stream = response.extensions["network_stream"]
             assert stream.get_extra_info("socket").fileno() > 1023
             assert stream.get_extra_info("is_readable") is False
-            peers[0].send(b"hello")
+            await client.get(url(server, "/rest"))
             await until(lambda: bool(stream.get_extra_info("is_readable")))
             assert await response.aread() == b"hello"
