@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 
@@ -10,7 +10,7 @@ from keepalive import AllocateError, ConnectionManager, KeepaliveError, http
 
 from .library import Library, base_transports, library_of
 from .network import NetworkStream
-from .setup import OwnManagers, Setup
+from .setup import Routes, Setup
 
 if TYPE_CHECKING:
     import ssl
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import httpx
     import httpx2
 
+    from .setup import Route
+
     # Each has a request class of its own, so that no method could be both's but one that takes anything.
     class Base(httpx2.AsyncBaseTransport, httpx.AsyncBaseTransport):  # type: ignore[misc]
         """A transport for both: which of them asks is seen when it does."""
@@ -29,6 +31,8 @@ else:
     Base = type("Base", base_transports(), {})
 
 __all__ = ("Transport",)
+
+_Known: TypeAlias = "tuple[Route | None, http.Place, http.Message]"
 
 _PORTS = {"http": 80, "https": 443}
 _PLAIN = {"http": "http", "ws": "http", "https": "https", "wss": "https"}
@@ -76,7 +80,10 @@ class Transport(Base):
     idempotent and its content at hand.
 
     :param manager: a `ConnectionManager` that has been entered; None for one of its own
-    :param verify, cert, trust_env: as for `AsyncHTTPTransport`; best an `ssl.SSLContext` as `verify`
+    :param verify, cert: as for `AsyncHTTPTransport`; best an `ssl.SSLContext` as `verify`
+    :param trust_env: whether SSL_CERT_FILE and SSL_CERT_DIR count where `verify` is True, and the proxies of
+        the environment where neither `proxy` nor `uds` is given: `http.EnvironmentProxies`, as they are now.
+        A client that is given a transport does not look for them itself
     :param limits: the library's `Limits`; by default 100 connections, 20 of them idle, for 5 seconds
     :param proxy: a URL or the library's `Proxy`: http, https (CONNECT for https URLs), socks5, socks5h
     :param uds: path of a Unix socket to connect to, whatever the URL's host
@@ -102,17 +109,16 @@ class Transport(Base):
         socket_options: Any = None,
     ) -> None:
         self._manager = manager
-        self._own: OwnManagers | None = None
-        self._setup: Setup | None = None
-        self._retries = retries
-        self._translated: dict[tuple[Any, ...], tuple[http.Place, http.Message]] = {}
+        self._routes: Routes | None = None
+        self._retries = _checked_retries(retries)
+        self._translated: dict[tuple[Any, ...], _Known] = {}
         self._timeouts: dict[tuple[Any, ...], http.Timeout] = {}
         if manager is None:
-            self._setup = Setup(
+            setup = Setup(
                 verify=verify, cert=cert, trust_env=trust_env, limits=limits, proxy=proxy, uds=uds,
                 local_address=local_address, socket_options=socket_options,
             )  # fmt: skip
-            self._own = OwnManagers(self._setup)
+            self._routes = Routes(setup, environment=trust_env and proxy is None and uds is None)
             return
         _check(manager)
         taken = {
@@ -150,8 +156,8 @@ class Transport(Base):
 
         It may be used again; there is a new manager then.
         """
-        if self._own is not None:
-            await self._own.aclose()
+        if self._routes is not None:
+            await self._routes.aclose()
 
     # -- a request ----------------------------------------------------------------------------------
 
@@ -159,11 +165,11 @@ class Transport(Base):
         """Send a request and return the library's response, its content still to come."""
         library = library_of(request)
         extensions = request.extensions
-        place, message = self._known(library, request)
+        route, place, message = self._known(library, request)
         timeout = self._timeout(extensions.get("timeout"))
         trace = extensions.get("trace")
         events = None if trace is None else Events(trace, request)
-        manager = self._manager if self._own is None else await self._own.here()
+        manager = self._manager if route is None else await route.here()
         assert manager is not None, "given, or its own"
         response = await self._exchange(library, manager, place, message, timeout, events)
         if events is not None:
@@ -223,7 +229,7 @@ class Transport(Base):
 
     # -- what to send, and where --------------------------------------------------------------------
 
-    def _known(self, library: Library, request: Any) -> tuple[http.Place, http.Message]:
+    def _known(self, library: Library, request: Any) -> _Known:
         """Translate a request, or remember how one just like it was translated."""
         content, extensions, url = _content(library, request), request.extensions, request.url
         if content is not None or "target" in extensions or "sni_hostname" in extensions:
@@ -237,7 +243,7 @@ class Transport(Base):
             self._translated[key] = known
         return known
 
-    def _translate(self, library: Library, request: Any, content: Any) -> tuple[http.Place, http.Message]:
+    def _translate(self, library: Library, request: Any, content: Any) -> _Known:
         url = request.url
         scheme = url.scheme
         plain = _PLAIN.get(scheme)
@@ -249,7 +255,8 @@ class Transport(Base):
         host, port = url.raw_host.decode("ascii"), url.port or _PORTS[plain]
         target = request.extensions.get("target") or url.raw_path
         headers = request.headers.raw
-        forward = None if self._setup is None else self._setup.forward
+        route = None if self._routes is None else self._routes.of(url)
+        forward = None if route is None else route.forward
         if forward is not None and scheme == "http":
             place = http.Place("http", forward.host, forward.port)
             own = {name.lower() for name, _ in headers}
@@ -264,9 +271,19 @@ class Transport(Base):
             if sni and plain == "https":
                 place = http.Place(plain, host, port, plain, sni, port)
         try:
-            return place, http.compose(request.method, target, url.netloc, headers, content)
+            return route, place, http.compose(request.method, target, url.netloc, headers, content)
         except http.InvalidRequest as exc:
             raise library.module.LocalProtocolError(str(exc)) from exc
+
+
+def _checked_retries(retries: object) -> int:
+    if isinstance(retries, bool) or not isinstance(retries, int):
+        msg = f"retries must be a whole number, not {retries!r}"
+        raise TypeError(msg)
+    if retries < 0:
+        msg = f"retries must not be negative, not {retries!r}"
+        raise ValueError(msg)
+    return retries
 
 
 def _check(manager: object) -> None:

@@ -99,6 +99,26 @@ async def test_cancelled_request_closes_its_connection() -> None:
             assert mgr.stats().open == 0
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"limits": httpx2.Limits(max_connections=0)}, "max_connections must be at least 1"),
+        ({"limits": httpx.Limits(max_connections="5")}, "max_connections must be a whole number"),  # type: ignore[arg-type]
+        ({"limits": httpx.Limits(max_keepalive_connections=-1)}, "max_keepalive_connections must be"),
+        ({"limits": httpx2.Limits(keepalive_expiry=-1)}, "keepalive_expiry must not be negative"),
+        ({"limits": httpx2.Timeout(5)}, "limits must be httpx2.Limits"),
+        ({"limits": 5}, "neither httpx2 nor httpx"),
+        ({"retries": -1}, "retries must not be negative"),
+        ({"retries": 1.5}, "retries must be a whole number"),
+        ({"retries": None}, "retries must be a whole number"),
+        ({"local_address": "here"}, "local_address"),
+    ],
+)
+def test_wrong_settings_are_told_at_once(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=told):
+        Transport(**wrong)
+
+
 async def test_wrong_arguments() -> None:
     async with ConnectionManager() as mgr:
         with pytest.raises(ValueError, match="proxy must not be given beside a manager"):
