@@ -42,8 +42,14 @@ class Owner(Protocol):
     """Whose peers they are: a client's driver."""
 
     core: Dispatch
-    clock: Callable[[], float]
-    park: Callable[[], Parking]
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Return the loop's clock."""
+
+    @property
+    def park(self) -> Callable[[], Parking]:
+        """Return a maker of places for a task to wait at."""
 
     def check_here(self) -> None:
         """Refuse a command from another event loop or thread."""

@@ -58,7 +58,7 @@ class FakeWire:
     def try_send(self, data: bytes | memoryview, /) -> int:
         assert not self.record.shut
         assert not self.eof_sent
-        if self.record.world.rng.random() < 0.02:
+        if self.record.world.rng.random() < 0.05:
             self.reset = self.ended = self.readable = True
         if self.reset:
             raise BrokenResourceError from BrokenPipeError(errno.EPIPE, "broken pipe")
@@ -360,9 +360,7 @@ class World:
         if record is None or (len(self.live) < 12 and rng.random() < 0.3):
             self.connect()
             return
-        do = rng.choices(
-            (self.send, self.shutdown, self.cut, self.patience, self.exchange), (8, 1, 1, 1, 3)
-        )
+        do = rng.choices((self.send, self.shutdown, self.cut, self.patience, self.exchange), (8, 1, 1, 1, 3))
         do[0](record)
 
     def connect(self) -> None:
@@ -371,9 +369,7 @@ class World:
         inner = Record(self.last_id, ("tcp", "host", 1), LineFilter(), timeouts)
         lifetime = inner.lifetime = float(self.rng.choice((0, 0, 0, 15)))
         peer = Peer(self, inner)
-        record = Account(
-            self, inner, peer, timeout=timeouts[0], input_timeout=timeouts[1], lifetime=lifetime
-        )
+        record = Account(self, inner, peer, timeout=timeouts[0], input_timeout=timeouts[1], lifetime=lifetime)
         self.records[peer.id] = record
         self.live.append(record)
         self.core.enter(inner, self.now)
