@@ -5,6 +5,7 @@ from __future__ import annotations
 TYPE_CHECKING = False  # type checkers take it as true; `typing` itself takes long to load
 if TYPE_CHECKING:
     from keepalive.base.hostname import HostName
+    from keepalive.base.text import printable
     from keepalive.base.types import CloseReason, Key, Phase, Reuse
     from keepalive.connect.dial import Dial
     from keepalive.connect.http_proxy import HTTPProxyConnector
@@ -76,6 +77,7 @@ __all__ = (
     "TLSSessionAttribute",
     "UnixConnector",
     "WarmUp",
+    "printable",
 )
 
 _PARTS = frozenset({"abc", "errors"})
@@ -119,6 +121,7 @@ _HOMES = {
     "TLSSessionAttribute": "transport.tls",
     "UnixConnector": "connect.tcp",
     "WarmUp": "manager.preconnect",
+    "printable": "base.text",
 }
 
 

@@ -12,7 +12,7 @@ MOST = 1000
 _GONE = "\ufffd"  # what a decoder has put in the place of bytes
 
 
-def fit(text: str | bytes, most: int = MOST, *, instead: str = ".") -> str:
+def printable(text: str | bytes, most: int = MOST, *, instead: str = ".") -> str:
     r"""Return a text in one line, without control characters, and of bounded length.
 
     What is not printable, as Unicode has it, is replaced one by one: controls, C1 and separators of lines,

@@ -57,6 +57,8 @@ class CloseReason(StrEnum):
     """Its handle was garbage-collected in use."""
     BUSY = "busy"
     """Given back while a task was inside its receive or send, or after an error or send_eof."""
+    SURPLUS = "surplus"
+    """More were idle than `max_idle`, and it had been idle longest."""
     LIFETIME = "lifetime"
     """Reached `max_lifetime`."""
     USES = "uses"

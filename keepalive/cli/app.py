@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from keepalive.base.text import fit
+from keepalive import printable
 from keepalive.http import InvalidURL
 
 from .demo import Demo
@@ -53,7 +53,7 @@ class Commands(click.Group):
         except OSError as exc:
             if exc.errno == errno.EPIPE:
                 raise  # click ends quietly: who reads has seen enough
-            raise click.ClickException(fit(str(exc))) from exc
+            raise click.ClickException(printable(str(exc))) from exc
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

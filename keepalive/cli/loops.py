@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import click
 
-from keepalive import KeepaliveError
-from keepalive.base.text import fit
+from keepalive import KeepaliveError, printable
 
 from .interrupts import loaded
 
@@ -59,7 +58,7 @@ def run(backend: str, job: Callable[[], Awaitable[None]]) -> int:
         _, unexpected = group.split((KeepaliveError, OSError))
         if unexpected is not None:
             raise
-        raise click.ClickException(fit(str(_first(group)))) from group
+        raise click.ClickException(printable(str(_first(group)))) from group
     return 128 + caught[0] if caught else 0
 
 

@@ -13,8 +13,7 @@ import anyio
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from keepalive import DNSResolver
-from keepalive.base.text import fit
+from keepalive import DNSResolver, printable
 from keepalive.multi import MultiClient, StreamFilter
 
 from .screen import records
@@ -256,7 +255,7 @@ class Probe:
                     str(found.port),
                     f"{found.connected * 1000:.1f}",
                     "-" if found.answered is None else f"{found.answered * 1000:.1f}",
-                    "" if found.line is None else fit(found.line),
+                    "" if found.line is None else printable(found.line),
                 )
                 for found in self._sorted()
             ]

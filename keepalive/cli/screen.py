@@ -10,7 +10,7 @@ import click
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 
-from keepalive.base.text import fit
+from keepalive import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,7 @@ def complain(text: str) -> None:
 
 def note(text: str) -> None:
     """Say something beside the result."""
-    click.echo(fit(text), err=True)
+    click.echo(printable(text), err=True)
 
 
 def records(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: frozenset[int]) -> list[str]:

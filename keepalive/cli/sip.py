@@ -11,13 +11,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import click
 
-from keepalive.base.addresses import is_literal
-from keepalive.base.failure import text_of
-from keepalive.base.text import fit
-from keepalive.resolve.check import ascii_name
-from keepalive.resolve.dns import DNSResolver
-from keepalive.resolve.service import LOOPBACK
-from keepalive.sip import SendError, SipConfig, SipTLS, open_leg
+from keepalive import DNSResolver, printable
+from keepalive.sip import SendError, SipConfig, SipTLS, open_leg, resolve_host
 
 from .screen import complain
 
@@ -84,24 +79,15 @@ class SipPing:
             return
         try:
             with anyio.fail_after(ping.timeout):
-                found = await self._addresses()
+                found = await resolve_host(ping.host, self._resolver)
+        except SendError as exc:
+            self._fail(f"{ping.where}: resolve: {exc.error_str}")
         except TimeoutError:
             self._fail(f"{ping.where}: resolve: no answer within {ping.timeout:g} s")
-        except Exception as exc:  # whatever a resolver raises
-            self._fail(f"{ping.where}: resolve: {text_of(exc)}")
         else:
             for addr in found:
                 if await self._run_at(addr, "::" if ":" in addr else "0.0.0.0", last=addr == found[-1]):
                     break
-
-    async def _addresses(self) -> tuple[str, ...]:
-        """Return where a datagram may go: the pool has a socket of one family only."""
-        host = self._ping.host.removesuffix(".").lower()
-        if is_literal(host):
-            return (host,)
-        if host == "localhost" or host.endswith(".localhost"):
-            return LOOPBACK
-        return (await self._resolver.resolve(ascii_name(self._ping.host))).addresses
 
     async def _run_at(self, addr: str, local: str, *, last: bool) -> bool:
         """Send all requests to one address, unless nobody is there and another one may be tried."""
@@ -114,7 +100,7 @@ class SipPing:
             leg = open_leg(ping.proto, local, 0, dst=dst, connected=fixed, tls=tls, config=config)
         except OSError as exc:  # no way there
             if last:
-                self._fail(f"{ping.where}: {text_of(exc)}")
+                self._fail(f"{ping.where}: {exc.strerror or printable(str(exc))}")
             return last
         async with leg as pool:
             for number in range(ping.count):
@@ -207,7 +193,7 @@ class _Answer:
         """Look at what was received."""
         first, _, rest = packet.partition(b"\r\n")
         if first.startswith(b"SIP/2.0 ") and not first.startswith(b"SIP/2.0 1") and self._branch in rest:
-            self._found = fit(first[8:], 200), source
+            self._found = printable(first[8:], 200), source
             self._come.set()
 
     def gone(self, source: Source, reason: str) -> None:

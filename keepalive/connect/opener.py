@@ -116,6 +116,8 @@ class Opener:
         self, attempt: Attempt, connector: TCPConnector, net: Net, address: str, port: int
     ) -> Cancellable | None:
         """Begin to connect to a literal address; None if that failed at once and a task shall tell it."""
+        if not net.line.empty:
+            return None  # others were first
         try:
             if net.bind_addresses is not None:
                 net.reachable((address,))

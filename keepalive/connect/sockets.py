@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
+from contextlib import suppress
 from copy import copy
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from keepalive.base.failure import DialFailure
 from keepalive.base.types import Phase
 from keepalive.transport.link import Link
 
+from .descriptors import DescriptorLine
 from .happy_eyeballs import STAGGER
 from .history import Failures
 
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 PENDING = (errno.EINPROGRESS, errno.EALREADY, errno.EINTR)
 _NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)  # spares a system call, where it exists
+
+_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; not every Python has a name for it
 
 
 class NoSocket(OSError):
@@ -72,12 +77,16 @@ class Net:
         clock: Callable[[], float],
         bind_addresses: Mapping[int, tuple[str, int]] | None,
         stagger: float = STAGGER,
+        *,
+        make_room: Callable[[], bool] | None = None,
     ) -> None:
+        """Take what they share. With `make_room` they wait for descriptors, see `DescriptorLine`."""
         self.poller = poller
         self.clock = clock
         self.bind_addresses = bind_addresses
         self.stagger = stagger
         self.failures = Failures()
+        self.line = DescriptorLine(poller, make_room=make_room)
 
     def bound_to(self, bind_addresses: Mapping[int, tuple[str, int]]) -> Net:
         """Return the same with other local addresses."""
@@ -137,6 +146,10 @@ def _bind(sock: socket.socket, host: str, port: int) -> None:
     try:
         if port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        elif sys.platform == "linux":
+            # The port is chosen by `connect`, which knows the target: one port serves many of them (ip(7)).
+            with suppress(OSError):  # a kernel without it can still bind
+                sock.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
         sock.bind((host, port))
     except OSError as exc:
         number = None if isinstance(exc, socket.gaierror) else exc.errno  # an unknown zone has no errno

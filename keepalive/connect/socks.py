@@ -120,8 +120,8 @@ class SOCKS5Connector(ProxyConnector):
         if reply[:1] != b"\x05":
             raise refusal(f"the proxy does not speak SOCKS 5: it says {reply!r}")
         if reply[1:] not in offered:
-            wish = "no credentials" if self._auth is None else "these credentials"
-            raise refusal(f"the proxy does not accept {wish} (method {reply[1]})", errno.EACCES)
+            text = "wants credentials" if self._auth is None else "does not accept these credentials"
+            raise refusal(f"the proxy {text} (method {reply[1]})", errno.EACCES)
         machine.receive_data(reply)
         if reply[1:] == methods.USERNAME_PASSWORD:
             machine.send(self._protocol.SOCKS5UsernamePasswordRequest(self._user, self._password))

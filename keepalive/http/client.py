@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import anyio
 from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
 
-from keepalive import AllocateTimeout, ConnectionManager
+from keepalive import ConnectionManager
 
 from .errors import NoAnswer, ReadError
 from .reader import HEAD, Reader
@@ -93,13 +93,10 @@ class Exchange:
         deadline = None if limits.total is None else anyio.current_time() + limits.total
         retry = False
         while True:
-            if deadline is None and not retry and place[3] is None:
-                try:
-                    conn = await self._manager.allocate(place[0], place[1], place[2], limits.first)
-                except AllocateTimeout as exc:
-                    conn = await self._go_on(exc, None, retry)
+            if deadline is None and not retry and place[3] is None and limits.wait is None:
+                conn = await self._manager.allocate(place[0], place[1], place[2])
             else:
-                conn = await self._connect(deadline, retry)
+                conn = await self._allocate(deadline, retry)
             self.opened = conn.from_cache is None
             reader = Reader(message.method, message.upgrades)
             wire = Wire(conn, reader, limits, deadline)
@@ -110,8 +107,11 @@ class Exchange:
                         await conn.send(message.at_once)
                         wire.sent = True
                         content = reader.receive(await conn.receive())
-                    except (BrokenResourceError, ClosedResourceError, EndOfStream):
+                    except BrokenResourceError as exc:
+                        wire.broken = exc
                         content = await wire.receive()  # it has an answer for us, or says the same again
+                    except (ClosedResourceError, EndOfStream):
+                        content = await wire.receive()
                     while reader.state is HEAD:
                         content = await wire.receive()
                 else:
@@ -128,8 +128,17 @@ class Exchange:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End the response; does not switch tasks."""
-        self._response.close()
+        """End the response. Switches tasks only if the request is still going out.
+
+        It then waits for that, since a server may answer first and read afterwards; after an exception it
+        does not.
+        """
+        response = self._response
+        try:
+            if exc_type is None and response.uploading:
+                await response.finish()
+        finally:
+            response.close()
 
     def _stale(self, exc: BaseException, wire: Wire) -> bool:
         return (
@@ -139,43 +148,20 @@ class Exchange:
             and not wire.reader.began
         )
 
-    async def _connect(self, deadline: float | None, fresh: bool) -> Connection:
-        try:
-            return await self._allocate(self._timeout.first, deadline, fresh)
-        except AllocateTimeout as exc:
-            return await self._go_on(exc, deadline, fresh)
-
-    async def _go_on(self, exc: AllocateTimeout, deadline: float | None, fresh: bool) -> Connection:
-        """Ask again, if the phase that timed out has time left. See `Timeout.goes_on`."""
-        limits, limit, began = self._timeout, self._timeout.more, exc.function != "queue"
-        goes_on = limits.goes_on(exc)
-        while goes_on and (deadline is None or anyio.current_time() < deadline):
-            try:
-                return await self._allocate(limit, deadline, fresh)
-            except AllocateTimeout as again:
-                exc = again
-            if exc.function != "queue":
-                goes_on, began, limit = not began, True, limits.connect  # it began who knows when
-            elif limit is None or limits.pool is not None:
-                break
-            else:
-                limit *= 2  # still no place, and no limit for that
-        raise exc
-
-    async def _allocate(self, limit: float | None, deadline: float | None, fresh: bool) -> Connection:
-        if deadline is not None:
-            left = deadline - anyio.current_time()
-            limit = left if limit is None else min(limit, left)
+    async def _allocate(self, deadline: float | None, fresh: bool) -> Connection:
+        limits = self._timeout
         scheme, addr, port, for_scheme, for_addr, for_port = self._place
         return await self._manager.allocate(
             scheme,
             addr,
             port,
-            limit,
+            limits.wait if deadline is None else deadline - anyio.current_time(),
             for_scheme=for_scheme,
             for_addr=for_addr,
             for_port=for_port,
             fresh=fresh,
+            queue_timeout=limits.pool,
+            open_timeout=limits.connect,
         )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from keepalive import KeepaliveError
-from keepalive.base.text import fit
+from keepalive import KeepaliveError, printable
 
 __all__ = (
     "BadAnswer",
@@ -22,7 +21,7 @@ class HTTPError(KeepaliveError):
     """The root of the errors of an exchange. No connection for it is an `AllocateError` and so on."""
 
     def __init__(self, text: str = "") -> None:
-        super().__init__(fit(text))  # a server has a part in most of them
+        super().__init__(printable(text))  # a server has a part in most of them
 
 
 class InvalidRequest(HTTPError, ValueError):

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterable, Iterable, Mapping
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from .errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
 __all__ = ("Content", "HeaderInput", "Message", "compose", "header_pairs")
 
@@ -31,6 +31,8 @@ SAFE_TO_REPEAT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DEL
 """The idempotent methods of RFC 9110 9.2.2."""
 AT_ONCE = 65536
 """Content up to this size goes out with the head, and the answer is read afterwards."""
+BLOCK = 65536
+"""Bytes of a file that are read at a time."""
 _EXPECT_CONTENT = frozenset({b"POST", b"PUT", b"PATCH"})
 
 
@@ -123,6 +125,23 @@ def _yields(content: object) -> bool:
     return isinstance(content, (Iterable, AsyncIterable)) and not isinstance(content, str)
 
 
+def _in_blocks(content: Any) -> Any:
+    """Return a file's content in blocks: it would yield lines, of any length. Anything else stays."""
+    if not (callable(getattr(content, "read", None)) and callable(getattr(content, "readline", None))):
+        return content
+    return _read_async(content) if isinstance(content, AsyncIterable) else _read(content)
+
+
+def _read(file: Any) -> Iterator[bytes]:
+    while block := file.read(BLOCK):
+        yield block
+
+
+async def _read_async(file: Any) -> AsyncIterator[bytes]:
+    while block := await file.read(BLOCK):
+        yield block
+
+
 class _Fields:
     """Gathers header fields, and what they say of the message."""
 
@@ -178,6 +197,7 @@ class _Fields:
         elif isinstance(content, (bytes, bytearray, memoryview)):
             self._whole(bytes(content), given=True)
         elif _yields(content):
+            content = _in_blocks(content)
             message.chunks = cast("AsyncIterable[bytes]", content)  # or a plain one
             message.length = self._length
             message.repeatable = False

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from anyio import ClosedResourceError
 from anyio.abc import ByteStream
 
-from keepalive.base.text import fit
+from keepalive import printable
 
 from .reader import DONE, RAW
+from .upload import Uploading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,6 +46,7 @@ class Response:
         "_keep",
         "_link",
         "_may_keep",
+        "_uploading",
         "_wire",
         "from_cache",
         "retried",
@@ -73,6 +75,8 @@ class Response:
         self.from_cache = wire.conn.from_cache
         self.retried = retried
         self.stream: RawStream | None = None
+        upload = wire.upload
+        self._uploading = None if upload is None else Uploading(upload)
         if reader.state is DONE:
             self._complete()
         elif reader.state is RAW:
@@ -160,6 +164,10 @@ class Response:
                 if reader.failure is not None:
                     raise reader.failure
                 content = await self._wire.receive()
+                if reader.state is DONE and self.uploading:
+                    self._content = content  # of a call that is cancelled meanwhile, nothing is lost
+                    await self.finish()
+                    self._content = b""
             except BaseException:
                 self.close()
                 raise
@@ -169,6 +177,22 @@ class Response:
             if content:
                 return content
         raise StopAsyncIteration
+
+    @property
+    def uploading(self) -> bool:
+        """Whether the request's content is still going out, though the answer has begun."""
+        return self._uploading is not None and not self._uploading.upload.ended
+
+    async def finish(self) -> None:
+        """Wait until the request's content is out, if it is not yet; a checkpoint only then.
+
+        Content of the answer is not read meanwhile: a server that waits for that, waits for ever.
+
+        :raises WriteTimeout: the peer does not take it
+        :raises Exception: what the content's iterator raised
+        """
+        if self._uploading is not None:
+            await self._uploading.upload.finish()
 
     # -- the end ------------------------------------------------------------------------------------
 
@@ -191,6 +215,8 @@ class Response:
     def close(self) -> None:
         """End it: a connection that is not given back yet is closed. Idempotent; does not switch tasks."""
         conn, self._conn = self._conn, None
+        if self._uploading is not None:
+            self._uploading.upload.cancel()
         if conn is not None:
             conn.discard()
 
@@ -200,7 +226,7 @@ class Response:
 
     def __repr__(self) -> str:
         state = self._wire.reader.state.value
-        return f"<Response {self.status} {fit(self.reason.decode('latin-1'), 80)}: {state}>"
+        return f"<Response {self.status} {printable(self.reason.decode('latin-1'), 80)}: {state}>"
 
 
 class RawStream(ByteStream):

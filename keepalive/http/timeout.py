@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import inf
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from keepalive import AllocateTimeout
 
 __all__ = ("Timeout",)
+
+_BITS = 1023
 
 
 @dataclass(frozen=True, slots=True)
 class Timeout:
-    """Limits in seconds; None is no limit.
+    """Limits in seconds; None is no limit. Each begins with its phase; 0 means at once.
 
     :ivar total: for everything, from the request for a connection to the last byte of the answer
     :ivar pool: for waiting until there is room for a connection; `AllocateTimeout` with function "queue"
@@ -28,8 +26,8 @@ class Timeout:
     connect: float | None = None
     read: float | None = None
     write: float | None = None
-    first: float | None = field(default=None, init=False, repr=False, compare=False)
-    """How long to ask for a connection at first; see `goes_on`."""
+    wait: float | None = field(default=None, init=False, repr=False, compare=False)
+    """The timeout of the request for a connection as a whole; None for the manager's own."""
 
     def __post_init__(self) -> None:
         for name in ("total", "pool", "connect", "read", "write"):
@@ -42,28 +40,12 @@ class Timeout:
             if not value >= 0:
                 msg = f"{name} must not be negative or NaN, not {value!r}"
                 raise ValueError(msg)
+            if isinstance(value, int) and value.bit_length() > _BITS:
+                msg = f"{name} must be a number of seconds that a float can hold"
+                raise ValueError(msg)
 
-        limits = [limit for limit in (self.pool, self.connect) if limit is not None]
-        object.__setattr__(self, "first", min(limits, default=None))
-
-    def goes_on(self, exc: AllocateTimeout) -> bool:
-        """Say whether the phase that a first request timed out in has time left.
-
-        A request for a connection has one timeout, and only its end tells what it was waiting for. So the
-        shorter limit comes first; an attempt that is under way by then serves the second request.
-        """
-        pool, connect = (inf if value is None else value for value in (self.pool, self.connect))
-        return pool > connect if exc.function == "queue" else connect > pool
-
-    @property
-    def more(self) -> float | None:
-        """How long to ask for a connection again, see `goes_on`.
-
-        Where only connecting is limited, that must have its end too: in as much time as was waited before.
-        """
-        if self.connect is None:
-            return None
-        return self.connect * 2 if self.pool is None else abs(self.pool - self.connect)
+        if self.pool is not None or self.connect is not None:
+            object.__setattr__(self, "wait", inf)
 
 
 NONE = Timeout()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from keepalive import (
     ConnectionManager,
     HTTPProxyConnector,
-    Observer,
     SocketOptions,
     SOCKS5Connector,
     TCPConnector,
@@ -21,33 +20,11 @@ from .library import library_of, some_library
 if TYPE_CHECKING:
     import ssl
 
-    from keepalive import CloseReason, Connector, Key, Reuse
+    from keepalive import Connector
 
 __all__ = ("Forward", "Setup")
 
 ALPN = ["http/1.1"]
-
-
-class IdleCount(Observer):
-    """Counts the idle connections, for `max_keepalive_connections`."""
-
-    def __init__(self) -> None:
-        self._idle: set[int] = set()
-
-    def __len__(self) -> int:
-        return len(self._idle)
-
-    def idle(self, key: Key, connection_id: int) -> None:
-        """Count one more."""
-        self._idle.add(connection_id)
-
-    def lent(self, key: Key, connection_id: int, request_id: int, reuse: Reuse | None, waited: float) -> None:
-        """Count one less."""
-        self._idle.discard(connection_id)
-
-    def closed(self, key: Key, connection_id: int, reason: CloseReason) -> None:
-        """Count one less, if it was idle."""
-        self._idle.discard(connection_id)
 
 
 @dataclass(frozen=True)
@@ -127,21 +104,18 @@ class Setup:
             headers.insert(0, (b"Proxy-Authorization", b"Basic " + b64encode(b":".join(proxy.raw_auth))))
         self.forward = Forward(url.raw_host.decode("ascii"), port, tuple(headers))
 
-    def manager(self) -> tuple[ConnectionManager, IdleCount | None, int]:
-        """Make a manager; also what counts its idle connections, and how many there may be."""
+    def manager(self) -> ConnectionManager:
+        """Make a manager, to be entered by whoever uses it."""
         limits = self._limits
-        keep, most = limits.max_keepalive_connections, limits.max_connections
-        count = IdleCount() if keep is not None and (most is None or keep < most) else None
-        manager = ConnectionManager(
+        return ConnectionManager(
             max_per_host=None,
-            max_open=most,
+            max_open=limits.max_connections,
+            max_idle=limits.max_keepalive_connections,
             keep_alive=limits.keepalive_expiry,
             timeout=None,
             bind_address=self._local_address,
             connectors=self._connectors,
-            observer=count,
         )
-        return manager, count, keep or 0
 
 
 class _At:

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     # Which of the two asks is seen when it does; for types, the living one stands for both.
     from httpx2 import AsyncBaseTransport as Base
 
-    from keepalive import Connection
-
-    from .setup import IdleCount
 else:
     Base = object
 
@@ -99,8 +96,6 @@ class Transport(Base):
     ) -> None:
         self._manager: Any = manager
         self._setup: Setup | None = None
-        self._count: IdleCount | None = None
-        self._most_idle = 0
         self._retries = retries
         self._translated: dict[tuple[Any, ...], tuple[http.Place, http.Message]] = {}
         self._timeouts: dict[tuple[Any, ...], http.Timeout] = {}
@@ -149,7 +144,7 @@ class Transport(Base):
 
     async def _open(self) -> None:
         assert self._setup is not None, "else there is a manager"
-        self._manager, self._count, self._most_idle = self._setup.manager()
+        self._manager = self._setup.manager()
         await self._manager.__aenter__()
 
     # -- a request ----------------------------------------------------------------------------------
@@ -191,9 +186,8 @@ class Transport(Base):
         events: Events | None,
     ) -> http.Response:
         tries, pause = self._retries, 0.0
-        may_keep = None if self._count is None else self._may_keep
         while True:
-            exchange = http.Exchange(self._manager, place, message, timeout, may_keep)
+            exchange = http.Exchange(self._manager, place, message, timeout)
             try:
                 return await exchange
             except KeepaliveError as exc:
@@ -207,10 +201,6 @@ class Transport(Base):
             tries -= 1
             await anyio.sleep(pause)
             pause = pause * 2 or 0.5
-
-    def _may_keep(self, conn: Connection) -> bool:
-        assert self._count is not None, "else nobody asks"
-        return len(self._count) < self._most_idle
 
     def _timeout(self, given: Any) -> http.Timeout | None:
         if not given:

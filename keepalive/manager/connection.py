@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from keepalive.base.types import Key, Reuse
     from keepalive.pool.records import Slot
     from keepalive.transport.link import Link
+    from keepalive.transport.reactor import Reactor
 
 
 __all__ = ("Connection",)
@@ -25,6 +26,8 @@ __all__ = ("Connection",)
 
 class Lender(Protocol):
     """What a connection's handle needs of whoever lent it."""
+
+    reactor: Reactor
 
     def check_here(self) -> None:
         """Refuse calls from another event loop or thread."""
@@ -109,6 +112,14 @@ class Connection(LinkStream):
         return self.key.for_port
 
     @property
+    def is_new(self) -> bool:
+        """Whether it was opened for this request, so that nobody had it before.
+
+        `uses` does not tell: a handle that was dropped untouched counts as a use too.
+        """
+        return self.from_cache is None
+
+    @property
     def age(self) -> float:
         """Seconds since it was opened."""
         return self._driver.now() - self._slot.opened_at
@@ -130,7 +141,8 @@ class Connection(LinkStream):
         if link is None or link.closed:
             return
         driver = self._driver
-        driver.check_here()
+        if not driver.reactor.here():
+            driver.check_here()
         kept = NEVER if keep_for is None else settings.seconds("keep_for", keep_for)
         self._link = None
         driver.take_back(self._slot, link, kept)

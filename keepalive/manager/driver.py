@@ -90,7 +90,13 @@ class Driver:
         self.names = Names(options.resolver, reactor)
         self.opener = Opener(
             reactor,
-            Net(reactor.poller, reactor.clock, options.bind_address, options.stagger),
+            Net(
+                reactor.poller,
+                reactor.clock,
+                options.bind_address,
+                options.stagger,
+                make_room=self._make_room,
+            ),
             self.names,
             self.sessions,
             _timeouts(limits),
@@ -113,7 +119,7 @@ class Driver:
 
     def check_here(self) -> None:
         """Refuse calls from another event loop or thread. A forked child's copy does nothing anyway."""
-        self.reactor.check_here("a manager and what it hands out")
+        self.reactor.check_here("a manager and what it hands out belong")
 
     def check_serving(self) -> None:
         """Refuse these calls, and to serve requests from a forked child's copy."""
@@ -124,18 +130,12 @@ class Driver:
 
     # -- requests and connections -------------------------------------------------------------------
 
-    def known_key(self, scheme: object, addr: object, port: object) -> KeyState | None:
-        """Return the state of a key without a proxy that was in use before, in half the time."""
-        try:
-            per_key = self.pool.keys.direct.get((scheme, addr, port))  # type: ignore[arg-type]  # told by TypeError
-        except TypeError:
-            return None  # an argument that cannot be a part of any key
-        return per_key if type(port) is int else None  # for a dict, 80 == 80.0
-
-    def submit(self, per_key: KeyState, seconds: float, *, fresh: bool) -> Waiter:
-        """Enter a request that may take so many seconds."""
+    def submit(
+        self, per_key: KeyState, seconds: float, fresh: bool, phases: tuple[float, float] | None
+    ) -> Waiter:
+        """Enter a request that may take so many seconds; see `Pool.submit`."""
         pool, now = self.pool, self.now()
-        waiter = pool.enter(per_key, now, now + seconds, fresh)
+        waiter = pool.enter(per_key, now, now + seconds, fresh, phases)
         if pool.effects or pool.timers.earliest < self._armed:
             self.act()
         return waiter
@@ -260,9 +260,9 @@ class Driver:
         self.act()
         return closed
 
-    def set_limits(self, max_per_host: float, max_open: float) -> None:
+    def set_limits(self, max_per_host: float, max_open: float, max_idle: float) -> None:
         """Change the pool's limits."""
-        limits = replace(self.pool.limits, max_per_host=max_per_host, max_open=max_open)
+        limits = replace(self.pool.limits, max_per_host=max_per_host, max_open=max_open, max_idle=max_idle)
         self.pool.set_limits(limits, self.now())
         self.act()
 
@@ -374,6 +374,12 @@ class Driver:
                 self.address_watch.cancel()
             self.sessions.forget()
             await self.reactor.aclose()
+
+    def _make_room(self) -> bool:
+        """Close an idle connection for the sake of its descriptor, if a request waits for one."""
+        evicted = self.pool.evict_coldest(self.now())
+        self.act()
+        return evicted
 
     def _abandoned(self) -> None:
         """Empty this copy after a fork; its descriptors are closed already."""

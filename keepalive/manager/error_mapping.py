@@ -56,6 +56,13 @@ def explain(waiter: Waiter, pool: Pool, context: object) -> KeepaliveError:
     if waiter.failure in _LATE:
         name = waiter.failure.value
         text = f"no {_LATE[waiter.failure]} within {name}={getattr(pool.limits, name):g} s"
+    elif waiter.phases is not None and waiter.deadline < waiter.phases[0]:
+        name, seconds = (
+            ("queue_timeout", waiter.phases[1])
+            if waiter.phase == Phase.QUEUE
+            else ("open_timeout", waiter.phases[2])
+        )
+        text = f"no connection within {name}={seconds:g} s, which began with that phase"
     elif waiter.deadline == NEVER or waiter.deadline <= waiter.since:
         text = "no idle connection and no time to wait for one"
     else:

@@ -47,6 +47,8 @@ class ConnectionManager:
     :param max_per_host: the most connections per key, > 0, or None
     :param max_open: the most connections in all, > 0, or None; both limits count attempts, lent, idle and
         closing ones
+    :param max_idle: the most idle connections in all; one more closes the least recently used of them, of
+        whatever key. 0 keeps none (a waiting request still gets a released one), None has no such limit
     :param keep_alive: seconds an idle connection is kept; 0 keeps none, None keeps them for ever
     :param timeout: seconds a request may take in all, unless it says otherwise; None for no limit
     :param resolver: turns host names into addresses; by default a `DNSResolver`
@@ -81,6 +83,7 @@ class ConnectionManager:
         *,
         max_per_host: int | None = 4,
         max_open: int | None = 128,
+        max_idle: int | None = None,
         keep_alive: float | None = 15.0,
         timeout: float | None = 120.0,
         resolver: Resolver | None = None,
@@ -102,6 +105,7 @@ class ConnectionManager:
         self._limits = Limits(
             max_per_host=settings.count("max_per_host", max_per_host, least=1),
             max_open=settings.count("max_open", max_open, least=1),
+            max_idle=settings.count("max_idle", max_idle, least=0),
             keep_alive=settings.seconds("keep_alive", keep_alive),
             connect_timeout=settings.positive_seconds("connect_timeout", connect_timeout),
             resolve_timeout=settings.positive_seconds("resolve_timeout", resolve_timeout),
@@ -200,6 +204,8 @@ class ConnectionManager:
         for_port: int | None = None,
         context: object = None,
         fresh: bool = False,
+        queue_timeout: float | None = None,
+        open_timeout: float | None = None,
     ) -> Request:
         """Request a connection; the request is entered before this returns. A plain method.
 
@@ -217,6 +223,9 @@ class ConnectionManager:
             part of the key
         :param context: given back as ``conn.context`` and with errors
         :param fresh: never take a used connection
+        :param queue_timeout: seconds to wait while no attempt stands for the request, for want of room
+        :param open_timeout: seconds from when an attempt stands for the request, its names and TLS
+            included. Each of these two begins with its phase, and `timeout` ends both; 0 means at once
         :raises TypeError, ValueError: an argument is wrong; the message names it
         :raises QueueFull: `max_waiting` requests wait already
         :raises ManagerClosed: the manager has been shut down
@@ -230,15 +239,23 @@ class ConnectionManager:
         seconds = self._timeout
         if timeout is not None:
             seconds = settings.seconds("timeout", timeout, none=None, any_sign=True)
+        pool = driver.pool
+        per_key = None
         if for_scheme is None and for_addr is None and for_port is None:
-            per_key = driver.known_key(scheme, addr, port)
-        else:
-            per_key = None
-        if per_key is None:
-            key = settings.key(scheme, addr, port, for_scheme, for_addr, for_port)
-            per_key = driver.pool.keys.of(key)
-        waiter = driver.submit(per_key, seconds, fresh=fresh)
-        if driver.pool.overfull(waiter):
+            try:
+                per_key = pool.keys.direct.get((scheme, addr, port))
+            except TypeError:
+                pass  # an argument that cannot be a part of any key; told below
+        if per_key is None or type(port) is not int:  # for a dict, 80 == 80.0
+            per_key = pool.keys.of(settings.key(scheme, addr, port, for_scheme, for_addr, for_port))
+        phases = None
+        if queue_timeout is not None or open_timeout is not None:
+            phases = (
+                settings.seconds("queue_timeout", queue_timeout),
+                settings.seconds("open_timeout", open_timeout),
+            )
+        waiter = driver.submit(per_key, seconds, fresh, phases)
+        if pool.requests.uncovered > pool.limits.max_waiting and pool.overfull(waiter):
             driver.refuse(waiter)
             msg = f"request {waiter.id} for {per_key.key} cannot be queued; {numbers(waiter, driver.pool)}"
             raise QueueFull(msg)
@@ -352,7 +369,9 @@ class ConnectionManager:
         driver.names.forget(addr)
         return driver.retire(concerned)
 
-    def set_limits(self, *, max_per_host: int | None = None, max_open: int | None = None) -> None:
+    def set_limits(
+        self, *, max_per_host: int | None = None, max_open: int | None = None, max_idle: int | None = None
+    ) -> None:
         """Change the limits of a running manager. A plain method.
 
         Raised limits let waiting requests open connections at once. What is idle beyond lowered ones closes
@@ -360,6 +379,7 @@ class ConnectionManager:
 
         :param max_per_host: the new limit per key, > 0; None keeps it
         :param max_open: the new limit in all, > 0; None keeps it
+        :param max_idle: the new limit of idle ones; None keeps it
         """
         driver = self._running()
         limits = driver.pool.limits
@@ -368,6 +388,7 @@ class ConnectionManager:
             if max_per_host is None
             else settings.count("max_per_host", max_per_host, least=1),
             limits.max_open if max_open is None else settings.count("max_open", max_open, least=1),
+            limits.max_idle if max_idle is None else settings.count("max_idle", max_idle, least=0),
         )
 
     # -- insight ------------------------------------------------------------------------------------

@@ -83,7 +83,8 @@ class Request:
             msg = f"request {self._waiter.id} was awaited before"
             raise RuntimeError(msg)
         driver = self._driver
-        driver.check_serving()
+        if not driver.reactor.here():
+            driver.check_serving()
         self._awaited = True
         waiter, context = self._waiter, self.context
         conn = None

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 from keepalive.base.addresses import is_literal
 from keepalive.base.types import Key, Phase
+from keepalive.connect.descriptors import ran_out
 from keepalive.connect.options import SocketOptions
 from keepalive.connect.tcp import TCPConnector
-
-from .descriptors import ran_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

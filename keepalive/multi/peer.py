@@ -45,11 +45,11 @@ class Owner(Protocol):
 
     @property
     def clock(self) -> Callable[[], float]:
-        """Return the loop's clock."""
+        """The loop's clock."""
 
     @property
     def park(self) -> Callable[[], Parking]:
-        """Return a maker of places for a task to wait at."""
+        """What returns a place for the calling task to wait at."""
 
     def check_here(self) -> None:
         """Refuse a command from another event loop or thread."""

@@ -28,6 +28,7 @@ from .states import (
     VALIDATE,
     WAKE,
     Failure,
+    illegal,
     move,
 )
 from .waitqueue import WaitQueue
@@ -88,18 +89,19 @@ class Assignment:
             self._effects.append((VALIDATE, slot))
         if self._effects.observed:
             self._effects.notify("idle", slot.per_key.key, slot.id)
+        if len(self._idle.line) > self._limits.max_idle:
+            self.trim(CloseReason.SURPLUS)
 
-    def concerns_others(self, slot: Slot) -> bool:
-        """Say whether the release of this connection can change anything but its own place.
+    def trim(self, reason: CloseReason) -> None:
+        """Close the least recently used of all idle connections, as long as there are too many."""
+        while len(self._idle.line) > self._limits.max_idle and (coldest := self._idle.coldest()):
+            self._displace(coldest, reason)
 
-        It cannot while it stays open, its key has no attempt that could be one too many now and no request
-        that it leaves waiting beside itself, and no key waits for room.
-        """
-        per_key = slot.per_key
-        if per_key.opening or self._room.waiting:
-            return True
-        state = slot.state
-        return state is not RESERVED and (per_key.queue is not None or state is not IDLE)
+    def _displace(self, slot: Slot, reason: CloseReason) -> None:
+        """Close an idle connection, of another key perhaps."""
+        self.close(slot, reason)
+        self._fail_alone(slot.per_key)
+        self._keys.rest(slot.per_key)
 
     def _unusable(self, slot: Slot, now: float) -> CloseReason | None:
         """Say what forbids to use a free connection again."""
@@ -125,10 +127,10 @@ class Assignment:
 
     def reserve(self, waiter: Waiter, slot: Slot, reuse: Reuse) -> None:
         """Give a connection to a request; a never used one counts as new."""
-        move(slot, RESERVED)
-        move(waiter, SERVED)
-        slot.waiter = waiter
-        waiter.slot = slot
+        if RESERVED not in slot.state.next or SERVED not in waiter.state.next:  # `move`, twice a request
+            raise illegal(slot, RESERVED)
+        slot.state, waiter.state = RESERVED, SERVED
+        slot.waiter, waiter.slot = waiter, slot
         waiter.reuse = reuse if slot.uses else None
 
     def unreserve(self, waiter: Waiter) -> Slot | None:
@@ -140,11 +142,11 @@ class Assignment:
 
     def take_idle(self, per_key: KeyState, now: float, fresh: bool) -> Slot | None:
         """Take the warmest idle connection that this kind of request may have."""
-        while (slot := self._idle.take(per_key, fresh)) is not None:
-            if slot.expires > now:
-                return slot
+        slot = self._idle.take(per_key, fresh)
+        while slot is not None and slot.expires <= now:
             self._close_taken(slot, _why_expired(slot, now))
-        return None
+            slot = self._idle.take(per_key, fresh)
+        return slot
 
     # -- a request waits ------------------------------------------------------------------------------
 
@@ -160,6 +162,8 @@ class Assignment:
         if not crowded or per_key.idle:
             self.reconcile(per_key, now)
         # Otherwise others wait already that no attempt stands for: one more changes nothing for anybody.
+        if waiter.phases is not None and waiter.state is QUEUED and not waiter.covered:
+            self._requests.begin_phase(waiter, now)
 
     def requeue(self, waiter: Waiter, now: float) -> None:
         """Find something else for a request whose reserved connection was lost."""
@@ -198,21 +202,23 @@ class Assignment:
         queue = per_key.queue
         if queue is not None or per_key.opening or per_key.preconnecting:
             if queue is not None:
-                self._cover(per_key, queue)
+                self._cover(per_key, queue, now)
             for _ in range(self._spares.excess(per_key)):
                 self.abort(next(reversed(per_key.opening)))
         self._fail_alone(per_key)
         self._spares.note(per_key, now)
         self.wait_for_room(per_key)
         if self._room.waiting:
-            self.use_room()
+            self.use_room(now)
         if not per_key.count:
             self._keys.rest(per_key)
 
-    def _cover(self, per_key: KeyState, queue: WaitQueue[Waiter]) -> None:
+    def _cover(self, per_key: KeyState, queue: WaitQueue[Waiter], now: float) -> None:
         """Let each attempt stand for one request, the oldest first."""
         before = queue.covered
-        queue.balance(len(per_key.opening))
+        for waiter in queue.balance(len(per_key.opening)):
+            if waiter.phases is not None:
+                self._requests.begin_phase(waiter, now)
         self._requests.uncovered += before - queue.covered
 
     def _fail_alone(self, per_key: KeyState) -> None:
@@ -241,14 +247,14 @@ class Assignment:
         if position != per_key.position:
             self._room.place(per_key, position)
 
-    def use_room(self) -> None:
+    def use_room(self, now: float) -> None:
         """Start attempts, the oldest request first, as long as room can be made."""
         while not self._parts.closed and (per_key := self._room.first()):
             if not self._make_room(per_key):
                 return
             self.open(per_key)
             assert per_key.queue is not None, "who waits for room has a queue"
-            self._cover(per_key, per_key.queue)
+            self._cover(per_key, per_key.queue, now)
             self.wait_for_room(per_key)
 
     def _make_room(self, per_key: KeyState) -> bool:
@@ -263,9 +269,7 @@ class Assignment:
             extra.recall_one(None)
             return False
         while capacity.full and (victim := self._idle.coldest()) is not None:
-            self.close(victim, CloseReason.EVICTED)
-            self._fail_alone(victim.per_key)
-            self._keys.rest(victim.per_key)
+            self._displace(victim, CloseReason.EVICTED)
         if not capacity.full:
             return True
         self._give_up_spares()

@@ -39,6 +39,7 @@ Invariants, checked by the tests after every input:
     until one succeeds. A request never waits for a pause alone: it fails if nothing of its key is open.
 11. No attempt has an extra slot while a request waits that could use it; what was recalled is given back
     within the step.
+12. Never more than `max_idle` are idle: the least recently used of all keys goes, not the newest.
 
 Cost: every input is O(1) in waiters, keys and connections, or O(log n) where time or arrival order must
 be sorted. `shutdown` and `set_limits` pay for all there is; a request whose reserved connection is lost
@@ -74,6 +75,7 @@ from .states import (
     WAKE,
     Failure,
     IllegalTransition,
+    illegal,
     move,
 )
 
@@ -115,14 +117,33 @@ class Pool:
 
     # -- requests ---------------------------------------------------------------------------------
 
-    def submit(self, key: Key, now: float, deadline: float, *, fresh: bool = False) -> Waiter:
-        """Enter a request; its state says whether it was served, queued or failed at once."""
-        return self.enter(self.keys.of(key), now, deadline, fresh)
+    def submit(
+        self,
+        key: Key,
+        now: float,
+        deadline: float,
+        *,
+        fresh: bool = False,
+        phases: tuple[float, float] | None = None,
+    ) -> Waiter:
+        """Enter a request; its state says whether it was served, queued or failed at once.
 
-    def enter(self, per_key: KeyState, now: float, deadline: float, fresh: bool) -> Waiter:
+        `phases` are seconds that each phase may take from when it begins: while no attempt stands for the
+        request, and while one does. Zero is over at once.
+        """
+        return self.enter(self.keys.of(key), now, deadline, fresh, phases)
+
+    def enter(
+        self,
+        per_key: KeyState,
+        now: float,
+        deadline: float,
+        fresh: bool,
+        phases: tuple[float, float] | None = None,
+    ) -> Waiter:
         """Enter a request for a key whose state is known; see `submit`."""
         assignment = self._assignment
-        waiter = self.requests.new(per_key, now, deadline, fresh)
+        waiter = self.requests.new(per_key, now, deadline, fresh, phases)
         if (slot := assignment.take_idle(per_key, now, fresh)) is not None:
             assignment.reserve(waiter, slot, IMMEDIATE)
         elif deadline <= now or self._parts.closed:
@@ -130,6 +151,8 @@ class Pool:
             self.keys.rest(per_key)
         else:
             assignment.enqueue(waiter, now)
+            if waiter.state is QUEUED and waiter.deadline <= now:
+                self._time_out(waiter, now)
         return waiter
 
     def overfull(self, waiter: Waiter) -> bool:
@@ -149,7 +172,9 @@ class Pool:
         if slot is None:
             msg = f"{waiter} is {waiter.state.value}, not served"
             raise IllegalTransition(msg)
-        move(slot, LENT)
+        if LENT not in slot.state.next:
+            raise illegal(slot, LENT)
+        slot.state = LENT
         slot.waiter = waiter.slot = None  # a request that is kept keeps no connection
         slot.uses += 1
         self.requests.end(waiter, CLAIMED)
@@ -242,7 +267,9 @@ class Pool:
         Only within free room: nothing is closed for them. They end as spare attempts do.
         """
         started: list[Slot] = []
+        missing: float  # max_idle may be NEVER
         missing = ready - len(per_key.idle) - len(per_key.unused) - per_key.surplus
+        missing = min(missing, self.limits.max_idle - len(self.idle.line))
         while len(started) < missing and not self.closed and self.backoff.allows(per_key):
             if not self.capacity.has_room(per_key):
                 break
@@ -268,8 +295,16 @@ class Pool:
         if expires > slot.retires_at:
             slot.expires = slot.retires_at
         assignment.assign(slot, now)
-        if assignment.concerns_others(slot):
-            assignment.reconcile(slot.per_key, now)
+        per_key = slot.per_key
+        # While it stays open, nothing else can change, unless the key has an attempt that could be one too
+        # many now, or a request that it leaves waiting beside itself, or a key waits for room.
+        state = slot.state
+        if (
+            per_key.opening
+            or self.room.waiting
+            or (state is not RESERVED and (per_key.queue is not None or state is not IDLE))
+        ):
+            assignment.reconcile(per_key, now)
 
     def discard(self, slot: Slot, now: float, reason: CloseReason) -> None:
         """Close a lent connection."""
@@ -303,6 +338,15 @@ class Pool:
         for slot in closed:
             self._assignment.reconcile(slot.per_key, now)
         return len(closed)
+
+    def evict_coldest(self, now: float) -> bool:
+        """Close the coldest idle connection if a request waits; return whether there was one."""
+        victim = self.idle.coldest()
+        if victim is None or not any(waiter.state is QUEUED for waiter in self.requests.open.values()):
+            return False
+        self._assignment.close(victim, CloseReason.EVICTED)
+        self._assignment.reconcile(victim.per_key, now)
+        return True
 
     # -- time, limits and the end -----------------------------------------------------------------
 
@@ -368,12 +412,13 @@ class Pool:
         for slot in list(self.idle.line):
             if self.capacity.exceeded(slot.per_key):
                 assignment.close(slot, CloseReason.LIMIT)
+        assignment.trim(CloseReason.LIMIT)
         for slot in list(self.extra_slots.holders):
             self.extra_slots.recall(slot)
         self.capacity.measure(states.values())
         for per_key in states.values():
             assignment.wait_for_room(per_key)  # all of them first: the oldest request gets the new room
-        assignment.use_room()
+        assignment.use_room(now)
         for per_key in list(states.values()):
             self.keys.rest(per_key)
 

@@ -113,6 +113,7 @@ class Waiter:
         "per_key",
         "phase",
         "phase_since",
+        "phases",
         "reuse",
         "since",
         "slot",
@@ -132,12 +133,24 @@ class Waiter:
     error: Exception | None
     """What failed the attempt that failed it; set when that happens."""
 
-    def __init__(self, number: int, per_key: KeyState, now: float, deadline: float, fresh: bool) -> None:
+    phases: tuple[float, float, float] | None
+    """When it ends in any case; seconds to be queued; seconds from when an attempt stands for it."""
+
+    def __init__(
+        self,
+        number: int,
+        per_key: KeyState,
+        now: float,
+        deadline: float,
+        fresh: bool,
+        phases: tuple[float, float] | None = None,
+    ) -> None:
         self.id = number
         self.per_key = per_key
         self.since = now
         self.deadline = deadline
         self.fresh = fresh
+        self.phases = None if phases is None else (deadline, *phases)
         self.state: WaiterState = QUEUED
         self.slot: Slot | None = None  # the connection reserved for it
         self.reuse: Reuse | None = None

@@ -38,14 +38,31 @@ class Requests:
         self._timers = timers
         self._effects = effects
 
-    def new(self, per_key: KeyState, now: float, deadline: float, fresh: bool) -> Waiter:
+    def new(
+        self,
+        per_key: KeyState,
+        now: float,
+        deadline: float,
+        fresh: bool,
+        phases: tuple[float, float] | None,
+    ) -> Waiter:
         """Make the record of a new request."""
         self.last_id = number = self.last_id + 1
-        self.open[number] = waiter = Waiter(number, per_key, now, deadline, fresh)
+        self.open[number] = waiter = Waiter(number, per_key, now, deadline, fresh, phases)
         per_key.counters.requests += 1
         if deadline < self._timers.earliest:
             self._timers.earliest = deadline
         return waiter
+
+    def begin_phase(self, waiter: Waiter, now: float) -> None:
+        """Start the clock of a request's phase: queued, or with an attempt that stands for it."""
+        assert waiter.phases is not None, "who has no phases has one deadline"
+        ends, queued, opening = waiter.phases
+        waiter.deadline = when = min(ends, now + (opening if waiter.covered else queued))
+        if waiter.id <= self.timed:
+            self._timers.set(waiter, when)
+        elif when < self._timers.earliest:
+            self._timers.earliest = when
 
     def leave_queue(self, waiter: Waiter) -> None:
         """Take a request out of its key's queue; an empty queue goes."""

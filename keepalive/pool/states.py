@@ -93,9 +93,13 @@ def move(record: Stateful[S], to: S) -> None:
     :raises IllegalTransition: it does not
     """
     if to not in record.state.next:
-        msg = f"{record} is {record.state.value}, and cannot become {to.value}"
-        raise IllegalTransition(msg)
+        raise illegal(record, to)
     record.state = to
+
+
+def illegal(record: Stateful[S], to: S) -> IllegalTransition:
+    """Return the error for a transition that the table does not allow."""
+    return IllegalTransition(f"{record} is {record.state.value}, and cannot become {to.value}")
 
 
 class Failure(Enum):
@@ -167,6 +171,7 @@ class Limits:
 
     max_per_host: float = 4
     max_open: float = 128
+    max_idle: float = NEVER
     keep_alive: float = 15.0
     connect_timeout: float = NEVER
     resolve_timeout: float = NEVER

@@ -122,8 +122,12 @@ class WaitQueue(Generic[W]):
         """Return the oldest request that no attempt stands for."""
         return _older(self._plain.uncovered, self._fresh.uncovered)
 
-    def balance(self, attempts: int) -> None:
-        """Cover exactly the first `attempts` requests. Amortised O(1)."""
+    def balance(self, attempts: int) -> list[W]:
+        """Cover exactly the first `attempts` requests; return those for which that is a change.
+
+        Amortised O(1).
+        """
+        changed: list[W] = []
         while self.covered < attempts and self.covered < self.waiting:
             waiter = self.oldest_uncovered()
             assert waiter is not None, "waiting exceeds covered, so an uncovered one exists"
@@ -132,6 +136,7 @@ class WaitQueue(Generic[W]):
             lane.covered[waiter] = None
             waiter.covered = True
             self.covered += 1
+            changed.append(waiter)
         while self.covered > attempts:
             last = _newer(self._plain.covered, self._fresh.covered)
             assert last is not None, "somebody is covered"
@@ -141,6 +146,8 @@ class WaitQueue(Generic[W]):
             lane.uncovered.move_to_end(last, last=False)
             last.covered = False
             self.covered -= 1
+            changed.append(last)
+        return changed
 
     def snapshot(self) -> list[W]:
         """Return all members, oldest first (for shutdown and for tests)."""

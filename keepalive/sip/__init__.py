@@ -7,6 +7,7 @@ no header field is changed.
 from .config import SipConfig, SipTLS
 from .errors import PoolClosed, SendError, SendTimeout, SipError
 from .leg import open_leg
+from .lookup import resolve_host
 from .pool import SocketPool
 from .source import Source
 from .stats import ConnectionInfo, SipStats
@@ -23,4 +24,5 @@ __all__ = (
     "SocketPool",
     "Source",
     "open_leg",
+    "resolve_host",
 )

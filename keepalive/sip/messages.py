@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from .head import FOLD, Flaw, Head, parse_head
+from .core.head import FOLD, Flaw, Head, parse_head
 
 if TYPE_CHECKING:
     import sipmessage

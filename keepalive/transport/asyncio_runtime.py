@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,7 @@ class _Timer:
 
     def move(self, delay: float) -> None:
         self.cancel()
-        self._handle = self._loop.call_later(delay + self._more, self._ring)
+        self._handle = self._loop.call_later(delay + self._more, self._ring, context=Context())
 
     def cancel(self) -> None:
         if self._handle is not None:
@@ -98,12 +99,12 @@ class AsyncioRuntime:
         """Start a task; see `Runtime`."""
         coro = func()
         try:
-            task = self._loop.create_task(coro, name=name)
+            task = self._loop.create_task(coro, name=name, context=Context())
         except BaseException:
             coro.close()  # the loop has been closed, for example
             raise
         # A task cancelled before its first step never runs a line, its own `finally` included.
-        task.add_done_callback(lambda _: done())
+        task.add_done_callback(lambda _: done(), context=Context())
         return task
 
     def timer(self, ring: Callable[[], None]) -> _Timer:
@@ -112,12 +113,12 @@ class AsyncioRuntime:
 
     def watch(self, fd: int, ready: Callable[[], None]) -> Cancellable:
         """Watch a descriptor; see `Runtime`."""
-        self._loop.add_reader(fd, ready)
+        Context().run(self._loop.add_reader, fd, ready)
         return _Watch(self._loop, fd)
 
     def call_soon_threadsafe(self, func: Callable[[], None]) -> None:
         """Call in the loop soon; see `Runtime`."""
-        self._loop.call_soon_threadsafe(func)
+        self._loop.call_soon_threadsafe(func, context=Context())
 
     async def aclose(self) -> None:
         """Return at once: handles and readers end where they are cancelled."""

@@ -30,6 +30,7 @@ class Registry(Protocol):
     """The poller, as far as a link needs it."""
 
     park: Callable[[], Parking]
+    freed: Callable[[], None] | None
 
     def add(self, link: Link) -> None:
         """Register a link, for good."""
@@ -46,6 +47,7 @@ class Link:
     :ivar reader: where the task inside `receive` is parked; not None exactly while there is one
     :ivar writer: the same for `send`, or whoever else waits for room to send
     :ivar exposed: its user may have the raw socket
+    :ivar starved: who waits to send waits for the peer to speak: TLS renegotiates
     :ivar touched: something was sent or received (or tried) since this was set to False
     :ivar failed: the errno that the kernel gave for a connection that is broken; it gives it only once
     :ivar torn: a `send` was interrupted in the middle, or the stream failed: not fit for reuse
@@ -54,6 +56,7 @@ class Link:
 
     __slots__ = (
         "__weakref__",
+        "ahead",
         "closed",
         "credit",
         "doubtful",
@@ -69,6 +72,7 @@ class Link:
         "reader",
         "slot",
         "sock",
+        "starved",
         "torn",
         "touched",
         "writer",
@@ -86,12 +90,14 @@ class Link:
         self.reader: Parking | None = None
         self.writer: Wakeable | None = None
         self.readable = False
+        self.ahead = b""  # read from the kernel, and given back by `put_back`
         self.hung = False
         self.closed = False
         self.eof = False
         self.eof_sent = False
         self.exposed = False
         self.failed = 0
+        self.starved = False
         self.torn = False
         self.doubtful = self.layered
         self.touched = False
@@ -110,6 +116,8 @@ class Link:
         """
         if not self.readable:
             return None
+        if self.ahead:
+            return self._take_ahead(max_bytes)
         try:
             data = self.sock.recv(max_bytes)
         except (BlockingIOError, InterruptedError):
@@ -149,6 +157,8 @@ class Link:
         """
         if not self.readable:
             return None
+        if self.ahead:
+            return self.ahead[:max_bytes]
         try:
             data = self.sock.recv(max_bytes, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
@@ -158,6 +168,16 @@ class Link:
             self._fail(exc)
             raise BrokenResourceError from exc
         return data or self.try_receive(max_bytes)  # an end stays one
+
+    def put_back(self, data: bytes) -> None:
+        """Make these bytes the next ones to be received. They count as unread."""
+        if data:
+            self.ahead = data + self.ahead
+            self.readable = True  # so that it is asked for
+
+    def _take_ahead(self, max_bytes: int) -> bytes:
+        data, self.ahead = self.ahead[:max_bytes], self.ahead[max_bytes:]
+        return data
 
     def _fail(self, exc: OSError) -> None:
         self.torn = self.doubtful = True
@@ -191,6 +211,8 @@ class Link:
         """Say whether a connection in nobody's use has unread bytes or has been closed by its peer."""
         if not self.readable:
             return None
+        if self.ahead:
+            return CloseReason.UNREAD
         try:
             data = self.sock.recv(1, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
@@ -207,6 +229,8 @@ class Link:
         self.closed = True
         self.poller.remove(self)
         self.sock.close()
+        if self.poller.freed is not None:
+            self.poller.freed()
         for parked in (self.reader, self.writer):
             if parked is not None and not parked.done():
                 parked.set_result(None)

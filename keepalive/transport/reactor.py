@@ -71,11 +71,11 @@ class Reactor:
     def check_here(self, what: str) -> None:
         """Refuse calls from another event loop or thread. A forked child's copy does nothing anyway.
 
-        :param what: whose calls these are, for the message
+        :param what: whose calls these are, for the message: "a manager belongs"
         :raises RuntimeError: called from elsewhere
         """
         if not self.here() and not self.forked:
-            msg = f"{what} belong to the event loop it was entered in"
+            msg = f"{what} to the event loop it was entered in"
             raise RuntimeError(msg)
 
     # -- tasks and timers -----------------------------------------------------------------------------

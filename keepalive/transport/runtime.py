@@ -69,6 +69,8 @@ class Runtime(Protocol):
     ) -> Cancellable:
         """Start a task from a plain function; `done` is called when it has ended, even if it never ran.
 
+        It has none of the caller's context variables, nor have timers and watches: what is done for
+        everybody must not keep alive what the first one who asked happened to have.
         `func` must not raise anything but the loop's cancellation.
         """
 

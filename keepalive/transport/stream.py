@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from anyio import BusyResourceError, ClosedResourceError, EndOfStream
+from anyio import BusyResourceError, ClosedResourceError, DelimiterNotFound, EndOfStream, IncompleteRead
 from anyio.abc import ByteStream
 from anyio.lowlevel import checkpoint
 
@@ -114,6 +114,71 @@ class LinkStream(ByteStream):
         if not data:
             raise EndOfStream
         return data
+
+    async def receive_until(self, delimiter: bytes, max_bytes: int) -> bytes:
+        """Receive up to a delimiter; return what comes before it, and take the delimiter too.
+
+        What was read beyond it is what the next receive gives first, and counts as unread at a release; so
+        does all that had come when this fails or is cancelled. Switches tasks only if it must wait.
+
+        :param max_bytes: where the delimiter must have ended, > 0
+        :raises DelimiterNotFound: it has not
+        :raises IncompleteRead: the peer has closed its direction before
+        :raises ClosedResourceError, BrokenResourceError, BusyResourceError: as `receive` does
+        """
+        if not delimiter or max_bytes < 1:
+            msg = f"delimiter must not be empty, and max_bytes at least 1, not {delimiter!r}, {max_bytes}"
+            raise ValueError(msg)
+        size, link = len(delimiter), self._link
+        taken, rest, looked = bytearray(), 0, 0
+        try:
+            while True:
+                taken += await self._more()
+                at = taken.find(delimiter, looked, max_bytes)
+                if at >= 0:
+                    rest = at + size
+                    return bytes(taken[:at])
+                if len(taken) >= max_bytes:
+                    raise DelimiterNotFound(max_bytes)
+                looked = max(len(taken) - size + 1, 0)
+        finally:
+            self._put_back(link, bytes(taken[rest:]))
+
+    async def receive_exactly(self, nbytes: int) -> bytes:
+        """Receive that many bytes.
+
+        When this fails or is cancelled, what had come is what the next receive gives first. Switches tasks
+        only if it must wait.
+
+        :param nbytes: how many, >= 0
+        :raises IncompleteRead: the peer has closed its direction before
+        :raises ClosedResourceError, BrokenResourceError, BusyResourceError: as `receive` does
+        """
+        if nbytes < 0:
+            msg = f"nbytes must not be negative, not {nbytes}"
+            raise ValueError(msg)
+        taken, link, whole = bytearray(), self._link, False
+        if link is None or link.closed:
+            raise ClosedResourceError
+        try:
+            while len(taken) < nbytes:
+                taken += await self._more(min(nbytes - len(taken), 65536))
+            whole = True
+            return bytes(taken)
+        finally:
+            if not whole:
+                self._put_back(link, bytes(taken))
+
+    async def _more(self, max_bytes: int = 65536) -> bytes:
+        try:
+            return await self.receive(max_bytes)
+        except EndOfStream:
+            raise IncompleteRead from None
+
+    def _put_back(self, link: Link | None, data: bytes) -> None:
+        """Give bytes back, unless the link is another's by now."""
+        if data and link is not None and self._link is link and not link.closed:
+            link.put_back(data)
 
     async def send(self, item: bytes) -> None:
         """Send all of the bytes; returns when the kernel has taken them.

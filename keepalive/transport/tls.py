@@ -72,6 +72,7 @@ class TLSLink(Link):
     reader = _of_inner("reader")
     slot = _of_inner("slot")
     sock = _of_inner("sock")
+    starved = _of_inner("starved")
     torn = _of_inner("torn")
     touched = _of_inner("touched")
     writer = _of_inner("writer")
@@ -204,13 +205,24 @@ class TLSLink(Link):
         self._flush()
         if not data or self.unsent:
             return 0
-        try:
-            taken = self.engine.write(memoryview(data)[:_SEAL])
-        except ssl.SSLError as exc:
-            self.torn = True
-            raise BrokenResourceError from exc
-        self._flush()
-        return taken
+        while True:
+            try:
+                taken = self.engine.write(memoryview(data)[:_SEAL])
+            except ssl.SSLWantReadError:  # TLS 1.2 renegotiates (RFC 5246 7.4.1.1): the peer must speak first
+                if not self._feed():
+                    self.starved = True
+                    return 0
+            except ssl.SSLError as exc:
+                self.torn = True
+                raise BrokenResourceError from exc
+            else:
+                self.starved = False
+                self._flush()
+                return taken
+
+    def put_back(self, data: bytes) -> None:
+        """Make these bytes the next ones to be received; see `Link.put_back`."""
+        self._opened = data + self._opened
 
     def peek(self, max_bytes: int) -> bytes | None:
         """Return opened bytes, and leave them; see `Link.peek`."""

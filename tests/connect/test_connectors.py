@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from anyio.abc import ByteStream
 
     from keepalive import Connector, Dial, Link
-    from tests.manager.conftest import Wire
     from tests.support import Server
+    from tests.support.wires import Wire
 
 
 async def plain(dial: Dial) -> Link:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from keepalive.base.types import NEVER, CloseReason, Key
+from keepalive.pool.invariants import check_pool
 from keepalive.pool.pool import Pool
 from keepalive.pool.states import CLOSING, LENT, OPENING, SERVED, Effect, Limits
-from tests.pool.check import check_pool
 
 if TYPE_CHECKING:
     from keepalive.pool.records import Slot

@@ -100,7 +100,7 @@ async def test_credentials(locked_proxy: int, echo_server: Server) -> None:
         "url": SOCKS5Connector(f"socks5h://me:{SECRET}@127.0.0.1:{locked_proxy}"),
     }
     async with ConnectionManager(connectors=connectors) as mgr:
-        for scheme, text in (("none", "no credentials"), ("wrong", "user name or the password")):
+        for scheme, text in (("none", "wants credentials"), ("wrong", "user name or the password")):
             with pytest.raises(ConnectError, match=text) as caught:
                 await ask(mgr, echo_server, scheme, timeout=5)
             assert (caught.value.function, caught.value.error_num) == ("proxy", errno.EACCES)

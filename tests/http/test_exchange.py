@@ -165,10 +165,10 @@ async def test_refused_content_is_not_sent() -> None:
 # -- an answer before the request is out -------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "answer", [ok(b"no", status="403 No"), ok(b"no", "Connection: close", status="200 OK")]
-)
-async def test_early_refusal_ends_the_upload(answer: bytes) -> None:
+@pytest.mark.parametrize("status", ["403 No", "302 Found", "500 Oh", "413 Too Large"])
+async def test_early_refusal_ends_the_upload(status: str) -> None:
+    answer = ok(b"no", status=status)
+
     async def endless() -> AsyncIterator[bytes]:
         while True:
             yield bytes(65536)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from typing import Any
 
@@ -39,6 +40,18 @@ async def test_a_managers_limits_are_shared_by_all_who_use_it() -> None:
             assert mgr.stats().opened == 2
             async with mgr.allocate("http", server.host, server.port):
                 pass  # the clients have left it open
+
+
+async def test_the_oldest_idle_connection_goes() -> None:
+    """Twenty hosts that were asked once cost a busy one no connections."""
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(Server(Script())) for _ in range(21)]
+        async with httpx2.AsyncClient(transport=Transport()) as client:
+            for server in servers[:20]:
+                await client.get(url(server))
+            for _ in range(30):
+                await client.get(url(servers[20]))
+        assert servers[20].accepted == 1
 
 
 @pytest.mark.parametrize("lib", LIBRARIES, ids=["httpx2", "httpx"])

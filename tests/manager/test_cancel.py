@@ -1,4 +1,5 @@
-"""Weak spots of poe.md, section 3: requests that are cancelled, in every phase (2, 3, 4, 15, 17, 26)."""
+"""Weak spots of the ancestor (heritage, poe 3): requests that are cancelled, in every phase (2, 3, 4, 15, 17,
+26)."""
 
 from __future__ import annotations
 
@@ -74,7 +75,8 @@ def stage() -> Iterator[Stage]:
 @pytest.mark.parametrize("by", ["deallocate", "cancel"])
 @pytest.mark.parametrize("phase", PHASES)
 async def test_cancelled_in_every_phase(stage: Stage, phase: str, by: str) -> None:
-    """poe.md 3.2 (B2), 1.75: the awaiter is told, the place goes to the next, and the id has had its time."""
+    """heritage poe 3.2 (B2), 1.75: the awaiter is told, the place goes to the next, and the id has had its
+    time."""
     async with stage.mgr as mgr, anyio.create_task_group() as group:
         held = [await get(mgr, stage.server)] if phase == "queue" else []
         request = await stage.start(phase)
@@ -97,7 +99,7 @@ async def test_cancelled_in_every_phase(stage: Stage, phase: str, by: str) -> No
 
 @pytest.mark.parametrize("phase", PHASES)
 async def test_deallocated_before_the_await(stage: Stage, phase: str) -> None:
-    """poe.md 3.2 (B2): the one defined outcome holds for who comes to ask later, too."""
+    """heritage poe 3.2 (B2): the one defined outcome holds for who comes to ask later, too."""
     async with stage.mgr as mgr:
         held = [await get(mgr, stage.server)] if phase == "queue" else []
         request = await stage.start(phase)
@@ -109,7 +111,7 @@ async def test_deallocated_before_the_await(stage: Stage, phase: str) -> None:
 
 
 async def test_deallocated_when_served(echo_server: Server) -> None:
-    """poe.md 3.2 (B2): a request that has its connection, unfetched, passes it on to the next."""
+    """heritage poe 3.2 (B2): a request that has its connection, unfetched, passes it on to the next."""
     async with ConnectionManager(max_per_host=1) as mgr, anyio.create_task_group() as group:
         held = await get(mgr, echo_server)
         served, following = get(mgr, echo_server), get(mgr, echo_server)
@@ -127,7 +129,7 @@ async def test_deallocated_when_served(echo_server: Server) -> None:
 
 
 async def test_deallocate_never_touches_idle_connections(echo_server: Server) -> None:
-    """poe.md 3.3 (B3): a pending request beside an idle connection of its key."""
+    """heritage poe 3.3 (B3): a pending request beside an idle connection of its key."""
     resolver = Gated()
     async with ConnectionManager(resolver=resolver) as mgr:
         resolver.open()
@@ -144,7 +146,7 @@ async def test_deallocate_never_touches_idle_connections(echo_server: Server) ->
 
 
 async def test_deallocate_never_touches_lent_connections(echo_server: Server) -> None:
-    """poe.md 3.3 (B3), 1.74: a request that was answered has ended; its connection is its user's."""
+    """heritage poe 3.3 (B3), 1.74: a request that was answered has ended; its connection is its user's."""
     async with ConnectionManager() as mgr:
         request = get(mgr, echo_server)
         async with request as conn:
@@ -159,7 +161,7 @@ async def test_deallocate_never_touches_lent_connections(echo_server: Server) ->
 async def test_a_late_answer_of_a_look_up_is_harmless(
     echo_server: Server, stubborn: bool, pressed: bool
 ) -> None:
-    """poe.md 3.4 (B11), 1.42: the look-up of a cancelled request goes on, or not, and answers late."""
+    """heritage poe 3.4 (B11), 1.42: the look-up of a cancelled request goes on, or not, and answers late."""
     resolver = Gated(stubborn=stubborn)
     async with ConnectionManager(max_open=1, resolver=resolver) as mgr, anyio.create_task_group() as group:
         request = mgr.allocate("http", "peer", echo_server.port, 5)
@@ -176,7 +178,7 @@ async def test_a_late_answer_of_a_look_up_is_harmless(
 
 
 async def test_a_time_out_leaves_a_shared_look_up_to_the_others(echo_server: Server) -> None:
-    """poe.md 3.17, 1.76: a look-up ends with the last who wants it, and not before."""
+    """heritage poe 3.17, 1.76: a look-up ends with the last who wants it, and not before."""
     resolver = Gated()
     with Server() as other:
         async with ConnectionManager(max_open=2, resolver=resolver) as mgr:
@@ -197,7 +199,7 @@ async def test_a_time_out_leaves_a_shared_look_up_to_the_others(echo_server: Ser
 
 
 async def test_a_look_up_ends_with_the_last_who_asks() -> None:
-    """poe.md 3.17, 1.76: both requests that share it are given up, and so is the look-up."""
+    """heritage poe 3.17, 1.76: both requests that share it are given up, and so is the look-up."""
     resolver = Gated()
     with Server() as server, Server() as other:
         async with ConnectionManager(max_open=2, resolver=resolver) as mgr:
@@ -222,7 +224,7 @@ class Greeted:
 
 @pytest.mark.parametrize("limit", ["timeout", "connect_timeout"])
 async def test_a_result_that_meets_the_timer(silent_server: Server, limit: str) -> None:
-    """poe.md 3.15: both are due in one turn of the loop; whichever wins, the books are right."""
+    """heritage poe 3.15: both are due in one turn of the loop; whichever wins, the books are right."""
     timeouts: dict[str, Any] = {limit: 0.02}
     for turn in range(3):
         async with ConnectionManager(max_open=1, connectors={"http": Greeted()}, **timeouts) as mgr:
@@ -248,7 +250,7 @@ async def test_a_result_that_meets_the_timer(silent_server: Server, limit: str) 
 
 
 async def test_shutdown_between_answer_and_attempt(echo_server: Server) -> None:
-    """poe.md 3.26: the name is known, the attempt not yet started, and the manager ends."""
+    """heritage poe 3.26: the name is known, the attempt not yet started, and the manager ends."""
     resolver = Gated()
     async with ConnectionManager(resolver=resolver) as mgr:
         request = mgr.allocate("http", "peer", echo_server.port, 5)
@@ -262,7 +264,7 @@ async def test_shutdown_between_answer_and_attempt(echo_server: Server) -> None:
 
 
 async def test_a_cancelled_task_cancels_its_request(echo_server: Server) -> None:
-    """poe.md 3.2: a request ends with the task that awaits it; its place in the line is another's."""
+    """heritage poe 3.2: a request ends with the task that awaits it; its place in the line is another's."""
     async with ConnectionManager(max_per_host=1) as mgr, anyio.create_task_group() as group:
         held = await get(mgr, echo_server)
         async with anyio.create_task_group() as cancelled:

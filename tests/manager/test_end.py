@@ -1,4 +1,4 @@
-"""Dials that outlive their requests, and the end of a manager: pools.md 3.49, 3.51, 3.53 and 3.54."""
+"""Dials that outlive their requests, and the end of a manager: heritage pools 3.49, 3.51, 3.53 and 3.54."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 
 @timed
 async def test_49_short_deadlines(echo_server: Server) -> None:
-    """pools.md 3.49: go#59017: time-out 10 ms, dial 50 ms, ten requests in a row: one gets a connection."""
+    """heritage pools 3.49: go#59017: time-out 10 ms, dial 50 ms, ten requests in a row: one gets a
+    connection."""
     gate = Gate()
     served: list[bool] = []
     async with (
@@ -78,7 +79,7 @@ async def _open_after(gate: Gate, seconds: float) -> None:
 
 @virtual
 async def test_49_one_spare_attempt_for_ten_seconds_at_most(echo_server: Server) -> None:
-    """pools.md 3.49: go#59017, go#76784: an attempt that nobody waits for has its time, too."""
+    """heritage pools 3.49: go#59017, go#76784: an attempt that nobody waits for has its time, too."""
     gate = Gate()
     async with ConnectionManager(connectors={"tcp": gate}, max_per_host=4) as mgr:
         requests = [ask(mgr, echo_server) for _ in range(4)]
@@ -96,7 +97,7 @@ async def test_49_one_spare_attempt_for_ten_seconds_at_most(echo_server: Server)
 
 @pytest.mark.parametrize("how", ["cancel", "deallocate", "scope", "drop"])
 async def test_51_the_request_that_began_the_dial_goes_away(echo_server: Server, how: str) -> None:
-    """pools.md 3.51: hyper#3199: its attempt goes on, and serves the next; nobody is failed by it."""
+    """heritage pools 3.51: hyper#3199: its attempt goes on, and serves the next; nobody is failed by it."""
     gate = Gate()
     async with (
         ConnectionManager(max_per_host=1, connectors={"tcp": gate}) as mgr,
@@ -139,7 +140,7 @@ async def _go_away(mgr: ConnectionManager, request: Request, how: str) -> None:
 
 @timed
 async def test_51_the_request_that_began_the_dial_times_out(echo_server: Server) -> None:
-    """pools.md 3.51: hyper#3199: the same when its time runs out in the middle of the attempt."""
+    """heritage pools 3.51: hyper#3199: the same when its time runs out in the middle of the attempt."""
     gate = Gate()
     async with ConnectionManager(max_per_host=1, connectors={"tcp": gate}) as mgr:
         owner, other = ask(mgr, echo_server, unit()), ask(mgr, echo_server, 500 * unit())
@@ -209,7 +210,7 @@ class Busy:
 async def test_53_aclose_in_the_middle_of_everything(
     echo_server: Server, client_context: ssl.SSLContext, grace: float | None
 ) -> None:
-    """pools.md 3.53: envoy#22527, PR#19780: waiters are told, no dial starts, no descriptor is left."""
+    """heritage pools 3.53: envoy#22527, PR#19780: waiters are told, no dial starts, no descriptor is left."""
     with ExitStack() as stack:
         busy = Busy(stack, echo_server, client_context)
         before = descriptors()
@@ -238,7 +239,8 @@ async def test_53_aclose_in_the_middle_of_everything(
 async def test_53_shutdown_in_the_middle_of_everything(
     echo_server: Server, client_context: ssl.SSLContext
 ) -> None:
-    """pools.md 3.53: envoy#22527: lent ones stay usable, are closed at their release, and not replaced."""
+    """heritage pools 3.53: envoy#22527: lent ones stay usable, are closed at their release, and not
+    replaced."""
     with ExitStack() as stack:
         busy = Busy(stack, echo_server, client_context)
         async with busy.mgr as mgr:
@@ -258,7 +260,7 @@ async def test_53_shutdown_in_the_middle_of_everything(
 
 
 async def test_53_served_but_not_fetched_at_the_end(echo_server: Server) -> None:
-    """pools.md 3.53: envoy#22527: whoever was served but has not fetched is told as well."""
+    """heritage pools 3.53: envoy#22527: whoever was served but has not fetched is told as well."""
     async with ConnectionManager(max_per_host=1) as mgr:
         (await ask(mgr, echo_server)).release()
         served, queued = ask(mgr, echo_server), ask(mgr, echo_server)
@@ -271,7 +273,7 @@ async def test_53_served_but_not_fetched_at_the_end(echo_server: Server) -> None
 
 
 async def test_54_requests_during_the_shutdown(echo_server: Server) -> None:
-    """pools.md 3.54: async-http-client PR#2251, akka-http#1245: refused at once, never left hanging."""
+    """heritage pools 3.54: async-http-client PR#2251, akka-http#1245: refused at once, never left hanging."""
     refused: list[str] = []
 
     def try_one(where: str) -> None:

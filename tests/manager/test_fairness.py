@@ -1,4 +1,4 @@
-"""Fairness and cost: pools.md 3.31 to 3.33."""
+"""Fairness and cost: heritage pools 3.31 to 3.33."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Order(Observer):
 
 
 async def test_31_nobody_starves(echo_server: Server) -> None:
-    """pools.md 3.31: asyncpg#1247, HikariCP#1909: 100 workers, 10 slots: max wait <= 1.5 x ideal.
+    """heritage pools 3.31: asyncpg#1247, HikariCP#1909: 100 workers, 10 slots: max wait <= 1.5 x ideal.
 
     A wait is how many others were served meanwhile: 90 when all is fair.
     """
@@ -59,7 +59,7 @@ async def test_31_nobody_starves(echo_server: Server) -> None:
 
 
 async def test_32_a_full_key_holds_up_nobody(echo_server: Server) -> None:
-    """pools.md 3.32: aiohttp PR#2964, POE: behind a key with 1000 waiters another is served at once."""
+    """heritage pools 3.32: aiohttp PR#2964, POE: behind a key with 1000 waiters another is served at once."""
     async with ConnectionManager(max_per_host=2) as mgr:
         held = await take(mgr, echo_server, 2)
         crowd = [ask(mgr, echo_server) for _ in range(1000)]
@@ -77,7 +77,8 @@ async def test_32_a_full_key_holds_up_nobody(echo_server: Server) -> None:
 
 
 async def test_32_all_full_means_order_of_arrival(echo_server: Server) -> None:
-    """pools.md 3.32: aiohttp PR#2964: a busy key never starves a quiet one: first come, first served."""
+    """heritage pools 3.32: aiohttp PR#2964: a busy key never starves a quiet one: first come, first
+    served."""
     order = Order()
     rng = random.Random(32)
     async with ConnectionManager(max_per_host=6, max_open=6, observer=order) as mgr:
@@ -110,7 +111,7 @@ async def test_32_all_full_means_order_of_arrival(echo_server: Server) -> None:
 
 
 async def test_32_with_one_slot_the_order_is_exact(echo_server: Server) -> None:
-    """pools.md 3.32: POE's queue scan: one slot, many keys: served exactly in the order of arrival."""
+    """heritage pools 3.32: POE's queue scan: one slot, many keys: served exactly in the order of arrival."""
     order = Order()
     rng = random.Random(33)
     async with ConnectionManager(max_open=1, observer=order) as mgr:
@@ -148,7 +149,7 @@ async def free_cost(mgr: ConnectionManager, server: Server, waiters: int, keys: 
 
 
 async def test_33_cost_of_a_release_with_many_waiters(echo_server: Server) -> None:
-    """pools.md 3.33: curl#2369, httpx#3215, PR#1035: 10,000 waiters on 100 keys: < 50 us per free."""
+    """heritage pools 3.33: curl#2369, httpx#3215, PR#1035: 10,000 waiters on 100 keys: < 50 us per free."""
     async with ConnectionManager(max_per_host=1, max_open=100) as mgr:
         few = await free_cost(mgr, echo_server, 300, 100)
         many = await free_cost(mgr, echo_server, 10_000, 100)
@@ -159,7 +160,8 @@ async def test_33_cost_of_a_release_with_many_waiters(echo_server: Server) -> No
 
 
 async def test_33_cost_of_a_release_at_the_total_limit(echo_server: Server) -> None:
-    """pools.md 3.33: httpx#3215: the same when what is freed goes to another key, by way of a new dial."""
+    """heritage pools 3.33: httpx#3215: the same when what is freed goes to another key, by way of a new
+    dial."""
     async with ConnectionManager(max_per_host=1, max_open=1) as mgr:
         times = []
         held = await ask(mgr, echo_server, n=1)

@@ -1,4 +1,5 @@
-"""Weak spots of poe.md, section 3: who is served when, and what wakes him (1, 11, 12, 14, 16, 25)."""
+"""Weak spots of the ancestor (heritage, poe 3): who is served when, and what wakes him (1, 11, 12, 14, 16,
+25)."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ def servers() -> Iterator[list[Server]]:
 
 
 async def test_a_blocked_key_holds_up_no_other(servers: list[Server]) -> None:
-    """poe.md 3.1 (B1): with one request blocked by its own limit, another host is served at once."""
+    """heritage poe 3.1 (B1): with one request blocked by its own limit, another host is served at once."""
     async with ConnectionManager(max_per_host=1) as mgr, anyio.create_task_group() as group:
         held = await get(mgr, servers[0])
         blocked = [Awaited(group, get(mgr, servers[0])) for _ in range(3)]
@@ -44,7 +45,7 @@ async def test_a_blocked_key_holds_up_no_other(servers: list[Server]) -> None:
 
 
 async def test_a_full_key_in_front_holds_up_no_other_at_max_open(servers: list[Server]) -> None:
-    """poe.md 3.1 (B1), 1.47: a place that comes free goes past those whose own key is full."""
+    """heritage poe 3.1 (B1), 1.47: a place that comes free goes past those whose own key is full."""
     async with ConnectionManager(max_per_host=1, max_open=2) as mgr, anyio.create_task_group() as group:
         first, second = await get(mgr, servers[0]), await get(mgr, servers[1])
         full = Awaited(group, get(mgr, servers[0]))
@@ -58,7 +59,7 @@ async def test_a_full_key_in_front_holds_up_no_other_at_max_open(servers: list[S
 
 
 async def test_least_recently_used_is_evicted_most_recently_used_is_reused(servers: list[Server]) -> None:
-    """poe.md 3.11: neither choice is left to chance."""
+    """heritage poe 3.11: neither choice is left to chance."""
     one, two, three = servers
     async with ConnectionManager(max_open=4) as mgr:
         ports = await warm(mgr, one, 2)
@@ -95,7 +96,7 @@ def steps(action: Callable[[], object]) -> int:
 
 @pytest.mark.parametrize("many_keys", [False, True])
 async def test_a_hand_over_costs_the_same_however_many_wait(echo_server: Server, many_keys: bool) -> None:
-    """poe.md 3.12: what one release does depends neither on the waiting requests nor on their keys."""
+    """heritage poe 3.12: what one release does depends neither on the waiting requests nor on their keys."""
     costs = []
     for waiting in (300, 3000):
         keys = waiting // 10 if many_keys else 1
@@ -113,7 +114,7 @@ async def test_a_hand_over_costs_the_same_however_many_wait(echo_server: Server,
 
 
 async def test_ten_thousand_wait(echo_server: Server) -> None:
-    """poe.md 3.12: 10 000 waiting requests, which took the ancestor 40 s, in order of arrival."""
+    """heritage poe 3.12: 10 000 waiting requests, which took the ancestor 40 s, in order of arrival."""
     async with ConnectionManager(max_per_host=8, timeout=None) as mgr:
         held = [await get(mgr, echo_server) for _ in range(8)]
         began = process_time()
@@ -130,7 +131,7 @@ async def test_ten_thousand_wait(echo_server: Server) -> None:
 
 
 async def test_timed_out_requests_leave_the_queue_at_once(echo_server: Server) -> None:
-    """poe.md 3.14: neither the queue's length nor the queue's room remembers them."""
+    """heritage poe 3.14: neither the queue's length nor the queue's room remembers them."""
     async with ConnectionManager(max_per_host=1, max_waiting=2) as mgr:
         held = await get(mgr, echo_server)
         patient = get(mgr, echo_server)
@@ -144,7 +145,7 @@ async def test_timed_out_requests_leave_the_queue_at_once(echo_server: Server) -
 
 
 async def test_order_of_service_is_order_of_arrival(echo_server: Server) -> None:
-    """poe.md 3.16: neither the end of a look-up nor a later call changes the order within a key."""
+    """heritage poe 3.16: neither the end of a look-up nor a later call changes the order within a key."""
     resolver = Gated()
     async with (
         ConnectionManager(max_per_host=2, resolver=resolver) as mgr,
@@ -171,7 +172,7 @@ async def test_order_of_service_is_order_of_arrival(echo_server: Server) -> None
 
 
 async def test_a_request_being_resolved_is_not_overtaken(echo_server: Server) -> None:
-    """poe.md 3.16: a connection given back meanwhile goes to it and not to a later request."""
+    """heritage poe 3.16: a connection given back meanwhile goes to it and not to a later request."""
     resolver = Gated()
     async with ConnectionManager(resolver=resolver) as mgr:
         resolver.open()
@@ -187,7 +188,7 @@ async def test_a_request_being_resolved_is_not_overtaken(echo_server: Server) ->
 
 
 async def test_limits_are_per_key_and_in_all(echo_server: Server) -> None:
-    """poe.md 3.25: two targets behind one proxy are two keys; `max_open` bounds what the proxy sees."""
+    """heritage poe 3.25: two targets behind one proxy are two keys; `max_open` bounds what the proxy sees."""
     async with ConnectionManager(max_per_host=2, max_open=3) as mgr, anyio.create_task_group() as group:
         names = ("one.test", "two.test")
         targets: list[dict[str, Any]] = [{"for_addr": name, "for_scheme": "https"} for name in names]

@@ -16,8 +16,7 @@ from .tools import PATIENCE, Opener, Recorder, ask, turns
 if TYPE_CHECKING:
     from keepalive import Dial, Link
     from tests.support import Server
-
-    from .conftest import Wire
+    from tests.support.wires import Wire
 
 BUSY = b"421 too many connections\r\n"
 

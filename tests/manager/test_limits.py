@@ -1,4 +1,4 @@
-"""Sections 1.1, 1.6 and 1.7 of poe.md: managers, their limits, and attempts; peers count."""
+"""heritage poe 1.1 to 1.10, 1.45 to 1.62: managers, their limits, and attempts; peers count."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def other_server() -> Iterator[Server]:
 
 
 def test_defaults_are_the_ancestor_s() -> None:
-    """poe.md 1.1, 1.2: all arguments are optional and named."""
+    """heritage poe 1.1, 1.2: all arguments are optional and named."""
     parameters = inspect.signature(ConnectionManager).parameters
     defaults = {name: parameter.default for name, parameter in parameters.items()}
     assert {parameter.kind for parameter in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
@@ -39,7 +39,7 @@ def test_defaults_are_the_ancestor_s() -> None:
 
 
 async def test_default_limits(echo_server: Server) -> None:
-    """poe.md 1.2: four per key, 128 in all, and not one more."""
+    """heritage poe 1.2: four per key, 128 in all, and not one more."""
     async with ConnectionManager() as mgr:
         requests = [get(mgr, echo_server, for_port=1 + n // 5) for n in range(33 * 5)]
         await until(lambda: mgr.stats().lent == 128)
@@ -54,7 +54,7 @@ async def test_default_limits(echo_server: Server) -> None:
 
 
 async def test_no_limits(echo_server: Server) -> None:
-    """poe.md 1.2, contract: `None` is no limit."""
+    """heritage poe 1.2, contract: `None` is no limit."""
     async with ConnectionManager(max_per_host=None, max_open=None) as mgr:
         held = [await get(mgr, echo_server) for _ in range(150)]
         assert echo_server.connections == 150
@@ -63,7 +63,7 @@ async def test_no_limits(echo_server: Server) -> None:
 
 
 async def test_managers_share_nothing(echo_server: Server) -> None:
-    """poe.md 1.7: neither limits nor connections nor numbers nor ends."""
+    """heritage poe 1.7: neither limits nor connections nor numbers nor ends."""
     async with ConnectionManager(max_open=1) as one:
         async with ConnectionManager(max_open=1) as two:
             first, second = get(one, echo_server), get(two, echo_server)
@@ -82,7 +82,7 @@ async def test_managers_share_nothing(echo_server: Server) -> None:
 
 
 async def test_bind_address(echo_server: Server) -> None:
-    """poe.md 1.9: the peer sees it; with a port, that one."""
+    """heritage poe 1.9: the peer sees it; with a port, that one."""
     async with ConnectionManager(bind_address="127.0.0.2") as mgr:
         await warm(mgr, echo_server, 2)
     with refused_port() as free:
@@ -95,7 +95,7 @@ async def test_bind_address(echo_server: Server) -> None:
 
 
 async def test_bind_address_that_is_not_ours(echo_server: Server) -> None:
-    """poe.md 1.32, 1.33: the failing call is "bind"."""
+    """heritage poe 1.32, 1.33: the failing call is "bind"."""
     async with ConnectionManager(bind_address="192.0.2.1", max_open=1) as mgr:
         for _ in range(2):
             with pytest.raises(ConnectError) as caught:
@@ -106,7 +106,7 @@ async def test_bind_address_that_is_not_ours(echo_server: Server) -> None:
 
 
 async def test_open_counts_attempts_lent_and_idle(echo_server: Server, other_server: Server) -> None:
-    """poe.md 1.45, 1.46: an attempt takes its place from its first moment, in all and per key."""
+    """heritage poe 1.45, 1.46: an attempt takes its place from its first moment, in all and per key."""
     resolver = Gated()
     async with (
         ConnectionManager(max_open=3, max_per_host=2, resolver=resolver) as mgr,
@@ -127,7 +127,7 @@ async def test_open_counts_attempts_lent_and_idle(echo_server: Server, other_ser
 
 
 async def test_a_released_connection_goes_before_a_new_one(echo_server: Server) -> None:
-    """poe.md 1.48, 1.52: handed over within the release itself."""
+    """heritage poe 1.48, 1.52: handed over within the release itself."""
     async with ConnectionManager(max_per_host=1) as mgr:
         held = await get(mgr, echo_server)
         waiting = get(mgr, echo_server)
@@ -140,7 +140,7 @@ async def test_a_released_connection_goes_before_a_new_one(echo_server: Server) 
 
 
 async def test_attempts_start_together(echo_server: Server) -> None:
-    """poe.md 1.50, 1.56: within the limits nobody waits for another's attempt, nor does the caller."""
+    """heritage poe 1.50, 1.56: within the limits nobody waits for another's attempt, nor does the caller."""
     resolver = Gated()
     async with ConnectionManager(max_per_host=3, resolver=resolver) as mgr:
         requests = [mgr.allocate("http", "peer", echo_server.port, 5) for _ in range(5)]
@@ -152,7 +152,7 @@ async def test_attempts_start_together(echo_server: Server) -> None:
 
 
 async def test_first_come_first_served(echo_server: Server) -> None:
-    """poe.md 1.53: with one connection, exactly in order."""
+    """heritage poe 1.53: with one connection, exactly in order."""
     async with ConnectionManager(max_per_host=1) as mgr, anyio.create_task_group() as group:
         order: list[int] = []
 
@@ -179,7 +179,7 @@ class Attempts(Observer):
 
 
 async def test_one_attempt_and_no_other_after_it_failed() -> None:
-    """poe.md 1.56, 1.61: no retry; the failure is the requester's to judge."""
+    """heritage poe 1.56, 1.61: no retry; the failure is the requester's to judge."""
     attempts = Attempts()
     with refused_port() as refused:
         async with ConnectionManager(observer=attempts) as mgr:
@@ -189,7 +189,7 @@ async def test_one_attempt_and_no_other_after_it_failed() -> None:
 
 
 async def test_each_failed_attempt_fails_the_oldest_alone() -> None:
-    """poe.md 1.61, contract: one after the other, each by an attempt of its own."""
+    """heritage poe 1.61, contract: one after the other, each by an attempt of its own."""
     attempts = Attempts()
     resolver = Gated()
     with refused_port() as refused:
@@ -206,7 +206,8 @@ async def test_each_failed_attempt_fails_the_oldest_alone() -> None:
 
 
 async def test_an_attempt_belongs_to_its_key(echo_server: Server) -> None:
-    """poe.md 1.57, as the contract changes it: who is served otherwise leaves its attempt to the next."""
+    """heritage poe 1.57, as the contract changes it: who is served otherwise leaves its attempt to the
+    next."""
     resolver = Gated()
     async with ConnectionManager(resolver=resolver) as mgr, anyio.create_task_group() as group:
         resolver.open()
@@ -226,7 +227,7 @@ async def test_an_attempt_belongs_to_its_key(echo_server: Server) -> None:
 
 
 async def test_https_alone_is_tls(echo_server: Server) -> None:
-    """poe.md 1.58: exactly this text; every other scheme is plain."""
+    """heritage poe 1.58: exactly this text; every other scheme is plain."""
     async with ConnectionManager() as mgr:
         for scheme in ("http", "ftp", "HTTPS", "https+plain", "x"):
             async with mgr.allocate(scheme, HOST, echo_server.port, 5) as conn:
@@ -237,7 +238,7 @@ async def test_https_alone_is_tls(echo_server: Server) -> None:
 
 
 async def test_unix_sockets(unix_server: Server) -> None:
-    """poe.md 1.7, contract: `unix` takes a path, and port 0."""
+    """heritage poe 1.7, contract: `unix` takes a path, and port 0."""
     async with ConnectionManager(max_per_host=1) as mgr:
         for kind in (None, Reuse.IMMEDIATE):
             async with mgr.allocate("unix", unix_server.host, 0, 5) as conn:

@@ -1,4 +1,4 @@
-"""Limits, exact in the peer's eyes: pools.md 3.25 to 3.30."""
+"""Limits, exact in the peer's eyes: heritage pools 3.25 to 3.30."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("end", ["release", "discard"])
 async def test_25_newcomer_between_wake_and_run(echo_server: Server, end: str) -> None:
-    """pools.md 3.25: aiohttp#4936, anyio#1170: what is freed belongs to the waiter from that moment on."""
+    """heritage pools 3.25: aiohttp#4936, anyio#1170: what is freed belongs to the waiter from that moment
+    on."""
     async with ConnectionManager(max_per_host=2) as mgr:
         held = await take(mgr, echo_server, 2)
         for _ in range(20):
@@ -48,7 +49,8 @@ async def test_25_newcomer_between_wake_and_run(echo_server: Server, end: str) -
 
 
 async def test_25_crowd_of_newcomers(echo_server: Server) -> None:
-    """pools.md 3.25: aiohttp#4936: tasks that come at every moment of a hand-over, under both limits."""
+    """heritage pools 3.25: aiohttp#4936: tasks that come at every moment of a hand-over, under both
+    limits."""
     async with ConnectionManager(max_per_host=3, max_open=5) as mgr, anyio.create_task_group() as group:
 
         async def user(number: int) -> None:
@@ -70,7 +72,8 @@ async def test_25_crowd_of_newcomers(echo_server: Server) -> None:
 
 @timed
 async def test_26_counters_after_queued_requests_fail(echo_server: Server) -> None:
-    """pools.md 3.26: netty#3988, #4031, go#29889: timed out, refused, cancelled or too many, no slot goes."""
+    """heritage pools 3.26: netty#3988, #4031, go#29889: timed out, refused, cancelled or too many, no slot
+    goes."""
     with refused_port() as refused:
         async with ConnectionManager(max_per_host=2, max_open=2, max_waiting=9, keep_alive=None) as mgr:
             for _ in range(3):
@@ -99,7 +102,8 @@ async def test_26_counters_after_queued_requests_fail(echo_server: Server) -> No
 
 
 async def test_27_idle_ones_count() -> None:
-    """pools.md 3.27: measured with aiohttp (M2): limit 2, ten hosts in turn: never more than two sockets."""
+    """heritage pools 3.27: measured with aiohttp (M2): limit 2, ten hosts in turn: never more than two
+    sockets."""
     with Server(host="0.0.0.0") as server:
         async with ConnectionManager(max_open=2) as mgr:
             for _ in range(2):
@@ -114,7 +118,8 @@ async def test_27_idle_ones_count() -> None:
 async def test_28_closed_before_the_next_is_opened(
     tls_server: Server, client_context: ssl.SSLContext
 ) -> None:
-    """pools.md 3.28: curl#15857: at limit 1 the old socket is closed, TLS and all, before the new one."""
+    """heritage pools 3.28: curl#15857: at limit 1 the old socket is closed, TLS and all, before the new
+    one."""
     tls = {"https": TLSConnector(client_context)}
     async with ConnectionManager(max_open=1, connectors=tls) as mgr:
         for number in range(30):
@@ -145,7 +150,8 @@ class Lingering(TCPConnector):
 
 
 async def test_28_aborted_attempts_count_until_they_are_gone(echo_server: Server) -> None:
-    """pools.md 3.28: curl#15857: an attempt that is being given up still has its socket, and its place."""
+    """heritage pools 3.28: curl#15857: an attempt that is being given up still has its socket, and its
+    place."""
     lingering = Lingering()
     async with ConnectionManager(max_open=1, connectors={"tcp": lingering}) as mgr:
         stuck = ask(mgr, echo_server, n=1)
@@ -162,7 +168,8 @@ async def test_28_aborted_attempts_count_until_they_are_gone(echo_server: Server
 
 
 async def test_29_eviction_touches_idle_ones_only(echo_server: Server) -> None:
-    """pools.md 3.29: urllib3#1252, #1262, #951: what is lent stays, the least recently used idle one goes."""
+    """heritage pools 3.29: urllib3#1252, #1262, #951: what is lent stays, the least recently used idle one
+    goes."""
     async with ConnectionManager(max_open=3) as mgr:
         lent = await ask(mgr, echo_server, n=1)
         old, young = await ask(mgr, echo_server, n=2), await ask(mgr, echo_server, n=3)
@@ -187,7 +194,7 @@ async def test_29_eviction_touches_idle_ones_only(echo_server: Server) -> None:
 
 
 async def test_29_eviction_and_hand_out_in_one_tick(echo_server: Server) -> None:
-    """pools.md 3.29: urllib3#1262: what is reserved for a request is not idle any more."""
+    """heritage pools 3.29: urllib3#1262: what is reserved for a request is not idle any more."""
     async with ConnectionManager(max_open=1) as mgr:
         for _ in range(20):
             (await ask(mgr, echo_server, n=1)).release()
@@ -203,7 +210,7 @@ async def test_29_eviction_and_hand_out_in_one_tick(echo_server: Server) -> None
 
 
 async def test_30_limits_raised_at_run_time(echo_server: Server) -> None:
-    """pools.md 3.30: anyio PR#1223: a raised limit lets in exactly as many more, in order."""
+    """heritage pools 3.30: anyio PR#1223: a raised limit lets in exactly as many more, in order."""
     gate = Gate()
     gate.open()
     async with ConnectionManager(max_per_host=1, max_open=1, connectors={"tcp": gate}) as mgr:
@@ -225,7 +232,8 @@ async def test_30_limits_raised_at_run_time(echo_server: Server) -> None:
 
 
 async def test_30_limits_lowered_at_run_time(echo_server: Server) -> None:
-    """pools.md 3.30: anyio PR#1223: a lowered limit closes idle ones now, lent ones when they come back."""
+    """heritage pools 3.30: anyio PR#1223: a lowered limit closes idle ones now, lent ones when they come
+    back."""
     async with ConnectionManager(max_per_host=6, max_open=6) as mgr:
         conns = await take(mgr, echo_server, 6)
         for conn in conns[:2]:
@@ -244,7 +252,8 @@ async def test_30_limits_lowered_at_run_time(echo_server: Server) -> None:
 
 
 async def test_30_limits_moved_in_a_crowd(echo_server: Server) -> None:
-    """pools.md 3.30: anyio PR#1223: up and down in the middle of traffic, never more than the highest."""
+    """heritage pools 3.30: anyio PR#1223: up and down in the middle of traffic, never more than the
+    highest."""
     async with ConnectionManager(max_per_host=2, max_open=2) as mgr:
         done: list[Connection] = []
 

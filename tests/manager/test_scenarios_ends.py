@@ -1,4 +1,4 @@
-"""Scenarios of poe.md, section 2: wrong calls, time-outs, resolvers, managers that end early."""
+"""heritage poe 2.1 to 2.13, 2.50, 2.51: wrong calls, time-outs, resolvers, managers that end early."""
 
 from __future__ import annotations
 

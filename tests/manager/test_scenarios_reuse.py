@@ -1,4 +1,5 @@
-"""Scenarios of poe.md, section 2: which connection a request gets, and what becomes of those given back."""
+"""heritage poe 2.1 to 2.13, 2.50, 2.51: which connection a request gets, and what becomes of those given
+back."""
 
 from __future__ import annotations
 

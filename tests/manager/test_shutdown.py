@@ -1,4 +1,4 @@
-"""Weak spots 7 and 8 of poe.md, section 3, and 1.78-1.83: the end of a manager."""
+"""heritage poe 3.7, 3.8, 1.78-1.83: the end of a manager."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .kit import HOST, Awaited, Gated, exchange, get, until, warm
 
 
 async def test_everybody_who_waits_is_told(echo_server: Server) -> None:
-    """poe.md 3.7 (B7), 1.79: each waiting request ends with `ManagerClosed`, awaited or not."""
+    """heritage poe 3.7 (B7), 1.79: each waiting request ends with `ManagerClosed`, awaited or not."""
     async with ConnectionManager(max_per_host=1) as mgr, anyio.create_task_group() as group:
         held = await get(mgr, echo_server)
         awaited = [Awaited(group, get(mgr, echo_server)) for _ in range(3)]
@@ -32,7 +32,7 @@ async def test_everybody_who_waits_is_told(echo_server: Server) -> None:
 
 
 async def test_idle_connections_close_at_once_lent_ones_when_given_back(echo_server: Server) -> None:
-    """poe.md 3.7 (B7, B7c), 1.80, 1.82: nothing stays open that nobody uses."""
+    """heritage poe 3.7 (B7, B7c), 1.80, 1.82: nothing stays open that nobody uses."""
     async with ConnectionManager() as mgr:
         held = await get(mgr, echo_server)
         await warm(mgr, echo_server, 2)
@@ -46,7 +46,7 @@ async def test_idle_connections_close_at_once_lent_ones_when_given_back(echo_ser
 
 
 async def test_one_served_but_not_fetched(echo_server: Server) -> None:
-    """poe.md 3.7 (B7): it is nobody's yet: its request fails and it is closed."""
+    """heritage poe 3.7 (B7): it is nobody's yet: its request fails and it is closed."""
     async with ConnectionManager() as mgr:
         await warm(mgr, echo_server)
         request = get(mgr, echo_server)
@@ -58,7 +58,7 @@ async def test_one_served_but_not_fetched(echo_server: Server) -> None:
 
 @pytest.mark.parametrize("phase", ["resolve", "connect", "tls"])
 async def test_attempts_are_aborted(silent_server: Server, phase: str) -> None:
-    """poe.md 3.8 (B7b), 1.79: no connection comes after the end, whatever the attempt waits for."""
+    """heritage poe 3.8 (B7b), 1.79: no connection comes after the end, whatever the attempt waits for."""
     resolver = Gated()
     connectors = {"tls": TLSConnector()}
     with ExitStack() as stack:
@@ -81,7 +81,7 @@ async def test_attempts_are_aborted(silent_server: Server, phase: str) -> None:
 
 
 async def test_an_answer_after_the_end_is_ignored(echo_server: Server) -> None:
-    """poe.md 1.44: a resolver that answers although it was cancelled."""
+    """heritage poe 1.44: a resolver that answers although it was cancelled."""
     resolver = Gated(stubborn=True)
     async with ConnectionManager(resolver=resolver) as mgr, anyio.create_task_group() as group:
         request = Awaited(group, mgr.allocate("http", "peer", echo_server.port, 5))
@@ -93,7 +93,8 @@ async def test_an_answer_after_the_end_is_ignored(echo_server: Server) -> None:
 
 
 async def test_after_the_end(echo_server: Server) -> None:
-    """poe.md 1.78, 1.83: ending twice is harmless; allocate fails at the call, free and deallocate do not."""
+    """heritage poe 1.78, 1.83: ending twice is harmless; allocate fails at the call, free and deallocate do
+    not."""
     mgr = ConnectionManager()
     async with mgr:
         request = get(mgr, echo_server)
@@ -120,7 +121,7 @@ async def test_after_the_end(echo_server: Server) -> None:
 
 
 async def test_leaving_the_block_cuts_what_is_lent(echo_server: Server) -> None:
-    """poe.md 3.7 (B7): handles that outlive their manager are closed, and harmless."""
+    """heritage poe 3.7 (B7): handles that outlive their manager are closed, and harmless."""
     async with ConnectionManager() as mgr:
         held = await get(mgr, echo_server)
     assert (echo_server.connections, mgr.stats().open) == (0, 0)
@@ -134,7 +135,8 @@ async def test_leaving_the_block_cuts_what_is_lent(echo_server: Server) -> None:
 
 
 async def test_who_is_inside_receive_is_told(echo_server: Server) -> None:
-    """poe.md 3.7 (B7): a task that waits for bytes when the connection is cut gets an error, not silence."""
+    """heritage poe 3.7 (B7): a task that waits for bytes when the connection is cut gets an error, not
+    silence."""
     ended: list[type[BaseException]] = []
 
     async def listen() -> None:
@@ -153,7 +155,7 @@ async def test_who_is_inside_receive_is_told(echo_server: Server) -> None:
 
 @pytest.mark.parametrize("grace", [None, 5.0])
 async def test_a_graceful_end_waits_for_lent_ones(echo_server: Server, grace: float | None) -> None:
-    """poe.md 3.7 (B7): the variant that waits, with a deadline or none, ends with the last return."""
+    """heritage poe 3.7 (B7): the variant that waits, with a deadline or none, ends with the last return."""
     async with ConnectionManager() as mgr, anyio.create_task_group() as group:
         held = [await get(mgr, echo_server) for _ in range(2)]
         await warm(mgr, echo_server)
@@ -176,7 +178,7 @@ async def test_a_graceful_end_waits_for_lent_ones(echo_server: Server, grace: fl
 
 
 async def test_a_graceful_end_has_its_end(echo_server: Server) -> None:
-    """poe.md 3.7 (B7): what is still lent when the grace is over is cut."""
+    """heritage poe 3.7 (B7): what is still lent when the grace is over is cut."""
     async with ConnectionManager() as mgr:
         held = await get(mgr, echo_server)
         began = time.monotonic()
@@ -189,7 +191,7 @@ async def test_a_graceful_end_has_its_end(echo_server: Server) -> None:
 
 @pytest.mark.parametrize("during", ["shutdown", "block"])
 async def test_an_exception_leaves_the_block_as_it_is(echo_server: Server, during: str) -> None:
-    """poe.md 1.78: the manager's end hides nothing and groups nothing."""
+    """heritage poe 1.78: the manager's end hides nothing and groups nothing."""
     with pytest.raises(ZeroDivisionError):
         async with ConnectionManager(resolver=Gated()) as mgr:
             held = await get(mgr, echo_server)
@@ -204,7 +206,7 @@ async def test_an_exception_leaves_the_block_as_it_is(echo_server: Server, durin
 async def test_the_end_in_the_turn_of_the_last_news(
     echo_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """poe.md 3.26: what the loop has for a manager that ends in the same turn is dropped, quietly."""
+    """heritage poe 3.26: what the loop has for a manager that ends in the same turn is dropped, quietly."""
     async with ConnectionManager() as other:
         pacer = await get(other, echo_server)
         for _ in range(10):

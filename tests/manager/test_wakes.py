@@ -1,4 +1,4 @@
-"""Weak spot 13 of poe.md, section 3: every event that frees a place wakes the one who waits for it."""
+"""heritage poe 3.13: every event that frees a place wakes the one who waits for it."""
 
 from __future__ import annotations
 
@@ -107,7 +107,8 @@ async def test_every_way_of_giving_back(
     way: Way,
     waits: str,
 ) -> None:
-    """poe.md 3.13: whoever waits for the key or for room in all goes on, whatever the connection's fate."""
+    """heritage poe 3.13: whoever waits for the key or for room in all goes on, whatever the connection's
+    fate."""
     wanted = echo_server if waits == "same key" else other_server
     with unchanged_limit(echo_server, other_server):
         async with ConnectionManager(max_open=1) as mgr, anyio.create_task_group() as group:
@@ -123,7 +124,7 @@ async def test_every_way_of_giving_back(
 
 
 async def test_a_dropped_handle(echo_server: Server) -> None:
-    """poe.md 3.13, 1.63: a connection dropped in use frees its place by itself."""
+    """heritage poe 3.13, 1.63: a connection dropped in use frees its place by itself."""
     with unchanged_limit(echo_server):
         async with ConnectionManager(max_open=1) as mgr, anyio.create_task_group() as group:
             handles = [await get(mgr, echo_server)]
@@ -186,7 +187,8 @@ async def test_every_end_of_an_attempt(
     end: Callable[[ConnectionManager, Awaited, Stuck], Awaitable[None]],
     limit: str,
 ) -> None:
-    """poe.md 3.13, 1.61, 1.62: the place of an attempt that failed or is not wanted any more is used."""
+    """heritage poe 3.13, 1.61, 1.62: the place of an attempt that failed or is not wanted any more is
+    used."""
     connector = Stuck()
     short = 0.03 if end is out_of_time else 5.0
     async with (
@@ -208,7 +210,7 @@ async def test_every_end_of_an_attempt(
 
 
 async def test_a_failed_look_up(echo_server: Server) -> None:
-    """poe.md 3.13: so does the place of an attempt whose name could not be resolved."""
+    """heritage poe 3.13: so does the place of an attempt whose name could not be resolved."""
     resolver = Gated()
     async with (
         ConnectionManager(max_open=1, resolver=resolver) as mgr,
@@ -223,7 +225,7 @@ async def test_a_failed_look_up(echo_server: Server) -> None:
 
 
 async def test_a_connection_served_but_not_fetched_in_time(echo_server: Server, other_server: Server) -> None:
-    """poe.md 3.13: what was handed to a request nobody awaits goes on when that one's time is over."""
+    """heritage poe 3.13: what was handed to a request nobody awaits goes on when that one's time is over."""
     async with ConnectionManager(max_open=1) as mgr, anyio.create_task_group() as group:
         conn = await get(mgr, echo_server)
         forgotten = get(mgr, echo_server, 0.03)

@@ -1,4 +1,4 @@
-"""Lost wake-ups and deadlocks: pools.md 3.1 to 3.9."""
+"""Lost wake-ups and deadlocks: heritage pools 3.1 to 3.9."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ async def fetch(mgr: ConnectionManager, server: Server, into: list[Connection]) 
 
 @pytest.mark.parametrize("how", ["scope", "cancel", "deallocate"])
 async def test_1_woken_waiter_is_cancelled_before_it_runs(echo_server: Server, how: str) -> None:
-    """pools.md 3.1: aiohttp#9670, cpython#90155: A frees and B is cancelled in the same tick; C gets it."""
+    """heritage pools 3.1: aiohttp#9670, cpython#90155: A frees and B is cancelled in the same tick; C gets
+    it."""
     async with ConnectionManager(max_per_host=1) as mgr, anyio.create_task_group() as group:
         held = await ask(mgr, echo_server)
         b = ask(mgr, echo_server)
@@ -78,7 +79,8 @@ async def test_1_woken_waiter_is_cancelled_before_it_runs(echo_server: Server, h
 
 
 async def test_2_every_second_waiter_is_cancelled_at_its_wake_up(echo_server: Server) -> None:
-    """pools.md 3.2: anyio#947, anyio#1170: no token is lost to a cancelled waiter, none granted twice."""
+    """heritage pools 3.2: anyio#947, anyio#1170: no token is lost to a cancelled waiter, none granted
+    twice."""
     async with ConnectionManager(max_per_host=3) as mgr, anyio.create_task_group() as group:
         held = await take(mgr, echo_server, 3)
         scopes = [anyio.CancelScope() for _ in range(30)]
@@ -106,7 +108,8 @@ async def test_2_every_second_waiter_is_cancelled_at_its_wake_up(echo_server: Se
 
 
 async def test_3_a_failing_host_passes_the_slot_on(echo_server: Server) -> None:
-    """pools.md 3.3: aiohttp#835, #1623: limit 1, two requests to a bad host both fail, the next succeeds."""
+    """heritage pools 3.3: aiohttp#835, #1623: limit 1, two requests to a bad host both fail, the next
+    succeeds."""
     resolver = StaticResolver({"good.test": "127.0.0.1"})
     async with ConnectionManager(max_open=1, max_per_host=1, resolver=resolver) as mgr:
         with refused_port() as refused, anyio.fail_after(5):
@@ -124,7 +127,7 @@ async def test_3_a_failing_host_passes_the_slot_on(echo_server: Server) -> None:
 
 @timed
 async def test_4_timed_out_waiters_leave_the_queue(echo_server: Server) -> None:
-    """pools.md 3.4: httpcore PR#502: after the timeouts nobody waits and the slots are free."""
+    """heritage pools 3.4: httpcore PR#502: after the timeouts nobody waits and the slots are free."""
     async with ConnectionManager(max_per_host=2, keep_alive=None) as mgr, anyio.create_task_group() as group:
         held = await take(mgr, echo_server, 2)
         requests = [ask(mgr, echo_server, 10 * unit()) for _ in range(20)]
@@ -147,7 +150,7 @@ async def test_4_timed_out_waiters_leave_the_queue(echo_server: Server) -> None:
 
 @pytest.mark.parametrize("when", ["before the release", "before the fetch", "after the fetch"])
 async def test_5_peer_closes_at_hand_over(echo_server: Server, when: str) -> None:
-    """pools.md 3.5: go#32336, go#65705: the next waiter is dialled for, nobody waits for ever."""
+    """heritage pools 3.5: go#32336, go#65705: the next waiter is dialled for, nobody waits for ever."""
     async with ConnectionManager(max_per_host=1) as mgr, anyio.create_task_group() as group:
         held = await ask(mgr, echo_server)
         got: list[Connection] = []
@@ -176,7 +179,7 @@ async def test_5_peer_closes_at_hand_over(echo_server: Server, when: str) -> Non
 async def test_6_a_hundred_slow_hosts_are_dialled_at_once(
     echo_server: Server, client_context: ssl.SSLContext
 ) -> None:
-    """pools.md 3.6: redis-py#3056, PR#2997: no lock serialises dials, nor makes a release wait."""
+    """heritage pools 3.6: redis-py#3056, PR#2997: no lock serialises dials, nor makes a release wait."""
     tls = {"https": TLSConnector(client_context)}
     with Server(Silent()) as slow:
         async with ConnectionManager(connectors=tls) as mgr:
@@ -199,7 +202,7 @@ async def test_6_a_hundred_slow_hosts_are_dialled_at_once(
 async def test_7_as_many_dials_or_hand_overs_as_waiters(
     echo_server: Server, free_ones: int, released: str
 ) -> None:
-    """pools.md 3.7: HikariCP#452: N waiters and N slots make N dials or hand-overs, always."""
+    """heritage pools 3.7: HikariCP#452: N waiters and N slots make N dials or hand-overs, always."""
     gate = Gate()
     async with ConnectionManager(connectors={"tcp": gate}, max_per_host=4) as mgr:
         gate.open()
@@ -229,7 +232,7 @@ async def test_7_as_many_dials_or_hand_overs_as_waiters(
 
 
 async def test_7_waiters_and_releases_in_random_order(echo_server: Server) -> None:
-    """pools.md 3.7: HikariCP#452, in 300 random orders of requests, releases, discards and turns."""
+    """heritage pools 3.7: HikariCP#452, in 300 random orders of requests, releases, discards and turns."""
     rng = random.Random(7)
     async with ConnectionManager(max_per_host=4) as mgr:
         held: list[Connection] = []
@@ -247,7 +250,7 @@ async def test_7_waiters_and_releases_in_random_order(echo_server: Server) -> No
 
 
 async def test_8_server_away_for_long_then_back() -> None:
-    """pools.md 3.8: psycopg#1315, #370: when a refusing server is back, the next request succeeds."""
+    """heritage pools 3.8: psycopg#1315, #370: when a refusing server is back, the next request succeeds."""
     async with ConnectionManager(max_per_host=2) as mgr:
         with Server() as server:
             for conn in await take(mgr, server, 2):
@@ -261,7 +264,7 @@ async def test_8_server_away_for_long_then_back() -> None:
 
 @virtual
 async def test_8_black_hole_for_ten_timeouts_then_back() -> None:
-    """pools.md 3.8: psycopg#1315, #370: the same with a server whose network drops everything."""
+    """heritage pools 3.8: psycopg#1315, #370: the same with a server whose network drops everything."""
     with full_backlog() as hole, ExitStack() as stack:
         async with ConnectionManager(max_per_host=2, max_open=2, timeout=12) as mgr:
             for _ in range(10):
@@ -278,7 +281,7 @@ async def test_8_black_hole_for_ten_timeouts_then_back() -> None:
 
 
 async def test_9_success_wipes_out_failures() -> None:
-    """pools.md 3.9: pgbouncer#328: failures leave nothing behind that refuses later requests."""
+    """heritage pools 3.9: pgbouncer#328: failures leave nothing behind that refuses later requests."""
     async with ConnectionManager(max_per_host=1) as mgr:
         with refused_port() as port:
             pass

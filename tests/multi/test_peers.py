@@ -36,6 +36,7 @@ from tests.support import (
     has_ipv6,
     refused_port,
 )
+from tests.support.inside import core_of
 
 from .kit import Log
 
@@ -598,7 +599,7 @@ async def test_ten_thousand_connections_that_cost_nothing_while_idle() -> None:
     try:
         with holding(4096) as port:
             async with MultiClient(on_success=success) as client:
-                core = client._running().core
+                core = core_of(client)
                 for _ in range(count):
                     client.connect("127.0.0.1", port)
                 with anyio.fail_after(60):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keepalive.base.types import NEVER, Key
+from keepalive.pool.invariants import check_pool
 from keepalive.pool.states import CLOSING, LENT, OPENING, Limits
 
-from .check import check_pool
 from .model import World
 
 if TYPE_CHECKING:
@@ -67,8 +67,19 @@ class Scene(World):
 
 
 def scene(
-    max_per_host: int = 4, max_open: int = 128, *, keep_alive: float = 15.0, max_waiting: float = NEVER
+    max_per_host: int = 4,
+    max_open: int = 128,
+    *,
+    max_idle: float = NEVER,
+    keep_alive: float = 15.0,
+    max_waiting: float = NEVER,
 ) -> Scene:
     return Scene(
-        Limits(max_per_host=max_per_host, max_open=max_open, keep_alive=keep_alive, max_waiting=max_waiting)
+        Limits(
+            max_per_host=max_per_host,
+            max_open=max_open,
+            max_idle=max_idle,
+            keep_alive=keep_alive,
+            max_waiting=max_waiting,
+        )
     )

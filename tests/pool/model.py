@@ -194,7 +194,11 @@ class World:
         self._begin("warm", None, key, ready)
         place = self.places.setdefault(key, Place(key))
         missing = ready - len(place.idle) - len(place.unused) - max(0, place.dialing - len(place.queue))
-        room = min(self.limits.max_open - self.total, self.limits.max_per_host - place.count)
+        room = min(
+            self.limits.max_open - self.total,
+            self.limits.max_per_host - place.count,
+            self.limits.max_idle - len(self.cold),
+        )
         started = self.pool.preconnect(self.pool.keys.of(key), ready, self.now)
         expected = max(0, min(missing, room))
         if not rules.may_try(self, place):

@@ -46,8 +46,10 @@ def may_close(world: World, link: Link) -> None:
     if link.where is None:
         if not worn_out(world, link):
             step.displaced.append(link)
-            if link.expires > world.now:
+            if link.expires > world.now and not surplus(world, link):
                 step.evictions += 1
+        return
+    if surplus(world, link):
         return
     over = step.what == "set_limits" and over_limit(world, link)
     if link.expires <= world.now or over:
@@ -59,6 +61,13 @@ def may_close(world: World, link: Link) -> None:
     coldest = world.total >= world.limits.max_open and link is next(iter(world.cold)) and not borrowed
     own = place.count >= world.limits.max_per_host and link in place.idle[:1] and not place.extra
     need(coldest or (own and head is not None and head.fresh), "evicted without need, or not the coldest")
+
+
+def surplus(world: World, link: Link) -> bool:
+    """Say whether more are idle than may be, with those that are about to be, and this one is the coldest."""
+    idle = len(world.cold) + len(world.step.in_hand)
+    coldest = next(iter(world.cold), None)
+    return idle > world.limits.max_idle and (link is coldest or (coldest is None and link.where is None))
 
 
 def over_limit(world: World, link: Link) -> bool:
@@ -104,6 +113,7 @@ def check(world: World) -> None:
 def standing(world: World) -> Wanting:
     """Judge the state as such; return who could use room, by the age of the request without an attempt."""
     limits, spares = world.limits, 0
+    need(len(world.cold) <= limits.max_idle, "more idle connections than max_idle")
     wanting: Wanting = []
     if world.step.what == "tick":
         for link in world.step.aborted:  # one spare ended, and a timeout made another, all in one late tick

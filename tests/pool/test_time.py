@@ -1,17 +1,18 @@
-"""Deadlines, idle times, lifetimes: pools.md 3, liveness, on the pure pool."""
+"""Deadlines, idle times, lifetimes: heritage pools 3.37 to 3.39, on the pure pool."""
 
 from __future__ import annotations
 
 import pytest
 
 from keepalive.base.types import NEVER, CloseReason
-from keepalive.pool.states import GONE, IDLE, SERVED, Failure, Limits, WaiterState
+from keepalive.pool.pool import Pool
+from keepalive.pool.states import GONE, IDLE, QUEUED, SERVED, Failure, Limits, WaiterState
 
 from .kit import A, B, C, Scene, scene
 
 
 def test_idle_ones_expire_without_traffic() -> None:
-    """pools.md 3.37 (httpcore2): closed at keep_alive, exactly; the shell is told when to ring."""
+    """heritage pools 3.37 (httpcore2): closed at keep_alive, exactly; the shell is told when to ring."""
     world = scene()
     link = world.idle()
     assert world.pool.next_deadline() == 15.0
@@ -24,7 +25,8 @@ def test_idle_ones_expire_without_traffic() -> None:
 
 @pytest.mark.parametrize("first", ["timer", "request"])
 def test_expiry_at_the_moment_of_hand_out(first: str) -> None:
-    """pools.md 3.38 (agentkeepalive#23, undici#3141): in one instant: a good connection or a new one."""
+    """heritage pools 3.38 (agentkeepalive#23, undici#3141): in one instant: a good connection or a new
+    one."""
     world = scene()
     link = world.idle()
     world.now = 15.0
@@ -37,7 +39,7 @@ def test_expiry_at_the_moment_of_hand_out(first: str) -> None:
 
 
 def test_clock_jump() -> None:
-    """pools.md 3.39: the machine slept for a day; nothing old is reused, though no timer has run."""
+    """heritage pools 3.39: the machine slept for a day; nothing old is reused, though no timer has run."""
     world = scene()
     links = [world.lend(), world.lend()]
     for link in links:
@@ -232,3 +234,28 @@ def test_all_at_once() -> None:
     for link in world.attempts():
         world.open_failed(link)
     assert world.pool.keys.states[A].count == 0
+
+
+def test_each_phase_of_a_request_has_its_own_clock() -> None:
+    pool = Pool(Limits(max_per_host=1))
+    held = pool.submit(A, 0.0, NEVER)
+    pool.opened(next(iter(held.per_key.opening)), 1, 0.0)
+    slot = pool.claim(held, 0.0)
+    waiting = pool.submit(A, 0.0, NEVER, phases=(2.0, 1.0))
+    assert pool.next_deadline() == waiting.deadline == 2.0
+    pool.discard(slot, 1.9, CloseReason.DISCARDED)  # now an attempt stands for it
+    assert waiting.deadline == 2.9
+    pool.tick(2.5)
+    assert waiting.state is QUEUED
+    pool.tick(2.9)
+    assert waiting.failure is Failure.TIMEOUT
+    assert waiting.phase == "resolve"
+
+
+def test_a_phase_of_no_time_fails_at_once_and_the_whole_ends_all() -> None:
+    pool = Pool(Limits(max_per_host=1))
+    assert pool.submit(A, 0.0, NEVER, phases=(NEVER, 0.0)).phase == "resolve"
+    first = pool.submit(A, 0.0, 5.0, phases=(0.0, NEVER))  # there is an attempt
+    assert first.deadline == 5.0
+    assert pool.submit(A, 0.0, NEVER, phases=(0.0, NEVER)).phase == "queue"
+    pool.cancel(first, 1.0)

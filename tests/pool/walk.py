@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from keepalive.base.types import NEVER, CloseReason, Key
+from keepalive.pool.invariants import check_pool
 from keepalive.pool.pool import Pool
 from keepalive.pool.states import Effect, Limits, SlotState, WaiterState
 
-from .check import check_pool
 from .model import World
 from .rules import need
 
@@ -75,6 +75,13 @@ CONFIGS = {
     "many_keys": Config(Limits(max_per_host=3, max_open=6), keys=12, weights={"submit": 40, "cancel": 12}),
     "few_keys": Config(Limits(max_per_host=5, max_open=8), keys=2, fresh=0.1),
     "nothing_idle": Config(replace(TIGHT, keep_alive=0.0), fresh=0.1),
+    "few_idle": Config(
+        Limits(max_per_host=3, max_open=8, max_idle=2),
+        keys=5,
+        fresh=0.1,
+        weights={"submit": 16, "warm": 3, "lost_reserved": 6},
+    ),
+    "none_idle": Config(Limits(max_per_host=2, max_open=4, max_idle=0), fresh=0.2, weights={"warm": 2}),
     "fresh": Config(Limits(max_per_host=3, max_open=5), keys=3, fresh=0.5, weights={"lost_reserved": 10}),
     "mortal": Config(
         Limits(max_per_host=3, max_open=5, keep_alive=2.0, max_uses=2, connect_timeout=0.8),
@@ -106,6 +113,7 @@ CONFIGS = {
             TIGHT,
             Limits(max_per_host=1, max_open=6),
             Limits(max_per_host=4, max_open=4),
+            Limits(max_per_host=4, max_open=6, max_idle=1),
             Limits(max_per_host=3, max_open=2, keep_alive=1.0),
         ),
         weights={"set_limits": 4},

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
-import httpx2
 import pytest
 
 from keepalive import (
@@ -23,7 +23,7 @@ from keepalive import (
 from keepalive.httpx.library import Library
 from keepalive.httpx.network import NetworkStream
 from keepalive.multi import MultiClient
-from keepalive.sip.identity import matches
+from keepalive.sip.core.identity import matches
 from keepalive.sip.source import canonical
 from tests.connect.proxies import Script
 from tests.manager.kit import exchange
@@ -175,7 +175,7 @@ async def test_httpx_in_the_stream_of_a_response(name: str, ca: Authority) -> No
     context, seen = watched(ca, name)
     with Server(tls=context) as server:
         async with await anyio.connect_tcp("127.0.0.1", server.port) as below:
-            stream = NetworkStream(Library(httpx2), below)  # type: ignore[arg-type]  # any byte stream
+            stream = NetworkStream(Library("httpx2"), cast("http.Response", SimpleNamespace(stream=below)))
             stream = await stream.start_tls(ca.client(), name, 5)
             await stream.aclose()
     assert seen == [NAMES[name]]

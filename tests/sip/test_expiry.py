@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from keepalive.sip.expiry import Expiry
+from keepalive.sip.core.expiry import Expiry
 
 if TYPE_CHECKING:
     from keepalive.base.timer_queue import Entry

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from keepalive.sip import SendError, SipTLS
-from keepalive.sip.identity import identities, matches
+from keepalive.sip.core.identity import identities, matches
 from tests.sip.handmade import Handmade
 from tests.sip.kit import dial, leg, port_of, request, response, response_of, until
 from tests.support import Authority, Server, Silent

@@ -9,8 +9,8 @@ from __future__ import annotations
 import pytest
 import sipmessage
 
-from keepalive.sip.framer import Framer
-from keepalive.sip.head import Flaw, Head, parse_head
+from keepalive.sip.core.framer import Framer
+from keepalive.sip.core.head import Flaw, Head, parse_head
 from keepalive.sip.messages import Parser
 
 COMMON = (

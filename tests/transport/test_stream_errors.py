@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from keepalive import Connection
-    from tests.manager.conftest import Wire
     from tests.support import Server
+    from tests.support.wires import Wire
 
 GIVE_BACK: dict[str, Callable[[Connection], Any]] = {
     "release": lambda conn: conn.release(),

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import ssl
 
     from keepalive import Connection
-    from tests.manager.conftest import Wire
     from tests.support import Server
+    from tests.support.wires import Wire
 
 MB = 1_000_000
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from keepalive import Connector
-    from tests.manager.conftest import Wire
     from tests.support import Authority
+    from tests.support.wires import Wire
 
 
 @pytest.fixture

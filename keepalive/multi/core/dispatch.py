@@ -26,13 +26,15 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from keepalive.base.failure import MISTAKES
+
 from .deferred import Deferred
 from .input import Input
 from .lifecycle import Lifecycle
 from .output import Output
 from .pending import Pending
 from .places import Places
-from .states import CLOSED, CONNECTED, CONNECTING, FLUSHING, MISTAKES, EndReason
+from .states import CLOSED, CONNECTED, CONNECTING, FLUSHING, EndReason
 from .timers import PeerTimers
 
 if TYPE_CHECKING:

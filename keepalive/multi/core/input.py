@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from anyio import BrokenResourceError
+from keepalive.base.failure import MISTAKES, BrokenResourceError
 
 from .filters import Inbox, UnitError
 from .lifecycle import text_of
-from .states import CONNECTED, MISTAKES, EndReason
+from .states import CONNECTED, EndReason
 
 if TYPE_CHECKING:
     from .deferred import Deferred

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from keepalive.base.text import fit
+from keepalive.base.failure import MISTAKES
+from keepalive.base.text import printable
 
-from .states import CLOSED, FLUSHING, MISTAKES, ClientClosed, EndReason
+from .states import CLOSED, FLUSHING, ClientClosed, EndReason
 
 if TYPE_CHECKING:
     from .deferred import Deferred
@@ -135,4 +136,4 @@ class Lifecycle:
 
 def text_of(exc: BaseException) -> str:
     """Say for people what went wrong."""
-    return fit(str(exc)) or type(exc).__name__
+    return printable(str(exc)) or type(exc).__name__

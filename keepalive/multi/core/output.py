@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from anyio import BrokenResourceError
+from keepalive.base.failure import BrokenResourceError
 
 from .states import CLOSED, CONNECTED, FLUSHING, EndReason, OutputFull
 

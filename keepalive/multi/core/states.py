@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from asyncio.exceptions import CancelledError
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Final
@@ -11,9 +10,6 @@ from keepalive.base.types import NEVER
 from keepalive.errors import KeepaliveError
 
 __all__ = ("ClientClosed", "EndReason", "OutputFull", "PeerState")
-
-MISTAKES: Final = (Exception, CancelledError)
-"""What a callback may raise at its peer's cost: also what it got from asyncio's future of somebody else."""
 
 
 class PeerState(Enum):

@@ -10,14 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keepalive.base.types import NEVER
-from keepalive.pool.keys import MOST_RESTING
-from keepalive.pool.states import CLOSING, IDLE, LENT, OPENING, QUEUED, RESERVED, SERVED
+
+from .keys import MOST_RESTING
+from .states import CLOSING, IDLE, LENT, OPENING, QUEUED, RESERVED, SERVED
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from keepalive.pool.pool import Pool
-    from keepalive.pool.records import KeyState, Slot, Waiter
+    from .pool import Pool
+    from .records import KeyState, Slot, Waiter
 
 
 class Found:
@@ -90,6 +91,7 @@ def _find_requests(pool: Pool, found: dict[KeyState, Found]) -> None:
 
 
 def _find_slots(pool: Pool, found: dict[KeyState, Found], elsewhere: Collection[Slot] | None) -> None:
+    assert len(pool.idle.line) <= pool.limits.max_idle, "12: more idle ones than max_idle"
     for slot in pool.idle.line:
         assert slot.state is IDLE, "2: not idle, among the idle ones"
         assert slot.waiter is None, "an idle connection has a request"

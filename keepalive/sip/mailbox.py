@@ -1,4 +1,4 @@
-"""The socket that a pool was given: a listener, or a datagram socket."""
+"""The socket of a UDP pool, and what every pool asks of the socket it is given."""
 
 from __future__ import annotations
 
@@ -11,122 +11,91 @@ from typing import TYPE_CHECKING, Any, Final
 from keepalive.base.addresses import target_of
 from keepalive.base.failure import text_of
 from keepalive.transport.datagrams import Datagrams
-from keepalive.transport.listener import Listener
 
+from .core.framer import whole
+from .core.stun import binding_response, is_stun
 from .errors import send_error
-from .framer import whole
-from .source import ANY, MAPPED, Address, Source, local_of, plain
-from .stun import binding_response, is_stun
+from .source import ANY, MAPPED, Address, Source, place_of, plain
 
 if TYPE_CHECKING:
-    from .engine import Engine
-    from .outgoing import Outgoing
+    from collections.abc import Callable
+
+    from .core.outgoing import Outgoing
+    from .services import Services
 
 logger = logging.getLogger("keepalive.sip")
 
-ACCEPTS: Final = 64
-"""Connections accepted, or datagrams read, before others have their turn."""
+READS: Final = 64
+"""Datagrams read before others have their turn."""
 MAX_MET: Final = 4096
 """Peers of which it is remembered at which address they asked."""
-SHORT_PAUSE: Final = 0.1
-"""Seconds until accepting is tried again when descriptors or memory were short."""
-_SHORT: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-
-
-class Acceptor:
-    """Takes the connections that arrive at a listener."""
-
-    def __init__(self, engine: Engine, sock: socket.socket) -> None:
-        self._engine = engine
-        self._said = self._pausing = False
-        self.place = local_of(sock)
-        self.link = Listener(sock, engine.poller)
-        self.link.slot = self
-
-    def read(self) -> int:
-        """Accept what waits, for a while."""
-        engine = self._engine
-        for _ in range(0 if self._pausing else ACCEPTS):
-            try:
-                found = self.link.try_accept()
-            except OSError as exc:
-                if exc.errno not in _SHORT:
-                    continue  # the caller had gone before we came
-                if not self._said:
-                    self._said = True
-                    logger.warning("cannot accept connections: %s; trying again", exc.strerror)
-                self._pausing = True
-                engine.later(SHORT_PAUSE, self._retry)
-                return 1
-            if found is None:
-                self._said = False
-                return 1
-            sock, address = found
-            engine.accepted(sock, place_of(address))
-        if not self._pausing:
-            engine.postpone(self)
-        return ACCEPTS
-
-    def _retry(self) -> None:
-        self._pausing = False
-        self.read()
 
 
 class Mailbox:
     """Sends and receives the datagrams of one socket.
 
-    :ivar place: what it is bound to
+    :param admits: says whether a peer may talk to us
+    :param unreachable: called with what became of a datagram that was sent before
     """
 
-    def __init__(self, engine: Engine, sock: socket.socket, *, connected: bool) -> None:
-        self._engine = engine
+    def __init__(
+        self,
+        services: Services,
+        sock: socket.socket,
+        *,
+        connected: bool,
+        admits: Callable[[str, int], bool],
+        unreachable: Callable[[OSError], None],
+    ) -> None:
+        self._services = services
+        self._admits = admits
+        self._unreachable = unreachable
         self._queue: deque[tuple[Outgoing, Any]] = deque()
         self._queued = 0
         self._connected = connected
         self._met: dict[tuple[str, int], str] = {}  # at which address of ours a peer asked last
-        self.place = local_of(sock)
         self._ipv6 = sock.family == socket.AF_INET6
         self._reaches = _families(sock)
-        self.link = Datagrams(sock, engine.poller)
+        self.link = Datagrams(sock, services.reactor.poller)
         self.link.slot = self
 
     def read(self) -> int:
         """Read what waits, for a while."""
-        engine = self._engine
-        for n in range(ACCEPTS):
-            if engine.inbox.full:
-                engine.inbox.stall(self)
+        services = self._services
+        for n in range(READS):
+            if services.inbox.full:
+                services.inbox.stall(self)
                 return n + 1
             if self.link.closed:
                 return n + 1
             try:
                 found = self.link.try_receive_from(65536)
             except OSError as exc:  # what became of a datagram sent before
-                engine.unreachable(exc)
+                self._unreachable(exc)
                 continue
             if found is None:
                 return n + 1
             self._take(*found)
-        engine.postpone(self)
-        return ACCEPTS
+        services.dispatcher.postpone(self)
+        return READS
 
     def _take(self, data: bytes, address: Any, local: str) -> None:
-        engine = self._engine
+        services = self._services
         host, port = place_of(address)
-        if not engine.admits(host, port):
-            engine.note_flaw("not from dst")
+        if not self._admits(host, port):
+            services.note_flaw("not from dst")
             return
         answer = None
         if is_stun(data):
             answer = binding_response(data, host, port)
         elif (head := whole(data)) is not None:
-            ours = plain(local) or self.place.addr
+            ours = plain(local) or self._services.place.addr
             self._meet(host, port, ours)
-            source = Source(host, host, port, "udp", local=Address(ours, self.place.port))
+            source = Source(host, host, port, "udp", local=Address(ours, self._services.place.port))
             if head.flaw:
-                answer = engine.refuse(head.flaw, head.header, head.raw, source)
+                answer = services.refuse(head.flaw, head.header, head.raw, source)
             else:
-                engine.deliver(head, source)
+                services.deliver(head, source)
         if answer is not None:
             self._send_now(answer, None if self._connected else address, local)
 
@@ -136,7 +105,7 @@ class Mailbox:
         That is for answers that go where their Via says, and for requests: a NAT or firewall before the peer
         knows no other address.
         """
-        if self.place.addr in ANY and local not in ANY:
+        if self._services.place.addr in ANY and local not in ANY:
             self._met.pop((host, port), None)
             self._met[host, port] = local
             if len(self._met) > MAX_MET:
@@ -163,10 +132,16 @@ class Mailbox:
             address = None
         else:
             address = target_of(addr if ":" in addr or not self._ipv6 else MAPPED + addr, port), local
-        out.went = Source(addr, addr, port, "udp", local=Address(local or self.place.addr, self.place.port))
+        out.went = Source(
+            addr,
+            addr,
+            port,
+            "udp",
+            local=Address(local or self._services.place.addr, self._services.place.port),
+        )
         if self._queue:
-            if self._queued + len(out.data) > self._engine.config.max_queue:
-                self._engine.finish(out, send_error(out.where, "queue", errno.ENOBUFS))
+            if self._queued + len(out.data) > self._services.config.max_queue:
+                self._services.completions.complete(out, send_error(out.where, "queue", errno.ENOBUFS))
                 return
         elif self._try(out, address):
             return
@@ -181,9 +156,9 @@ class Mailbox:
         except OSError as exc:
             number = exc.errno if exc.errno is not None and exc.errno > 0 else None
             reason = "size" if number == errno.EMSGSIZE else "send"
-            self._engine.finish(out, send_error(out.where, reason, number, text_of(exc)))
+            self._services.completions.complete(out, send_error(out.where, reason, number, text_of(exc)))
         else:
-            self._engine.finish(out, None)
+            self._services.completions.complete(out, None)
         return True
 
     def done(self) -> bool:
@@ -216,17 +191,6 @@ def _families(sock: socket.socket) -> tuple[bool, ...]:
         only = sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
         return (True,) if only else (True, False)
     return (plain(host) == host,)
-
-
-def place_of(address: Any) -> tuple[str, int]:
-    """Return host and port of a socket address, the scope of an IPv6 one in the host.
-
-    An IPv4 address that is mapped into IPv6 is the plain one.
-    """
-    host, port, *rest = address
-    if len(rest) > 1 and rest[1] and "%" not in host:
-        host = f"{host}%{rest[1]}"
-    return plain(host), port
 
 
 def check_socket(proto: str, sock: object, *, connected: bool) -> None:

@@ -1,18 +1,25 @@
-"""One message on its way out."""
+"""One message on its way out. Pure."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from keepalive.transport.runtime import Parking
+    from keepalive.sip.errors import SendError
 
-    from .errors import SendError
-    from .flow import Flow
     from .head import Head
-    from .source import Source, Target
+
+
+class Waiter(Protocol):
+    """Who waits for a message to be completed."""
+
+    def done(self) -> bool:
+        """Say whether it waits no more."""
+
+    def set_result(self, _: None, /) -> None:
+        """Let it go on."""
 
 
 class Outgoing:
@@ -22,12 +29,12 @@ class Outgoing:
     :ivar asks: the peer owes something for it: a response, or for two CR LFs one (RFC 5626 4.4.1)
     :ivar opens: its transaction has begun with it
     :ivar fresh: it goes on a connection of its own
-    :ivar flow: the connection it goes on
+    :ivar flow: the `Flow` it goes on, else None
     :ivar pings: how many of ours it is, each of which the peer may answer
     :ivar sent: bytes of it that the kernel (or TLS) has taken
-    :ivar went: where it went, once all of it has
-    :ivar finished: it has had its outcome
-    :ivar spare: where it may go if nobody is to be found where it goes first
+    :ivar went: where it went, once all of it has (a `Source`)
+    :ivar finished: it is completed
+    :ivar spare: where it may go if nobody is to be found where it goes first (a `Target`)
     """
 
     __slots__ = (
@@ -51,8 +58,8 @@ class Outgoing:
     def __init__(
         self,
         data: bytes,
-        where: str,
-        callback: Callable[[SendError | None], object] | None,
+        where: str = "",
+        callback: Callable[[Any], object] | None = None,
         *,
         fresh: bool = False,
     ) -> None:
@@ -62,10 +69,10 @@ class Outgoing:
         self.fresh = fresh
         self.key: bytes | None = None
         self.asks = self.opens = False
-        self.parked: Parking | None = None
-        self.flow: Flow | None = None
-        self.spare: Target | None = None
-        self.went: Source | None = None
+        self.parked: Waiter | None = None
+        self.flow: object = None
+        self.spare: Any = None
+        self.went: Any = None
         self.sent = self.pings = 0
         self.finished = False
         self.error: SendError | None = None
@@ -73,7 +80,8 @@ class Outgoing:
     def read(self, head: Head | None) -> None:
         """Note what it is; None for a keep-alive."""
         if head is None:
-            self.asks = len(self.data) >= 4
+            self.pings = len(self.data) // 4
+            self.asks = self.pings > 0
         else:
             self.key = head.key
             self.asks = not head.code and head.method != b"ACK"
