@@ -71,7 +71,7 @@ class Opener:
         """
         key = attempt.key
         if type(connector) is TCPConnector and "%" not in key.addr and is_literal(key.addr):
-            direct = self._begin(attempt, connector, net or self.net, key.addr)
+            direct = self.open_address(attempt, connector, net or self.net, key.addr, key.port)
             if direct is not None:
                 return direct
         return self._start(attempt, connector, net or self.net)
@@ -112,16 +112,16 @@ class Opener:
             attempt.failed(_explained(attempt, dial, exc))
             return NOTHING
 
-    def _begin(
-        self, attempt: Attempt, connector: TCPConnector, net: Net, address: str
-    ) -> DirectAttempt | Nothing | None:
+    def open_address(
+        self, attempt: Attempt, connector: TCPConnector, net: Net, address: str, port: int
+    ) -> Cancellable | None:
         """Begin to connect to a literal address; None if that failed at once and a task shall tell it."""
-        port = attempt.key.port
         if not net.line.empty:
             return None  # others were first
         try:
-            net.reachable((address,))
-            connecting = net.begin(address, port, connector.options)
+            if net.bind_addresses is not None:
+                net.reachable((address,))
+            connecting = net.begin(address, port, connector.options, eager=not self._at_once)
         except Exception as exc:
             if not self._at_once:
                 return None  # a task will fail in the same way: not before the caller has had his turn
@@ -138,7 +138,7 @@ class Opener:
         """Connect to what a name stands for. Several addresses are raced, which takes a task."""
         fitting = net.fitting(addresses) or addresses[:1]
         if len(fitting) == 1 and "%" not in fitting[0]:
-            direct = self._begin(attempt, connector, net, fitting[0])
+            direct = self.open_address(attempt, connector, net, fitting[0], attempt.key.port)
             if direct is not None:
                 return direct
         return self._start(attempt, connector, net)

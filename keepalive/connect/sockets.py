@@ -110,9 +110,10 @@ class Net:
             raise DialFailure(Phase.BIND, errno.EAFNOSUPPORT, f"bind_address {host} is of the other family")
         return fitting
 
-    def begin(self, address: str, port: int, options: Sequence[Option]) -> Connecting:
+    def begin(self, address: str, port: int, options: Sequence[Option], *, eager: bool = True) -> Connecting:
         """Begin to connect to a literal address.
 
+        :param eager: whether to look at once if it is there: that takes one more system call
         :raises OSError, DialFailure: it could not even be begun
         """
         family = family_of(address)
@@ -129,11 +130,11 @@ class Net:
             if self.bind_addresses is not None:
                 _bind(sock, *self.bind_addresses[family])
             number = sock.connect_ex(target)
-            if number in PENDING:
+            if number in PENDING and eager:
                 # One call more on the same socket tells its state, on all systems, and on loopback it finds
                 # the connection made without a turn of the loop.
                 number = sock.connect_ex(target)
-            elif number:
+            elif number and number not in PENDING:
                 raise OSError(number, os.strerror(number))
             return Connecting(Link(sock, self.poller), target, number)
         except BaseException:

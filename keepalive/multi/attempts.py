@@ -67,13 +67,13 @@ class Attempts:
 
     def _start(self, attempt: PeerAttempt, record: Record) -> None:
         opener, bound = self._opener, record.bind_addresses
-        net = None if bound is None else opener.net.bound_to(bound)
-        connector = self._connectors.get(record.scheme, PLAIN)
-        if connector is not PLAIN:
+        net = opener.net if bound is None else opener.net.bound_to(bound)
+        connector = self._connectors.get(record.scheme)
+        if connector is not None:
             attempt.task = opener.open(attempt, connector, net)
-        elif literal(record.addr):
+        elif literal(record.addr) and "%" not in record.addr:
             record.address = record.addr
-            attempt.task = opener.open(attempt, PLAIN, net)
+            attempt.task = opener.open_address(attempt, PLAIN, net, record.addr, record.port)
         else:
             attempt.task = opener.open_by_name(attempt, PLAIN, net)
 

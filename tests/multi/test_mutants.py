@@ -13,7 +13,7 @@ from .world import BrokenPromise
 if TYPE_CHECKING:
     from tests.support.planting import Bug
 
-SEEDS = range(1, 9)
+SEEDS = range(1, 17)
 STEPS = 2000
 
 

@@ -132,7 +132,7 @@ class Walk(World):
             self.time_goes_by, self.turn, self.stall_or_go_on, self.descriptors_come_and_go, self.places_move,
             self.attempt_is_given_up,
         )  # fmt: skip
-        self.rng.choices(steps, (60, 40, 60, 10, 40, 10, 60, 10, 2, 20, 10))[0]()
+        self.rng.choices(steps, (60, 40, 60, 10, 40, 10, 60, 25, 2, 20, 10))[0]()
         self.check()
 
     def check(self) -> None:

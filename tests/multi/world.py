@@ -58,7 +58,7 @@ class FakeWire:
     def try_send(self, data: bytes | memoryview, /) -> int:
         assert not self.record.shut
         assert not self.eof_sent
-        if self.record.world.rng.random() < 0.02:
+        if self.record.world.rng.random() < 0.05:
             self.reset = self.ended = self.readable = True
         if self.reset:
             raise BrokenResourceError from BrokenPipeError(errno.EPIPE, "broken pipe")

@@ -170,7 +170,8 @@ class Dispatch:
             self.places.no_room(record, now)
 
     def tick(self, now: float) -> None:
-        """Look at the peers whose time has come."""
+        """Look at the peers whose time has come, after what was put off: it may be in time."""
+        self.deferred.run(now)
         for record in self.timers.due(now):
             self._time_out(record, now)
         if self.timers.retry <= now and (late := self.places.look_for_room(now)):
