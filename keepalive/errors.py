@@ -5,7 +5,6 @@ The stream methods of a `Connection` raise none of these but anyio's own stream 
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
 from keepalive.base.text import printable
@@ -122,18 +121,3 @@ class RequestCancelled(KeepaliveError):
 
 class ManagerClosed(KeepaliveError):
     """The manager has been shut down."""
-
-
-def require_extra(package: str, extra: str, user: str) -> None:
-    """See to it that a package can be imported, or say which extra brings it.
-
-    :param user: what needs it
-    :raises ModuleNotFoundError: it is not installed
-    """
-    try:
-        importlib.import_module(package)
-    except ModuleNotFoundError as exc:
-        if exc.name != package:
-            raise  # it is there, and misses something itself
-        msg = f"{user} needs {package}; install it with: pip install 'keepalive-manager[{extra}]'"
-        raise ModuleNotFoundError(msg, name=package) from None

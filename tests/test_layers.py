@@ -59,7 +59,7 @@ PURE_FOLDERS = ("pool", "multi/core", "sip/core")
 PURE_FILES = ("connect/happy_eyeballs.py", "connect/history.py", "connect/deadlines.py", "resolve/cache.py")
 # Third parties, by room; a program that does not use a feature never loads what only that feature needs.
 THIRD_PARTIES = {
-    "base": {"idna"},
+    "base": {"anyio", "idna"},  # anyio: the errors of its streams
     "connect": {"anyio", "idna", "socksio"},
     "cli": {"anyio", "click", "rich"},
     "pool": set(),

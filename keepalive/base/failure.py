@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ssl
+from asyncio.exceptions import CancelledError
+from typing import Final
+
+from anyio import BrokenResourceError as BrokenResourceError  # what links raise, for who decides
 
 from .text import printable
 
@@ -16,6 +20,10 @@ _PLAIN = {
     "UNSUPPORTED_PROTOCOL": "the peer offers only TLS versions that are refused here",
 }
 """What OpenSSL's commonest reasons mean."""
+
+
+MISTAKES: Final = (Exception, CancelledError)
+"""What a callback may raise at its peer's cost: also what it got from asyncio's future of somebody else."""
 
 
 class DialFailure(Exception):

@@ -131,7 +131,7 @@ class Dial:
     async def connect_unix(self, path: str) -> Link:
         """Connect to a Unix stream socket; a path that starts with NUL names an abstract one."""
         self.phase = Phase.CONNECT
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = await self._net.line.wait_for(lambda: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
             sock.setblocking(False)
             return await self._connect(sock, path)

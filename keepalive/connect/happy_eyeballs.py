@@ -117,6 +117,16 @@ class Race:
         del self.running[address]
         self._due_now = True
 
+    def began(self, address: str, now: float) -> None:
+        """Note that an address had to wait for its socket: its time counts from now."""
+        self.running[address] = now
+
+    def put_back(self, address: str, now: float) -> None:
+        """Note that there was a place for a second socket, but no socket: it is tried again."""
+        del self.running[address]
+        self._waiting.appendleft(address)
+        self.refused(now)
+
     def refused(self, now: float) -> None:
         """Note that there is no place for a second socket now."""
         self._asked = now

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import errno
+import os
 import re
 from abc import ABC, abstractmethod
+from copy import copy
 from typing import TYPE_CHECKING
 
 from anyio import BrokenResourceError
@@ -20,6 +22,7 @@ from keepalive.connect.connector import Connector
 from keepalive.transport.stream import until_readable
 
 from . import proxy_arguments
+from .proxy_digest import Challenge, answerable, challenges, digest
 from .tcp import TCPConnector, Tunnelling
 from .tls import TLSConnector
 
@@ -123,7 +126,8 @@ class HTTPProxyConnector(ProxyConnector):
     :param proxy: ``http://host:port``, or ``https://host:port`` for TLS with the proxy itself; ports
         are 80 and 443 by default. It may hold credentials: ``http://user:password@host:port``,
         percent-encoded
-    :param auth: user name and password, for Basic authentication (RFC 7617)
+    :param auth: user name and password, for Basic authentication (RFC 7617), or Digest (RFC 7616: MD5,
+        SHA-256) if the proxy answers that it wants that: then a second connection is made, once
     :param over: the connector that reaches the proxy, by default `TCPConnector()`. A `TLSConnector` for
         TLS with a proxy on terms of one's own, or another proxy's connector for a chain
     :param inside: what is done inside the tunnel, by ``for_scheme``; "https" is `TLSConnector()` unless
@@ -144,7 +148,7 @@ class HTTPProxyConnector(ProxyConnector):
         headers: Mapping[str, str] | Sequence[tuple[str | bytes, str | bytes]] = (),
     ) -> None:
         super().__init__(proxy, auth, over, inside)
-        self._fields = proxy_arguments.header_lines("headers", headers)
+        self._own_fields = self._fields = proxy_arguments.header_lines("headers", headers)
         if self._auth is not None:
             user, password = self._auth
             if ":" in user:
@@ -152,6 +156,21 @@ class HTTPProxyConnector(ProxyConnector):
                 raise ValueError(msg)
             token = base64.b64encode(f"{user}:{password}".encode())
             self._fields = b"Proxy-Authorization: Basic %b\r\n%b" % (token, self._fields)
+
+    async def _through(self, dial: Dial, host: str, port: int) -> Link:
+        try:
+            return await super()._through(dial, host, port)
+        except _Challenged as exc:
+            challenge = answerable(exc.offered)
+            if self._auth is None or challenge is None:
+                raise
+            if self._proxy is not None:
+                self._fields = self._own_fields  # the next tunnel does not show the password first
+            answer = digest(challenge, self._auth, authority(host, port), os.urandom(16).hex())
+        again = copy(self)
+        again._fields = answer + self._own_fields
+        # On a new connection: what else the proxy says on this one, or whether it closes it, is all one.
+        return await super(HTTPProxyConnector, again)._through(dial, host, port)
 
     async def _ask(self, dial: Dial, link: Link, host: str, port: int) -> None:
         target = authority(host, port).encode("ascii")
@@ -161,9 +180,11 @@ class HTTPProxyConnector(ProxyConnector):
         except BrokenResourceError:
             pass  # it may have refused before it heard us out
         answer = Answer(link)
-        status, reason = await _read_head(answer)
+        status, reason, offered = await _read_head(answer)
         while 100 <= status < 200:
-            status, reason = await _read_head(answer)
+            status, reason, offered = await _read_head(answer)
+        if status == 407 and offered:
+            raise _Challenged(reason, offered)
         if not 200 <= status < 300:
             number = errno.EACCES if status in (401, 403, 407) else None
             raise refusal(f"the proxy answered {status} {reason}".rstrip(), number)
@@ -173,16 +194,30 @@ _STATUS = re.compile(rb"HTTP/1\.[01] ([1-9]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?\
 _FIELD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n")
 
 
-async def _read_head(answer: Answer) -> tuple[int, str]:
-    """Read the head of an HTTP answer: its status and reason. Its fields do not matter here."""
+async def _read_head(answer: Answer) -> tuple[int, str, list[Challenge]]:
+    """Read the head of an HTTP answer: its status and reason, and how one may authenticate."""
     line = await answer.line()
     match = _STATUS.fullmatch(line)
     if match is None:
         raise refusal(f"the proxy's answer is not HTTP/1: {shown(line)!r}")
+    offered: list[Challenge] = []
     while (line := await answer.line()) != b"\r\n":
         if not _FIELD.fullmatch(line):
             raise refusal(f"the proxy's answer has a bad field: {shown(line)!r}")
-    return int(match[1]), shown(match[2] or b"")
+        name, _, value = line.partition(b":")
+        if name.lower() == b"proxy-authenticate":
+            offered += challenges(value.strip().decode("latin-1"))
+    return int(match[1]), shown(match[2] or b""), offered
+
+
+class _Challenged(DialFailure):
+    """The proxy wants to know who asks."""
+
+    def __init__(self, reason: str, offered: list[Challenge]) -> None:
+        schemes = ", ".join(dict.fromkeys(challenge.scheme for challenge in offered))
+        text = f"the proxy answered 407 {reason}".rstrip()
+        super().__init__(Phase.PROXY, errno.EACCES, f"{text} (it wants {printable(schemes, 80)})")
+        self.offered = offered
 
 
 class Answer:

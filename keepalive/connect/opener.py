@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 from anyio import BrokenResourceError, EndOfStream
 
 from keepalive.base.addresses import is_literal
-from keepalive.base.failure import DialFailure
+from keepalive.base.failure import DialFailure, text_of
 from keepalive.base.types import NEVER, Phase
+from keepalive.resolve.service import Callback
 from keepalive.transport.link import Link
 
 from .deadlines import Budget
 from .dial import Dial
+from .sockets import NoSocket
 from .tcp import TCPConnector
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class Opener:
     """Carries attempts out.
 
     :param timeouts: what one attempt may take; None for no limit but the caller's own
+    :param at_once: whether what fails at once is told at once, within `open`, and not by a task
     :ivar ready: connections that were made at once, and wait to be taken in
     """
 
@@ -49,6 +52,8 @@ class Opener:
         names: Names,
         sessions: Sessions,
         timeouts: Timeouts | None = None,
+        *,
+        at_once: bool = False,
     ) -> None:
         self.ready = 0
         self.net = net
@@ -56,21 +61,28 @@ class Opener:
         self._names = names
         self._sessions = sessions
         self._timeouts = timeouts
+        self._at_once = at_once
 
-    def open(self, attempt: Attempt, connector: Connector) -> Cancellable:
+    def open(self, attempt: Attempt, connector: Connector, net: Net | None = None) -> Cancellable:
         """Start an attempt. It may end before this returns only by `failed`.
 
+        :param net: instead of the opener's own, for an attempt with a local address of its own
         :return: what gives it up; `ended` is called when nothing is left of it
         """
-        if type(connector) is TCPConnector:
-            direct = self._begin(attempt, connector)
+        key = attempt.key
+        if type(connector) is TCPConnector and "%" not in key.addr and is_literal(key.addr):
+            direct = self.open_address(attempt, connector, net or self.net, key.addr, key.port)
             if direct is not None:
                 return direct
-        return self._start(attempt, connector)
+        return self._start(attempt, connector, net or self.net)
 
-    def _start(self, attempt: Attempt, connector: Connector) -> Cancellable:
+    def open_by_name(self, attempt: Attempt, connector: TCPConnector, net: Net | None = None) -> Cancellable:
+        """Do the same for a name, without a task while it is looked up, nor later if it has one address."""
+        return NamedAttempt(self, self._names, attempt, connector, net or self.net)
+
+    def _start(self, attempt: Attempt, connector: Connector, net: Net) -> Cancellable:
         budget = None if self._timeouts is None else Budget(self._timeouts)
-        dial = Dial(attempt, self.net, self._names, budget, self._sessions)
+        dial = Dial(attempt, net, self._names, budget, self._sessions)
         told = False
 
         async def carry_out() -> None:
@@ -100,24 +112,40 @@ class Opener:
             attempt.failed(_explained(attempt, dial, exc))
             return NOTHING
 
-    def _begin(self, attempt: Attempt, connector: TCPConnector) -> DirectAttempt | None:
-        """Begin to connect to a literal address; None if it is none, or if that failed at once."""
-        key = attempt.key
-        if self.net.bind_addresses is not None or "%" in key.addr or not is_literal(key.addr):
-            return None
+    def open_address(
+        self, attempt: Attempt, connector: TCPConnector, net: Net, address: str, port: int
+    ) -> Cancellable | None:
+        """Begin to connect to a literal address; None if that failed at once and a task shall tell it."""
+        if not net.line.empty:
+            return None  # others were first
         try:
-            connecting = self.net.begin(key.addr, key.port, connector.options)
-        except Exception:
-            return None  # a task will fail in the same way: not before the caller has had his turn
+            if net.bind_addresses is not None:
+                net.reachable((address,))
+            connecting = net.begin(address, port, connector.options, eager=not self._at_once)
+        except Exception as exc:
+            if not self._at_once:
+                return None  # a task will fail in the same way: not before the caller has had his turn
+            attempt.failed(_at_once(exc))
+            return NOTHING
         attempt.enter_phase(Phase.CONNECT)
         if self._timeouts is not None and self._timeouts.connect != NEVER:
             attempt.set_deadline(self._reactor.clock() + self._timeouts.connect, "connect_timeout")
-        return DirectAttempt(self, attempt, connecting)
+        return DirectAttempt(self, attempt, connecting, address)
 
-    def missed(self, attempt: Attempt, number: int) -> None:
+    def go_on(
+        self, attempt: Attempt, connector: TCPConnector, net: Net, addresses: tuple[str, ...]
+    ) -> Cancellable:
+        """Connect to what a name stands for. Several addresses are raced, which takes a task."""
+        fitting = net.fitting(addresses) or addresses[:1]
+        if len(fitting) == 1 and "%" not in fitting[0]:
+            direct = self.open_address(attempt, connector, net, fitting[0], attempt.key.port)
+            if direct is not None:
+                return direct
+        return self._start(attempt, connector, net)
+
+    def missed(self, attempt: Attempt, address: str, number: int) -> None:
         """Tell a direct attempt's failure."""
-        key = attempt.key
-        self.net.failures.note(key.addr, key.port, self._reactor.clock())
+        self.net.failures.note(address, attempt.key.port, self._reactor.clock())
         failure = DialFailure(Phase.CONNECT, number, os.strerror(number))
         failure.__cause__ = OSError(number, os.strerror(number))
         attempt.failed(failure)
@@ -126,11 +154,12 @@ class Opener:
 class DirectAttempt:
     """An attempt without a task: it stands in the place of its link's writer, and the poller wakes it."""
 
-    __slots__ = ("_attempt", "_connecting", "_opener")
+    __slots__ = ("_address", "_attempt", "_connecting", "_opener")
 
-    def __init__(self, opener: Opener, attempt: Attempt, connecting: Connecting) -> None:
+    def __init__(self, opener: Opener, attempt: Attempt, connecting: Connecting, address: str) -> None:
         self._opener = opener
         self._attempt = attempt
+        self._address = address
         self._connecting = connecting
         opener.ready += connecting.ready
         connecting.link.writer = self
@@ -154,7 +183,7 @@ class DirectAttempt:
             self._attempt.opened(link)
         else:
             link.close()
-            self._opener.missed(self._attempt, number)
+            self._opener.missed(self._attempt, self._address, number)
 
     def cancel(self) -> None:
         """End it; nothing is left of it when this returns."""
@@ -162,6 +191,41 @@ class DirectAttempt:
         if not link.closed:
             self._opener.ready -= self._connecting.ready
             link.close()
+            self._attempt.ended()
+
+
+class NamedAttempt:
+    """An attempt that first waits for its name, called back like a direct one."""
+
+    __slots__ = ("_attempt", "_connector", "_net", "_opener", "_stage")
+
+    def __init__(
+        self, opener: Opener, names: Names, attempt: Attempt, connector: TCPConnector, net: Net
+    ) -> None:
+        self._opener = opener
+        self._attempt = attempt
+        self._connector = connector
+        self._net = net
+        attempt.enter_phase(Phase.RESOLVE)
+        self._stage: Cancellable = NOTHING
+        try:
+            found = names.call_back(attempt.key.addr, self._answered)
+        except DialFailure as exc:
+            attempt.failed(exc)
+            return
+        self._stage = opener.go_on(attempt, connector, net, found) if isinstance(found, tuple) else found
+
+    def _answered(self, answer: tuple[str, ...] | DialFailure) -> None:
+        if isinstance(answer, DialFailure):
+            self._attempt.failed(answer)
+        else:
+            self._stage = self._opener.go_on(self._attempt, self._connector, self._net, answer)
+
+    def cancel(self) -> None:
+        """End it; see the stage it is in."""
+        looking_up = isinstance(self._stage, Callback)
+        self._stage.cancel()
+        if looking_up:
             self._attempt.ended()
 
 
@@ -180,6 +244,15 @@ def check_link(link: object) -> None:
     if not isinstance(link, Link):
         msg = f"the connector returned {link!r}, which is not a Link"
         raise TypeError(msg)
+
+
+def _at_once(exc: Exception) -> DialFailure:
+    if isinstance(exc, DialFailure):
+        return exc
+    phase = "socket" if isinstance(exc, NoSocket) else Phase.CONNECT
+    failure = DialFailure(phase, exc.errno if isinstance(exc, OSError) else None, text_of(exc))
+    failure.__cause__ = exc
+    return failure
 
 
 def _explained(attempt: Attempt, dial: Dial, exc: Exception) -> DialFailure:

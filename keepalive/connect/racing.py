@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import anyio
 from keepalive.base.failure import DialFailure, text_of
 from keepalive.base.types import Phase
 
+from .descriptors import ran_out
 from .happy_eyeballs import PATIENCE, Do, Race
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Racing:
         self._unreachable: DialFailure | None = None
         self._errors: dict[str, Exception] = {}
         self._parked: Parking | None = None
+        self._first = ""  # the address to begin with, in the attempt's own place
 
     def add(self, addresses: tuple[str, ...], *, more: bool = False, early: bool = False) -> None:
         """Let addresses take part, also while the race runs; see `Race.add`."""
@@ -65,6 +68,9 @@ class Racing:
         try:
             while True:
                 until = self._go_on()
+                if self._first:
+                    address, self._first = self._first, ""
+                    await self._begin(address)
                 winner = self._look()
                 if winner is not None:
                     return self._won(winner)
@@ -118,16 +124,35 @@ class Racing:
                 return None
             self._borrowed += 1
             self._race.beside(now)
-        self._begin(address)
+            self._begin_beside(address)
+        else:
+            self._first = address
         return None
 
-    def _begin(self, address: str) -> None:
+    async def _begin(self, address: str) -> None:
+        """Begin to connect; the attempt's own socket waits for its descriptor."""
+        try:
+            begin = partial(self._net.begin, address, self._port, self._options)
+            self._going[address] = await self._net.line.wait_for(begin)
+            self._race.began(address, self._net.clock())
+        except (OSError, DialFailure) as exc:
+            self._lost(address, exc)
+
+    def _begin_beside(self, address: str) -> None:
+        """Begin with one socket more; without a descriptor for it, its turn comes later."""
         try:
             self._going[address] = self._net.begin(address, self._port, self._options)
         except (OSError, DialFailure) as exc:
-            self._race.failed(address)
-            self._fail(address, exc)
-            self._drop(address)
+            if ran_out(exc):
+                self._race.put_back(address, self._net.clock())
+                self._repay()
+            else:
+                self._lost(address, exc)
+
+    def _lost(self, address: str, exc: Exception) -> None:
+        self._race.failed(address)
+        self._fail(address, exc)
+        self._drop(address)
 
     def _look(self) -> str | None:
         """See how those on their way are doing; return the one that has arrived."""
@@ -138,9 +163,7 @@ class Racing:
             if number == 0:
                 return address
             if number is not None:
-                self._race.failed(address)
-                self._fail(address, OSError(number, os.strerror(number)))
-                self._drop(address)
+                self._lost(address, OSError(number, os.strerror(number)))
         return None
 
     def _won(self, winner: str) -> Link:
@@ -157,6 +180,8 @@ class Racing:
 
     def _fail(self, address: str, error: Exception) -> None:
         self._errors.setdefault(address, error)
+        if ran_out(error):
+            return  # it says nothing of the address
         self._net.failures.note(address, self._port, self._net.clock())
 
     def _drop(self, address: str) -> None:

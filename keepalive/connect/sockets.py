@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from contextlib import suppress
+from copy import copy
 from typing import TYPE_CHECKING
 
 from keepalive.base.addresses import family_of, target_of
@@ -14,6 +15,7 @@ from keepalive.base.failure import DialFailure
 from keepalive.base.types import Phase
 from keepalive.transport.link import Link
 
+from .descriptors import DescriptorLine
 from .happy_eyeballs import STAGGER
 from .history import Failures
 
@@ -29,6 +31,10 @@ PENDING = (errno.EINPROGRESS, errno.EALREADY, errno.EINTR)
 _NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)  # spares a system call, where it exists
 
 _BIND_ADDRESS_NO_PORT = 24  # linux/in.h; not every Python has a name for it
+
+
+class NoSocket(OSError):
+    """The system gives no further socket."""
 
 
 class Connecting:
@@ -71,32 +77,51 @@ class Net:
         clock: Callable[[], float],
         bind_addresses: Mapping[int, tuple[str, int]] | None,
         stagger: float = STAGGER,
+        *,
+        make_room: Callable[[], bool] | None = None,
     ) -> None:
+        """Take what they share. With `make_room` they wait for descriptors, see `DescriptorLine`."""
         self.poller = poller
         self.clock = clock
         self.bind_addresses = bind_addresses
         self.stagger = stagger
         self.failures = Failures()
+        self.line = DescriptorLine(poller, make_room=make_room)
+
+    def bound_to(self, bind_addresses: Mapping[int, tuple[str, int]]) -> Net:
+        """Return the same with other local addresses."""
+        other = copy(self)
+        other.bind_addresses = bind_addresses
+        return other
+
+    def fitting(self, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those addresses that there is a local one for."""
+        bound = self.bind_addresses
+        if bound is None:
+            return addresses
+        return tuple(address for address in addresses if family_of(address) in bound)
 
     def reachable(self, addresses: tuple[str, ...]) -> tuple[str, ...]:
         """Leave out the families that no local address is given for, if one is given for the other."""
-        bound = self.bind_addresses
-        if bound is None or not addresses:
-            return addresses
-        fitting = tuple(address for address in addresses if family_of(address) in bound)
-        if not fitting:
+        fitting = self.fitting(addresses)
+        if addresses and not fitting:
+            bound = self.bind_addresses or {}
             host = " and ".join(host for host, _ in bound.values())
             raise DialFailure(Phase.BIND, errno.EAFNOSUPPORT, f"bind_address {host} is of the other family")
         return fitting
 
-    def begin(self, address: str, port: int, options: Sequence[Option]) -> Connecting:
+    def begin(self, address: str, port: int, options: Sequence[Option], *, eager: bool = True) -> Connecting:
         """Begin to connect to a literal address.
 
+        :param eager: whether to look at once if it is there: that takes one more system call
         :raises OSError, DialFailure: it could not even be begun
         """
         family = family_of(address)
         target = target_of(address, port)
-        sock = socket.socket(family, socket.SOCK_STREAM | _NONBLOCK)
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM | _NONBLOCK)
+        except OSError as exc:
+            raise NoSocket(exc.errno, exc.strerror) from exc
         try:
             if not _NONBLOCK:
                 sock.setblocking(False)
@@ -105,11 +130,11 @@ class Net:
             if self.bind_addresses is not None:
                 _bind(sock, *self.bind_addresses[family])
             number = sock.connect_ex(target)
-            if number in PENDING:
+            if number in PENDING and eager:
                 # One call more on the same socket tells its state, on all systems, and on loopback it finds
                 # the connection made without a turn of the loop.
                 number = sock.connect_ex(target)
-            elif number:
+            elif number and number not in PENDING:
                 raise OSError(number, os.strerror(number))
             return Connecting(Link(sock, self.poller), target, number)
         except BaseException:

@@ -10,6 +10,7 @@ HTTP/1.1 only: no HTTP/2, cookies, redirects or decoding. `keepalive.httpx` puts
 
 from . import needs  # noqa: F401  # for what it says if something is missing
 from .client import Client, Exchange, Place, request
+from .environment import EnvironmentProxies
 from .errors import (
     BadAnswer,
     HTTPError,
@@ -21,7 +22,7 @@ from .errors import (
     ReadTimeout,
     WriteTimeout,
 )
-from .head import Headers
+from .head import Headers, HeadLimits
 from .request import Message, compose
 from .response import RawStream, Response
 from .timeout import Timeout
@@ -30,9 +31,11 @@ from .url import ParsedURL, parse_url
 __all__ = (
     "BadAnswer",
     "Client",
+    "EnvironmentProxies",
     "Exchange",
     "HTTPError",
     "HTTPTimeout",
+    "HeadLimits",
     "Headers",
     "InvalidRequest",
     "InvalidURL",

@@ -1,17 +1,28 @@
-"""The chunked transfer coding (RFC 9112 7.1), taken apart by llhttp. No I/O."""
+"""The chunked transfer coding (RFC 9112 7.1), taken apart. No I/O.
+
+llhttp refuses blanks around chunk extensions, which a recipient has to take (RFC 9112 7.1.1), so chunks are
+found here. It still reads the trailers.
+"""
 
 from __future__ import annotations
 
-import httptools
+import re
 
 from .errors import BadAnswer
-from .head import MAX_FIELDS, Headers
+from .head import Headers, HeadLimits, check_lines, parse_trailers
 
 __all__ = ("Chunks",)
 
-MAX_QUIET = 65536
-"""Bytes that may come without content: a chunk's extensions, or trailers."""
-_PRIME = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+MAX_LINE = 16384
+"""Bytes that a chunk's size and its extensions may have."""
+
+# Extensions are passed over. Control characters in them are refused: to some a bare CR or LF ends the line.
+_EXTENSIONS = rb"[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?"
+_FIRST = re.compile(rb"0*([0-9A-Fa-f]{1,16})" + _EXTENSIONS + rb"\r\n").match
+_NEXT = re.compile(rb"\r\n0*([0-9A-Fa-f]{1,16})" + _EXTENSIONS + rb"\r\n").match
+# What may still become one of these. What cannot is refused at once, for its sender may be waiting.
+_FIRST_BEGUN = re.compile(rb"(?:[0-9A-Fa-f]+" + _EXTENSIONS + rb"\r?)?").fullmatch
+_NEXT_BEGUN = re.compile(rb"(?:\r(?:\n(?:[0-9A-Fa-f]+" + _EXTENSIONS + rb"\r?)?)?)?").fullmatch
 
 
 class Chunks:
@@ -19,76 +30,72 @@ class Chunks:
 
     :ivar done: whether its end has come
     :ivar clean: whether nothing has come after its end
+    :ivar trailers: the fields after the last chunk, once it is done
     """
 
-    __slots__ = ("_fields", "_parser", "_pieces", "_quiet", "_tail", "clean", "done")
+    __slots__ = ("_begun", "_head", "_left", "_limits", "_partial", "_trailing", "clean", "done", "trailers")
 
-    def __init__(self) -> None:
+    def __init__(self, limits: HeadLimits) -> None:
         self.done = False
         self.clean = True
-        self._pieces: list[bytes] = []
-        self._fields: list[tuple[bytes, bytes]] = []
-        self._quiet = 0
-        self._tail = b""
-        parser = httptools.HttpResponseParser(self)
-        parser.feed_data(_PRIME)
-        self._parser: httptools.HttpResponseParser | None = parser
-        self._fields.clear()
-
-    @property
-    def trailers(self) -> Headers:
-        """The fields after the last chunk."""
-        return Headers(self._fields)
+        self.trailers = Headers()
+        self._limits = limits
+        self._head, self._begun = _FIRST, _FIRST_BEGUN
+        self._left = 0  # bytes of the current chunk
+        self._trailing = False
+        self._partial = b""  # of a chunk's head, or of the trailers
 
     def receive(self, data: bytes) -> bytes:
         """Take what has come; return the content in it.
 
         :raises BadAnswer: it is not in chunks, or a limit is broken
         """
-        assert self._parser is not None, "fed after its end"
-        self._quiet += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as exc:
-            if not self.done:
-                raise BadAnswer(f"the answer's chunks are malformed: {exc}") from exc
-            self.clean = False
-        if self.done:
-            self._parser = None  # it knows this object, and this object it: a circle
-            # llhttp passes over empty lines between messages; here they are something after the end.
-            end = (self._tail + data)[-5:]
-            self.clean = self.clean and end[-4:] == b"\r\n\r\n" and end[0] not in b"\r\n"
-        elif self._quiet > MAX_QUIET + len(data):
-            raise BadAnswer(f"the answer's trailers, or a chunk's head, are longer than {MAX_QUIET} bytes")
-        if len(self._fields) > MAX_FIELDS:
-            raise BadAnswer(f"the answer has more than {MAX_FIELDS} trailers")
-        self._tail = data[-4:] if len(data) > 3 else (self._tail + data)[-4:]
-        content = b"".join(self._pieces)
-        self._pieces.clear()
-        return content
+        pieces: list[bytes] = []
+        at, seen = 0, len(self._partial)
+        if seen:
+            data = self._partial + data
+            self._partial = b""
+        while not self._trailing:
+            if self._left:
+                piece = data[at : at + self._left]
+                pieces.append(piece)
+                at += len(piece)
+                self._left -= len(piece)
+                if self._left:
+                    break
+            found = self._head(data, at)
+            if found is None:
+                self._wait(data[at:])
+                break
+            at = found.end()
+            self._left = int(found[1], 16)
+            self._head, self._begun = _NEXT, _NEXT_BEGUN
+            if not self._left:
+                self._trailing = True
+                at -= 2  # so that an empty line follows, be there trailers or not
+                seen = 0
+        if self._trailing:
+            self._trail(data[at:], seen)
+        return b"".join(pieces)
 
-    # -- httptools' callbacks -----------------------------------------------------------------------
+    def _wait(self, begun: bytes) -> None:
+        """Keep what is not yet the whole head of a chunk."""
+        if not self._begun(begun):
+            raise BadAnswer(f"the answer's chunks are malformed: where a size should be is {begun[:20]!r}")
+        if len(begun) > MAX_LINE:
+            raise BadAnswer(f"a chunk's head in the answer is longer than {MAX_LINE} bytes")
+        self._partial = begun
 
-    def on_message_begin(self) -> None:
-        """Note that a message begins: after the end that is rubbish."""
-        if self.done:
-            self.clean = False  # something follows the end
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Note a trailer field."""
-        if not self.done:  # llhttp reads on, into what follows
-            self._fields.append((name, value.rstrip(b" \t")))
-
-    def on_chunk_header(self) -> None:
-        """Note that a chunk has a header."""
-        self._quiet = 0
-
-    def on_body(self, body: bytes) -> None:
-        """Take content."""
-        self._quiet = 0
-        if not self.done:
-            self._pieces.append(body)
-
-    def on_message_complete(self) -> None:
-        """Note the end of the content."""
+    def _trail(self, data: bytes, seen: int) -> None:
+        """Take the trailers, once they are there whole."""
+        end = data.find(b"\r\n\r\n", max(0, seen - 3)) + 4
+        if end < 4:
+            self._limits.check(len(data))
+            check_lines(data, seen)
+            self._partial = data
+            return
         self.done = True
+        self.clean = end == len(data)
+        if end > 4:
+            self.trailers = parse_trailers(data[2:end])
+            self._limits.check(end, len(self.trailers))

@@ -10,6 +10,7 @@ from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
 from keepalive import ConnectionManager
 
 from .errors import NoAnswer, ReadError
+from .head import GENEROUS, HeadLimits
 from .reader import HEAD, Reader
 from .request import compose, header_pairs
 from .response import Response
@@ -52,10 +53,13 @@ class Exchange:
 
     :param may_keep: called with the connection when the exchange is complete, before the connection is
         given back; if it says no, the connection is closed
+    :param head_limits: what the answer's head may come to
     :ivar opened: whether a connection was opened for it, as far as it has come
     """
 
-    __slots__ = ("_manager", "_may_keep", "_message", "_place", "_response", "_timeout", "opened")
+    __slots__ = (
+        "_head_limits", "_manager", "_may_keep", "_message", "_place", "_response", "_timeout", "opened",
+    )  # fmt: skip
 
     _response: Response
 
@@ -66,8 +70,10 @@ class Exchange:
         message: Message,
         timeout: Timeout | None = None,
         may_keep: Callable[[Connection], bool] | None = None,
+        head_limits: HeadLimits = GENEROUS,
     ) -> None:
         self._manager = manager
+        self._head_limits = head_limits
         self._place = place
         self._message = message
         self._timeout = NONE if timeout is None else timeout
@@ -98,7 +104,7 @@ class Exchange:
             else:
                 conn = await self._allocate(deadline, retry)
             self.opened = conn.from_cache is None
-            reader = Reader(message.method, message.upgrades)
+            reader = Reader(message.method, message.upgrades, self._head_limits)
             wire = Wire(conn, reader, limits, deadline)
             try:
                 if limits is NONE and message.at_once:
@@ -175,6 +181,7 @@ class Client:
     :param headers: fields that every request has, unless it has fields of the same name itself
     :param timeout: for each exchange: a `Timeout`, or seconds for all of it; None for the manager's own
         timeout until there is a connection, and no limit from then on
+    :param head_limits: what the heads of answers may come to
     """
 
     def __init__(
@@ -183,8 +190,11 @@ class Client:
         *,
         headers: HeaderInput | None = None,
         timeout: Timeout | float | None = None,
+        head_limits: HeadLimits = GENEROUS,
     ) -> None:
         _check("manager", manager, ConnectionManager)
+        _check("head_limits", head_limits, HeadLimits)
+        self._head_limits = head_limits
         self._manager = manager
         self._timeout = checked(timeout)
         self._headers = header_pairs(headers)
@@ -216,14 +226,14 @@ class Client:
         limits = self._timeout if timeout is None else checked(timeout)
         if headers is not None or content is not None:
             place, message = self._compose(method, url, headers, content)
-            return Exchange(self._manager, place, message, limits)
+            return Exchange(self._manager, place, message, limits, None, self._head_limits)
         known = self._plain.get((method, url))
         if known is None:
             known = self._compose(method, url, None, None)
             if len(self._plain) >= _REMEMBERED:
                 self._plain.clear()
             self._plain[method, url] = known
-        return Exchange(self._manager, *known, limits)
+        return Exchange(self._manager, *known, limits, None, self._head_limits)
 
     def _compose(
         self, method: str, url: str, headers: HeaderInput | None, content: Content | None

@@ -1,22 +1,27 @@
 """The head of an answer, from bytes to meaning. Pure: the same bytes, the same head.
 
-llhttp (by httptools) reads it, and is strict: it refuses bare CR or LF, control characters, folded lines, a
-length twice or beside Transfer-Encoding. Refused here: any transfer coding but "chunked", versions other than
-1.0 and 1.1 and other protocols of its family, control characters in the reason, too many fields.
+llhttp (by httptools) reads it, and is strict: it refuses bare CR or LF, control characters, a length twice or
+beside Transfer-Encoding. Refused here: any transfer coding but "chunked", versions other than 1.0 and 1.1 and
+other protocols of its family, control characters in the reason. Folded lines are unfolded first (RFC 9112
+5.2).
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 import httptools
+
+from keepalive.base.arguments import whole
 
 from .errors import BadAnswer
 
 BEGINNING = b"HTTP/1."
-MAX_FIELDS = 256
-"""Header fields that a head may have; trailers as well."""
+MOST = 2**31 - 1
 
+# Blanks before it may stay: they are blanks within the value.
+_FOLD = re.compile(rb"\r\n[ \t]+").sub
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 # The lengths of "connection", "keep-alive", "content-length", "transfer-encoding": a quick first sieve.
 _TELLING = frozenset({10, 14, 17})
@@ -36,6 +41,38 @@ class Headers(tuple[tuple[bytes, bytes], ...]):
         """Return all values of a field, as text of latin-1."""
         wanted = name.lower().encode("latin-1")
         return [value.decode("latin-1") for key, value in self if key.lower() == wanted]
+
+
+@dataclass(frozen=True, slots=True)
+class HeadLimits:
+    """What heads of answers, and trailers, may come to; more is a `BadAnswer`.
+
+    :ivar size: bytes in one head; each interim answer (1xx) is measured alone
+    :ivar fields: fields in one head; None for any number
+    :ivar interim: interim answers before the final one
+    :raises TypeError, ValueError: a limit is no whole number, or negative
+    """
+
+    size: int = 102_400
+    fields: int | None = None
+    interim: int = 10_000
+
+    def __post_init__(self) -> None:
+        whole("size", self.size, least=1, most=MOST)
+        if self.fields is not None:
+            whole("fields", self.fields, least=0, most=MOST)
+        whole("interim", self.interim, least=0, most=MOST)
+
+    def check(self, size: int, fields: int = 0) -> None:
+        """Raise `BadAnswer` for a head, or the beginning of one, that is too long."""
+        if size > self.size:
+            raise BadAnswer(f"a head or the trailers of the answer are longer than {self.size} bytes")
+        if self.fields is not None and fields > self.fields:
+            raise BadAnswer(f"a head or the trailers of the answer have more than {self.fields} fields")
+
+
+GENEROUS = HeadLimits()
+"""As generous as h11."""
 
 
 class Head:
@@ -62,7 +99,7 @@ class Head:
         self._fields: list[tuple[bytes, bytes]] = []
         parser = httptools.HttpResponseParser(self)
         try:
-            parser.feed_data(raw)
+            parser.feed_data(_unfolded(raw))
         except httptools.HttpParserUpgrade:
             pass
         except httptools.HttpParserError as exc:
@@ -72,8 +109,6 @@ class Head:
         self.reason = raw[13 : raw.index(b"\r")]
         if self.status < 100 or _CONTROL(self.reason):
             raise BadAnswer(f"the answer is not HTTP/1.1: it begins with {raw[:40]!r}")
-        if len(self._fields) > MAX_FIELDS:
-            raise BadAnswer(f"the answer's head has more than {MAX_FIELDS} fields")
         self.headers = Headers(self._fields)
         for name, value in self._fields:
             if len(name) in _TELLING:
@@ -115,6 +150,44 @@ class Head:
                 self.keep_for = float(number)
             elif name.lower() == b"max" and int(number) == 0:
                 self._close = True
+
+
+def _unfolded(raw: bytes) -> bytes:
+    """Join folded lines (obs-fold), but not what follows the status line: there is nothing to fold there."""
+    if b"\r\n " not in raw and b"\r\n\t" not in raw:
+        return raw
+    line, _, fields = raw.partition(b"\r\n")
+    return line + b"\r\n" + _FOLD(b" ", fields)
+
+
+def check_lines(data: bytes, seen: int) -> None:
+    """Refuse a bare LF in what is not complete yet: its sender may think that it is, and wait.
+
+    :param seen: how much of it has been looked at before
+    :raises BadAnswer: a line ends without CR
+    """
+    start = max(0, seen - 1)  # a CR before what is new
+    known = seen > 0 and data[start] == 0x0A
+    if data.count(b"\n", start) - known != data.count(b"\r\n", start):
+        raise BadAnswer("the answer is not HTTP/1.1: a line in its head or trailers ends without CR")
+
+
+class _Trailers(list[tuple[bytes, bytes]]):
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.append((name, value.rstrip(b" \t")))
+
+
+def parse_trailers(raw: bytes) -> Headers:
+    """Read trailers, from the first one to the empty line.
+
+    :raises BadAnswer: they are malformed
+    """
+    fields = _Trailers()
+    try:
+        httptools.HttpResponseParser(fields).feed_data(_unfolded(b"HTTP/1.1 200 OK\r\n" + raw))
+    except httptools.HttpParserError as exc:
+        raise BadAnswer(f"the answer's trailers are malformed: {exc}") from exc
+    return Headers(fields)
 
 
 # A server's answers to one kind of request often have the same head but for Date, which changes once a

@@ -1,7 +1,7 @@
 """One answer, from bytes to head and content. No I/O.
 
 Where the message ends is decided here, by RFC 9112 6.3, so that not a byte of what follows it can be taken
-for a part of it. `_head` reads heads, `_chunks` takes the chunked coding apart.
+for a part of it. `head` reads heads, `chunks` takes the chunked coding apart.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from enum import Enum
 
 from .chunks import Chunks
 from .errors import BadAnswer, NoAnswer
-from .head import BEGINNING, Head, Headers, parse_head
+from .head import BEGINNING, GENEROUS, Head, Headers, HeadLimits, check_lines, parse_head
 
-MAX_HEAD = 65536
-"""Bytes that all heads of one answer may have together, interim ones included."""
+REMEMBERED = 64
+"""So many interim answers are kept, the last ones."""
 
 
 class State(Enum):
@@ -37,7 +37,7 @@ class Reader:
         that follow are another protocol's
     :ivar head: the final head, or None
     :ivar began: whether anything has come
-    :ivar interim: status and fields of the interim answers (1xx)
+    :ivar interim: status and fields of the interim answers (1xx), the last ones if there are many
     :ivar keep: whether the peer leaves the connection open; final when DONE
     :ivar failure: what was wrong with content that came with the head
     :ivar left: bytes of announced content that have not come yet
@@ -45,11 +45,11 @@ class Reader:
     """
 
     __slots__ = (
-        "_chunks", "_method", "_partial", "_size", "_upgrades",
+        "_chunks", "_interim", "_limits", "_method", "_partial", "_upgrades",
         "began", "failure", "head", "interim", "keep", "left", "state", "surplus",
     )  # fmt: skip
 
-    def __init__(self, method: bytes, upgrades: bool = False) -> None:
+    def __init__(self, method: bytes, upgrades: bool = False, limits: HeadLimits = GENEROUS) -> None:
         self.state = HEAD
         self.head: Head | None = None
         self.began = False
@@ -60,8 +60,9 @@ class Reader:
         self.surplus = b""
         self._method = method
         self._upgrades = upgrades
+        self._limits = limits
         self._partial = b""
-        self._size = 0
+        self._interim = 0
         self._chunks: Chunks | None = None
 
     @property
@@ -144,27 +145,25 @@ class Reader:
                 self._check_partial(data, seen)
                 self._partial = data
                 return b""
-            self._size += end
-            if self._size > MAX_HEAD:
-                raise BadAnswer(f"the answer's head is longer than {MAX_HEAD} bytes")
+            self._limits.check(end)
             head = parse_head(data[:end])
+            self._limits.check(end, len(head.headers))
             data = data[end:]
             if head.status >= 200 or head.status == 101:
                 self._frame(head)
                 return data
-            self.interim += ((head.status, head.headers),)
+            self._interim += 1
+            if self._interim > self._limits.interim:
+                raise BadAnswer(f"the answer has more than {self._limits.interim} interim answers before it")
+            self.interim = (*self.interim[1 - REMEMBERED :], (head.status, head.headers))
             seen = 0
 
     def _check_partial(self, data: bytes, seen: int) -> None:
         """Refuse early what cannot become a head, for its sender may wait, or never end."""
         if data[:7] != BEGINNING[: len(data)]:
             raise BadAnswer(f"the answer is not HTTP/1.1: it begins with {data[:20]!r}")
-        if self._size + len(data) > MAX_HEAD:
-            raise BadAnswer(f"the answer's head is longer than {MAX_HEAD} bytes")
-        start = max(0, seen - 1)  # a CR before what is new
-        known = seen > 0 and data[start] == 0x0A
-        if data.count(b"\n", start) - known != data.count(b"\r\n", start):
-            raise BadAnswer("the answer is not HTTP/1.1: a line in its head ends without CR")
+        self._limits.check(len(data))
+        check_lines(data, seen)
 
     def _frame(self, head: Head) -> None:
         """Decide how the content ends (RFC 9112 6.3)."""
@@ -184,7 +183,7 @@ class Reader:
         elif head.chunked:
             self.state = CHUNKED
             self.keep = head.keep and head.version == "1.1"  # RFC 9112 6.1
-            self._chunks = Chunks()
+            self._chunks = Chunks(self._limits)
         elif head.length >= 0:
             self.state = LENGTH
             self.left = head.length

@@ -10,9 +10,9 @@ from typing import Any
 
 from anyio import ClosedResourceError
 
-from keepalive import AllocateError, AllocateTimeout, QueueFull, http
+from keepalive import AllocateError, AllocateTimeout, KeepaliveError, QueueFull, http
 
-__all__ = ("Library", "library_named", "library_of", "some_library")
+__all__ = ("Library", "base_transports", "library_named", "library_of", "some_library")
 
 NAMES = ("httpx2", "httpx")
 
@@ -41,6 +41,7 @@ class Library:
             (http.WriteTimeout, module.WriteTimeout),
             (http.ReadError, module.ReadError),
             (ClosedResourceError, module.ReadError),
+            (KeepaliveError, module.TransportError),  # a manager that was given has been shut down
         )
 
     def translated(self, exc: Exception, request: object = None) -> Exception | None:
@@ -72,6 +73,7 @@ class Content:
         self._response = response
         self._events = events
         self._started = self._ended = False
+        self._handled = sys.exception()  # by whoever asks: no reason to cut anything short
 
     def __aiter__(self) -> Any:
         """Return itself: content comes once."""
@@ -99,11 +101,15 @@ class Content:
             raise translated from exc
 
     async def aclose(self) -> None:
-        """End the response."""
+        """End the response; on a normal end, once the request is out (see `http.Exchange`)."""
         events, self._events = self._events, None
         try:
             if events is not None:
                 await events("http11.response_closed.started", {"request": events.request})
+            if self._response.uploading and sys.exception() is self._handled:
+                await self._response.finish()
+        except http.HTTPError as exc:
+            raise self._library.translated(exc) or exc from exc
         finally:
             self._response.close()
         if events is not None:
@@ -133,11 +139,19 @@ def library_of(thing: object) -> Library:
     raise TypeError(msg)
 
 
-def some_library() -> Library:
-    """Return the library that the program has loaded, or else one that is installed."""
-    loaded = [name for name in NAMES if name in sys.modules]
-    found = loaded or [name for name in NAMES if importlib.util.find_spec(name) is not None]
+def base_transports() -> tuple[type, ...]:
+    """Return the `AsyncBaseTransport` of each library that is installed. ImportError if none is.
+
+    One transport may serve both, and which one it will serve is not known when it is made.
+    """
+    found = [name for name in NAMES if importlib.util.find_spec(name) is not None]
     if not found:
         msg = "keepalive.httpx needs httpx2 or httpx; install one: pip install 'keepalive-manager[httpx]'"
         raise ImportError(msg)
-    return library_named(found[0])
+    # httpx may be httpx2 by another name: `httpx2.alias_httpx`.
+    return tuple(dict.fromkeys(importlib.import_module(name).AsyncBaseTransport for name in found))
+
+
+def some_library() -> Library:
+    """Return the library that serves where nothing says which."""
+    return library_named(next(name for name in NAMES if name in sys.modules))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import select
+from socket import MSG_PEEK
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -13,6 +13,7 @@ from keepalive import HostName
 
 if TYPE_CHECKING:
     import ssl
+    from socket import socket
 
     from anyio.abc import ByteStream
 
@@ -106,7 +107,7 @@ class NetworkStream:
             return self._get(SocketAttribute.raw_socket) if self._holds() else None
         if info == "is_readable":
             sock = self._get(SocketAttribute.raw_socket) if self._holds() else None
-            return False if sock is None else bool(select.select([sock], [], [], 0)[0])
+            return sock is not None and _readable(sock)
         return None
 
     def _holds(self) -> bool:
@@ -118,3 +119,16 @@ class NetworkStream:
             return None if found is None else found()
         except OSError:
             return None  # closed by now
+
+
+def _readable(sock: socket) -> bool:
+    """Say whether a read would return at once: bytes, the end, or an error.
+
+    `select.select` cannot be asked: it ends at descriptor 1023.
+    """
+    try:
+        return len(sock.recv(1, MSG_PEEK)) >= 0
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True

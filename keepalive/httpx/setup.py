@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from keepalive import (
     SOCKS5Connector,
     TCPConnector,
     TLSConnector,
+    http,
 )
 
 from .library import library_of, some_library
@@ -22,9 +24,15 @@ if TYPE_CHECKING:
 
     from keepalive import Connector
 
-__all__ = ("Forward", "Setup")
+__all__ = ("Route", "Routes", "Setup")
 
 ALPN = ["http/1.1"]
+_OUR_NAMES = {
+    "max_open": "max_connections",
+    "max_idle": "max_keepalive_connections",
+    "keep_alive": "keepalive_expiry",
+    "bind_address": "local_address",
+}
 
 
 @dataclass(frozen=True)
@@ -60,11 +68,12 @@ class Setup:
         given = next(
             (thing for thing in (proxy, limits) if thing is not None and not isinstance(thing, str)), None
         )
-        library = some_library() if given is None else library_of(given)
-        module = library.module
-        limits = (
-            module.Limits(max_connections=100, max_keepalive_connections=20) if limits is None else limits
-        )
+        module = self._module = (some_library() if given is None else library_of(given)).module
+        if limits is None:
+            limits = module.Limits(max_connections=100, max_keepalive_connections=20)
+        elif not isinstance(limits, library_of(limits).module.Limits):
+            msg = f"limits must be {module.__name__}.Limits, not {limits!r}"
+            raise TypeError(msg)
         self._context: ssl.SSLContext = module.create_ssl_context(
             verify=verify, cert=cert, trust_env=trust_env
         )
@@ -78,6 +87,18 @@ class Setup:
             self._connectors = {"http": _At(uds), "https": self._tls(_At(uds))}
         elif proxy is not None:
             self._use_proxy(proxy if isinstance(proxy, module.Proxy) else module.Proxy(url=proxy))
+        # Else a wrong limit would be told at the first request, by a name that nobody gave.
+        try:
+            self.manager()
+        except (TypeError, ValueError) as exc:
+            name, _, rest = str(exc).partition(" ")
+            raise type(exc)(f"{_OUR_NAMES.get(name, name)} {rest}") from None
+
+    def through(self, proxy: str) -> Setup:
+        """Return the same, by way of a proxy."""
+        other = copy(self)
+        other._use_proxy(self._module.Proxy(url=proxy))
+        return other
 
     def _tls(self, over: Connector) -> TLSConnector:
         return TLSConnector(self._context, alpn=ALPN, over=over, standard_compatible=False)
@@ -116,6 +137,67 @@ class Setup:
             bind_address=self._local_address,
             connectors=self._connectors,
         )
+
+
+class Route:
+    """One way to servers, and the manager that goes it in each event loop and process that it is used in.
+
+    :ivar forward: the proxy to be asked for "http" URLs, if there is one
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self.forward = setup.forward
+        self._setup = setup
+        self._managers: dict[ConnectionManager, None] = {}
+
+    async def here(self) -> ConnectionManager:
+        """Return the one of this event loop, made now if there is none. Does not switch tasks."""
+        for manager in list(self._managers):
+            if manager.usable:
+                return manager
+        self._forget_ended()
+        manager = self._setup.manager()
+        await manager.__aenter__()
+        self._managers[manager] = None
+        return manager
+
+    async def aclose(self) -> None:
+        """Close the one of this event loop, and those whose loops have ended."""
+        self._forget_ended()
+        for manager in list(self._managers):
+            if manager.usable:
+                del self._managers[manager]
+                await manager.aclose()
+
+    def _forget_ended(self) -> None:
+        for manager in list(self._managers):
+            if manager.abandon():
+                self._managers.pop(manager, None)  # threads may see this together
+
+
+class Routes:
+    """A way for each URL: by the proxies of the environment, or else the transport's one.
+
+    :param environment: whether its proxies count
+    """
+
+    def __init__(self, setup: Setup, environment: bool) -> None:
+        self._direct = Route(setup)
+        self._proxies = http.EnvironmentProxies() if environment else None
+        urls = () if self._proxies is None else self._proxies.urls
+        self._by_proxy = {url: Route(setup.through(url)) for url in urls}
+
+    def of(self, url: Any) -> Route:
+        """Return the way to a URL of the library's."""
+        if not self._by_proxy or self._proxies is None:
+            return self._direct
+        proxy = self._proxies.of(url.scheme, url.raw_host.decode("ascii"), url.port)
+        return self._direct if proxy is None else self._by_proxy[proxy]
+
+    async def aclose(self) -> None:
+        """Close all that can be closed in this event loop."""
+        for route in (self._direct, *self._by_proxy.values()):
+            await route.aclose()
 
 
 class _At:

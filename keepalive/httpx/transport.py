@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 
 from keepalive import AllocateError, ConnectionManager, KeepaliveError, http
 
-from .library import Library, library_of
+from .library import Library, base_transports, library_of
 from .network import NetworkStream
-from .setup import Setup
+from .setup import Routes, Setup
 
 if TYPE_CHECKING:
     import ssl
@@ -18,13 +18,21 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    # Which of the two asks is seen when it does; for types, the living one stands for both.
-    from httpx2 import AsyncBaseTransport as Base
+    import httpx
+    import httpx2
+
+    from .setup import Route
+
+    # Each has a request class of its own, so that no method could be both's but one that takes anything.
+    class Base(httpx2.AsyncBaseTransport, httpx.AsyncBaseTransport):  # type: ignore[misc]
+        """A transport for both: which of them asks is seen when it does."""
 
 else:
-    Base = object
+    Base = type("Base", base_transports(), {})
 
 __all__ = ("Transport",)
+
+_Known: TypeAlias = "tuple[Route | None, http.Place, http.Message]"
 
 _PORTS = {"http": 80, "https": 443}
 _PLAIN = {"http": "http", "ws": "http", "https": "https", "wss": "https"}
@@ -60,21 +68,28 @@ class Events:
 class Transport(Base):
     """Sends the requests of an `httpx2.AsyncClient` or `httpx.AsyncClient`.
 
+    It is a transport of both libraries, as far as they are installed.
+
     With a manager of yours it shares connections and limits with everything else that uses that manager,
     and leaves it open in the end; everything about connections is then the manager's: TLS by its "https"
     connector, proxies and Unix sockets by connectors too. Without one it makes its own of the other
-    arguments, which mean what they mean to the client's own transport.
+    arguments, which mean what they mean to the client's own transport. That manager begins with the first
+    request in an event loop; a second ``asyncio.run`` and a forked worker have new ones.
 
     Exceptions are the library's. A request that meets a stale connection is sent once more if its method is
     idempotent and its content at hand.
 
     :param manager: a `ConnectionManager` that has been entered; None for one of its own
-    :param verify, cert, trust_env: as for `AsyncHTTPTransport`; best an `ssl.SSLContext` as `verify`
+    :param verify, cert: as for `AsyncHTTPTransport`; best an `ssl.SSLContext` as `verify`
+    :param trust_env: whether SSL_CERT_FILE and SSL_CERT_DIR count where `verify` is True, and the proxies of
+        the environment where neither `proxy` nor `uds` is given: `http.EnvironmentProxies`, as they are now.
+        A client that is given a transport does not look for them itself
     :param limits: the library's `Limits`; by default 100 connections, 20 of them idle, for 5 seconds
     :param proxy: a URL or the library's `Proxy`: http, https (CONNECT for https URLs), socks5, socks5h
     :param uds: path of a Unix socket to connect to, whatever the URL's host
     :param local_address: address to connect from
     :param socket_options: triples for `socket.setsockopt`, for TCP sockets
+    :param head_limits: what the heads of answers may come to; by default as much as with httpx's own
     :param retries: how often to try again, with growing pauses, when no connection could be opened
     :raises TypeError, ValueError: an argument is wrong
     :raises ImportError: neither library is installed, or a SOCKS proxy is asked for without ``socksio``
@@ -93,17 +108,20 @@ class Transport(Base):
         local_address: str | None = None,
         retries: int = 0,
         socket_options: Any = None,
+        head_limits: http.HeadLimits | None = None,
     ) -> None:
-        self._manager: Any = manager
-        self._setup: Setup | None = None
-        self._retries = retries
-        self._translated: dict[tuple[Any, ...], tuple[http.Place, http.Message]] = {}
+        self._manager = manager
+        self._head_limits = http.HeadLimits() if head_limits is None else head_limits
+        self._routes: Routes | None = None
+        self._retries = _checked_retries(retries)
+        self._translated: dict[tuple[Any, ...], _Known] = {}
         self._timeouts: dict[tuple[Any, ...], http.Timeout] = {}
         if manager is None:
-            self._setup = Setup(
+            setup = Setup(
                 verify=verify, cert=cert, trust_env=trust_env, limits=limits, proxy=proxy, uds=uds,
                 local_address=local_address, socket_options=socket_options,
             )  # fmt: skip
+            self._routes = Routes(setup, environment=trust_env and proxy is None and uds is None)
             return
         _check(manager)
         taken = {
@@ -137,15 +155,12 @@ class Transport(Base):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close its own manager and all connections of it; a manager that was given is left alone."""
-        if self._setup is not None and self._manager is not None:
-            manager, self._manager = self._manager, None
-            await manager.aclose()
+        """Close the manager of its own in this event loop; a manager that was given is left alone.
 
-    async def _open(self) -> None:
-        assert self._setup is not None, "else there is a manager"
-        self._manager = self._setup.manager()
-        await self._manager.__aenter__()
+        It may be used again; there is a new manager then.
+        """
+        if self._routes is not None:
+            await self._routes.aclose()
 
     # -- a request ----------------------------------------------------------------------------------
 
@@ -153,13 +168,13 @@ class Transport(Base):
         """Send a request and return the library's response, its content still to come."""
         library = library_of(request)
         extensions = request.extensions
-        place, message = self._known(library, request)
+        route, place, message = self._known(library, request)
         timeout = self._timeout(extensions.get("timeout"))
-        if self._manager is None:
-            await self._open()
         trace = extensions.get("trace")
         events = None if trace is None else Events(trace, request)
-        response = await self._exchange(library, place, message, timeout, events)
+        manager = self._manager if route is None else await route.here()
+        assert manager is not None, "given, or its own"
+        response = await self._exchange(library, manager, place, message, timeout, events)
         if events is not None:
             try:
                 await _tell(events, response, place, message)
@@ -180,6 +195,7 @@ class Transport(Base):
     async def _exchange(
         self,
         library: Library,
+        manager: ConnectionManager,
         place: http.Place,
         message: http.Message,
         timeout: http.Timeout | None,
@@ -187,7 +203,7 @@ class Transport(Base):
     ) -> http.Response:
         tries, pause = self._retries, 0.0
         while True:
-            exchange = http.Exchange(self._manager, place, message, timeout)
+            exchange = http.Exchange(manager, place, message, timeout, head_limits=self._head_limits)
             try:
                 return await exchange
             except KeepaliveError as exc:
@@ -216,7 +232,7 @@ class Transport(Base):
 
     # -- what to send, and where --------------------------------------------------------------------
 
-    def _known(self, library: Library, request: Any) -> tuple[http.Place, http.Message]:
+    def _known(self, library: Library, request: Any) -> _Known:
         """Translate a request, or remember how one just like it was translated."""
         content, extensions, url = _content(library, request), request.extensions, request.url
         if content is not None or "target" in extensions or "sni_hostname" in extensions:
@@ -230,7 +246,7 @@ class Transport(Base):
             self._translated[key] = known
         return known
 
-    def _translate(self, library: Library, request: Any, content: Any) -> tuple[http.Place, http.Message]:
+    def _translate(self, library: Library, request: Any, content: Any) -> _Known:
         url = request.url
         scheme = url.scheme
         plain = _PLAIN.get(scheme)
@@ -242,7 +258,8 @@ class Transport(Base):
         host, port = url.raw_host.decode("ascii"), url.port or _PORTS[plain]
         target = request.extensions.get("target") or url.raw_path
         headers = request.headers.raw
-        forward = None if self._setup is None else self._setup.forward
+        route = None if self._routes is None else self._routes.of(url)
+        forward = None if route is None else route.forward
         if forward is not None and scheme == "http":
             place = http.Place("http", forward.host, forward.port)
             own = {name.lower() for name, _ in headers}
@@ -257,9 +274,19 @@ class Transport(Base):
             if sni and plain == "https":
                 place = http.Place(plain, host, port, plain, sni, port)
         try:
-            return place, http.compose(request.method, target, url.netloc, headers, content)
+            return route, place, http.compose(request.method, target, url.netloc, headers, content)
         except http.InvalidRequest as exc:
             raise library.module.LocalProtocolError(str(exc)) from exc
+
+
+def _checked_retries(retries: object) -> int:
+    if isinstance(retries, bool) or not isinstance(retries, int):
+        msg = f"retries must be a whole number, not {retries!r}"
+        raise TypeError(msg)
+    if retries < 0:
+        msg = f"retries must not be negative, not {retries!r}"
+        raise ValueError(msg)
+    return retries
 
 
 def _check(manager: object) -> None:

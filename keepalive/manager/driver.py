@@ -90,7 +90,13 @@ class Driver:
         self.names = Names(options.resolver, reactor)
         self.opener = Opener(
             reactor,
-            Net(reactor.poller, reactor.clock, options.bind_address, options.stagger),
+            Net(
+                reactor.poller,
+                reactor.clock,
+                options.bind_address,
+                options.stagger,
+                make_room=self._make_room,
+            ),
             self.names,
             self.sessions,
             _timeouts(limits),
@@ -368,6 +374,12 @@ class Driver:
                 self.address_watch.cancel()
             self.sessions.forget()
             await self.reactor.aclose()
+
+    def _make_room(self) -> bool:
+        """Close an idle connection for the sake of its descriptor, if a request waits for one."""
+        evicted = self.pool.evict_coldest(self.now())
+        self.act()
+        return evicted
 
     def _abandoned(self) -> None:
         """Empty this copy after a fork; its descriptors are closed already."""

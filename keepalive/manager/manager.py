@@ -182,6 +182,19 @@ class ConnectionManager:
             await driver.close()
         await checkpoint()
 
+    @property
+    def usable(self) -> bool:
+        """Whether it serves requests made here: entered in this event loop and process, and not shut down."""
+        driver = self._driver
+        return driver is not None and driver.reactor.here() and not driver.pool.closed
+
+    def abandon(self) -> bool:
+        """Close everything if the event loop it was entered in has ended without it. A plain method.
+
+        :return: whether it is closed: now, before, or as a forked child's copy
+        """
+        return self._driver is None or self._driver.reactor.end_after_loop()
+
     def _running(self) -> Driver:
         driver = self._driver
         if driver is None:

@@ -1,10 +1,10 @@
 """Many outgoing connections in one task, with plain callbacks: one record per connection, no task each."""
 
 from .client import MultiClient
+from .core.filters import BlockFilter, Filter, LengthFilter, LineFilter, StreamFilter, UnitError
+from .core.states import ClientClosed, EndReason, OutputFull, PeerState
 from .events import Disconnected, Error, Event, Failure, Flushed, Initialize, Input, Success, Timeout
-from .filters import BlockFilter, Filter, LengthFilter, LineFilter, StreamFilter, UnitError
 from .peer import Peer
-from .types import ClientClosed, EndReason, OutputFull, PeerState
 
 __all__ = (
     "BlockFilter",

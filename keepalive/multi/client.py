@@ -5,14 +5,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from threading import get_ident
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.lowlevel import checkpoint
 
 from keepalive.base import arguments as settings
+from keepalive.base.types import NEVER
 from keepalive.connect.connector import checked_connectors
 from keepalive.connect.tcp import UnixConnector
 from keepalive.connect.tls import TLSConnector
@@ -20,12 +19,15 @@ from keepalive.resolve.dns import DNSResolver
 from keepalive.resolve.resolver import Resolver
 from keepalive.transport.loops import current_runtime
 
+from .attempts import TCP, literal
+from .core.effects import Callbacks
+from .core.filters import LineFilter
+from .core.record import Record
+from .core.states import ClientClosed, Limits
 from .descriptors import most_connections
+from .driver import Driver
 from .events import EventQueue
-from .filters import LineFilter
-from .peer import Peer, checked_filter
-from .shell import Shell, literal
-from .types import NEVER, Callbacks, ClientClosed, Limits
+from .peer import Peer, Peers, checked_filter
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -34,12 +36,10 @@ if TYPE_CHECKING:
     from keepalive.base.addresses import BindAddresses
     from keepalive.connect.connector import Connector
 
+    from .core.filters import Filter
     from .events import Event
-    from .filters import Filter
 
 __all__ = ("MultiClient",)
-
-TCP = "tcp"
 
 
 class MultiClient:
@@ -149,8 +149,9 @@ class MultiClient:
         }
         self._scheme = self._checked_scheme(scheme)
         self._bind_address = settings.bind_address(bind_address)
-        self._shell: Shell | None = None
+        self._driver: Driver | None = None
         self._ended = False  # no new peers
+        self._last_id = 0
 
     # -- its life -----------------------------------------------------------------------------------
 
@@ -159,16 +160,16 @@ class MultiClient:
 
         :raises RuntimeError: it was entered before
         """
-        if self._shell is not None:
+        if self._driver is not None:
             msg = "a MultiClient can be entered only once"
             raise RuntimeError(msg)
         if self._few:
             self._limits = replace(self._limits, max_open=most_connections())
-        self._shell = Shell(
+        self._driver = Driver(
             current_runtime(), self._resolver, self._connectors, self._callbacks, self._limits
         )
         if self._events is not None:
-            self._events.desk = self._shell.desk
+            self._events.core = self._driver.core
         return self
 
     async def __aexit__(
@@ -191,40 +192,40 @@ class MultiClient:
         await checkpoint()
 
     async def _aclose(self, patience: float) -> None:
-        shell = self._running()
-        if shell.poller.closed:
+        driver = self._running()
+        if driver.reactor.closed:
             return
         self._ended = True
         try:
             if patience:
-                await self._wait_for_all(shell, patience)
+                await self._wait_for_all(driver, patience)
         finally:
             try:
-                await shell.close()
+                await driver.aclose()
             finally:
                 if self._events is not None:
                     self._events.end()
 
-    async def _wait_for_all(self, shell: Shell, patience: float) -> None:
-        peers = list(shell.desk.peers.values())
-        for peer in peers:
-            peer.shutdown()
+    async def _wait_for_all(self, driver: Driver, patience: float) -> None:
+        core = driver.core
+        for record in list(core.records.values()):
+            core.shutdown(record, driver.clock())
         if self._events is not None:
             self._events.open_wide()
-        if shell.desk.stalled:
-            shell.desk.resume()
-        shell.desk.empty = anyio.Event()
+        if core.places.paused:
+            core.resume(driver.clock())
+        core.lifecycle.empty = empty = anyio.Event()
         with anyio.move_on_after(None if patience == NEVER else patience):
-            while shell.desk.peers:
-                await shell.desk.empty.wait()
+            while core.records:
+                await empty.wait()
 
-    def _running(self) -> Shell:
-        shell = self._shell
-        if shell is None:
+    def _running(self) -> Driver:
+        driver = self._driver
+        if driver is None:
             msg = "the MultiClient has not been entered: use it in `async with`"
             raise RuntimeError(msg)
-        shell.check_here()
-        return shell
+        driver.check_here()
+        return driver
 
     # -- commands -----------------------------------------------------------------------------------
 
@@ -264,10 +265,9 @@ class MultiClient:
         :raises ClientClosed: after `die`, or the end of the block
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
-        shell = self._shell
-        if shell is None or self._ended or get_ident() != shell.thread or not shell.running():
-            shell = self._open_shell()
-        desk = shell.desk
+        driver = self._driver
+        if driver is None or self._ended or not driver.reactor.here():
+            driver = self._open_driver()
         scheme = self._scheme if scheme is None else self._checked_scheme(scheme)
         if type(port) is not int or not 0 < port < 65536:
             settings.port_number("port", port, least=0 if scheme == "unix" else 1)
@@ -291,23 +291,21 @@ class MultiClient:
         codec = self._filter()
         if type(codec) is not LineFilter:
             checked_filter("what filter makes", codec)
-        desk.last_id += 1
-        peer = Peer(desk, desk.last_id, addr, port, codec, timeouts)
-        peer.scheme = scheme
-        peer.bind_address = bound
-        peer._lifetime = lasts
-        if behind is not None:
-            peer._behind = behind
-        peer._heap = filled
-        desk.enter(peer)
+        self._last_id += 1
+        record = Record(self._last_id, (scheme, addr, port), codec, timeouts)
+        record.bind_addresses = bound
+        record.lifetime = lasts
+        record.behind = behind
+        peer = Peer(driver, record, filled)
+        driver.core.enter(record, driver.clock())
         return peer
 
-    def _open_shell(self) -> Shell:
-        shell = self._running()
-        if self._ended or shell.forked:
+    def _open_driver(self) -> Driver:
+        driver = self._running()
+        if self._ended or driver.reactor.forked:
             msg = "the MultiClient has died"
             raise ClientClosed(msg)
-        return shell
+        return driver
 
     def send(self, id: int, *units: Any) -> bool:
         """Send units to a peer; see `Peer.send`. An unknown id is ignored.
@@ -335,11 +333,11 @@ class MultiClient:
 
     def die(self) -> None:
         """Close all peers of this client at once, and take no new ones. Idempotent."""
-        shell = self._running()
+        driver = self._running()
         self._ended = True
-        shell.desk.die()
+        driver.core.die(driver.clock())
         if self._events is not None:
-            shell.desk.do_later(self._events.end)
+            driver.core.deferred.add(self._events.end)
 
     def get(self, id: int) -> Peer | None:
         """Return a peer by its id; None when it is closed, or never was."""
@@ -349,7 +347,8 @@ class MultiClient:
         if isinstance(id, bool) or not isinstance(id, int):
             msg = f"id must be the id of a peer, not {id!r}"
             raise TypeError(msg)
-        return self._running().desk.peers.get(id)
+        record = self._running().core.records.get(id)
+        return None if record is None else record.peer
 
     def _checked_scheme(self, scheme: str) -> str:
         if scheme == TCP or scheme in self._connectors:
@@ -363,13 +362,12 @@ class MultiClient:
     @property
     def peers(self) -> Mapping[int, Peer]:
         """The open peers by their ids, those that wait for their turn included. It changes as they do."""
-        shell = self._shell
-        return MappingProxyType({} if shell is None else shell.desk.peers)
+        return Peers({} if self._driver is None else self._driver.core.records)
 
     @property
     def connecting(self) -> int:
         """How many attempts are under way."""
-        return 0 if self._shell is None else self._shell.desk.connecting
+        return 0 if self._driver is None else self._driver.core.places.connecting
 
     @property
     def max_open(self) -> float | None:
@@ -381,15 +379,14 @@ class MultiClient:
 
     def __len__(self) -> int:
         """Return the number of open peers."""
-        return len(self.peers)
+        return 0 if self._driver is None else len(self._driver.core.records)
 
     def __bool__(self) -> bool:
         return True
 
     def __repr__(self) -> str:
-        state = "new" if self._shell is None else "closed" if self._ended else "open"
-        last = 0 if self._shell is None else self._shell.desk.last_id
-        return f"<MultiClient {state}: peers={len(self)} connecting={self.connecting} made={last}>"
+        state = "new" if self._driver is None else "closed" if self._ended else "open"
+        return f"<MultiClient {state}: peers={len(self)} connecting={self.connecting} made={self._last_id}>"
 
     # -- events -------------------------------------------------------------------------------------
 
@@ -408,7 +405,8 @@ class MultiClient:
         """Return the next event; when cancelled, none is lost."""
         events = self._events
         assert events is not None, "there is an iterator"
-        return await events.take(self._running().park)
+        driver = self._running()
+        return await events.take(driver.park, driver.clock)
 
 
 def _callable(name: str, value: object, *, none: bool = True) -> None:

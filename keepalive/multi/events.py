@@ -6,14 +6,16 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .types import NEVER, Callbacks
+from keepalive.base.types import NEVER
+
+from .core.effects import Callbacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keepalive.transport.runtime import Parking
 
-    from .desk import Desk
+    from .core.dispatch import Dispatch
     from .peer import Peer
 
 __all__ = (
@@ -108,7 +110,7 @@ class EventQueue:
         self._events: deque[Event] = deque()
         self._takers: deque[Parking] = deque()
         self.ended = False
-        self.desk: Desk | None = None
+        self.core: Dispatch | None = None
 
     def callbacks(self) -> Callbacks:
         """Return callbacks that put events in here."""
@@ -121,8 +123,8 @@ class EventQueue:
     def _putter(self, kind: Callable[..., Event]) -> Callable[..., None]:
         def put(peer: Peer, *args: Any) -> None:
             self._events.append(kind(peer, *args))
-            if len(self._events) >= self._most and self.desk is not None:
-                self.desk.stall()
+            if len(self._events) >= self._most and self.core is not None:
+                self.core.pause()
             self._wake()
 
         return put
@@ -138,7 +140,7 @@ class EventQueue:
         """Take all that comes: who waits for the end of all peers takes no events meanwhile."""
         self._most = NEVER
 
-    def end(self) -> None:
+    def end(self, _now: float = 0.0) -> None:
         """Let the takers go when they have taken everything."""
         self.ended = True
         for parked in self._takers:
@@ -146,7 +148,7 @@ class EventQueue:
                 parked.set_result(None)
         self._takers.clear()
 
-    async def take(self, park: Callable[[], Parking]) -> Event:
+    async def take(self, park: Callable[[], Parking], clock: Callable[[], float]) -> Event:
         """Return the next event; wait for it.
 
         :raises StopAsyncIteration: there will be none
@@ -164,7 +166,7 @@ class EventQueue:
                 self._wake()  # this one's wake-up is for somebody else
                 raise
         event = self._events.popleft()
-        desk = self.desk
-        if desk is not None and desk.stalled and len(self._events) <= self._low:
-            desk.resume()
+        core = self.core
+        if core is not None and core.places.paused and len(self._events) <= self._low:
+            core.resume(clock())
         return event

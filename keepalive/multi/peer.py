@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 
 from anyio import ClosedResourceError, TypedAttributeLookupError
 from anyio.lowlevel import checkpoint
 
 from keepalive.base import arguments as settings
 
-from .filters import Filter
-from .types import CLOSED, INITIALISING, NEVER, EndReason, PeerState
+from .core.filters import Filter
+from .core.states import CLOSED, EndReason, PeerState
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator
 
-    from keepalive.base.timer_queue import Entry
+    from keepalive.base.addresses import BindAddresses
+    from keepalive.transport.runtime import Parking
 
-    from .desk import Desk
-    from .types import Wire
+    from .core.dispatch import Dispatch
+    from .core.record import Record
 
 __all__ = ("Peer",)
 
@@ -36,85 +38,98 @@ def checked_filter(name: str, value: Any) -> Filter:
     return value
 
 
+class Owner(Protocol):
+    """Whose peers they are: a client's driver."""
+
+    core: Dispatch
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """The loop's clock."""
+
+    @property
+    def park(self) -> Callable[[], Parking]:
+        """What returns a place for the calling task to wait at."""
+
+    def check_here(self) -> None:
+        """Refuse a command from another event loop or thread."""
+
+
+class Peers(Mapping[int, "Peer"]):
+    """The open peers of a client by their ids. It changes as they do."""
+
+    __slots__ = ("_records",)
+
+    def __init__(self, records: Mapping[int, Record]) -> None:
+        self._records = records
+
+    def __getitem__(self, id: int) -> Peer:
+        peer: Peer = self._records[id].peer
+        return peer
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+
 class Peer:
     """One outgoing connection of a `MultiClient`, from `MultiClient.connect` to its end and after.
 
     All methods are plain, harmless in every state, and may be called in callbacks. None of them calls a
     callback before it returns.
-
-    :ivar id: its number, the same from the beginning to the end
-    :ivar addr: where to connect, as it was given
-    :ivar port: the port, as it was given
-    :ivar scheme: what opens it: "tcp", or a key of the client's connectors
-    :ivar bind_address: its local (address, port) by family, or None
-    :ivar address: the address it is connected to, once it is, a proxy's as well; None for a Unix socket
-    :ivar reason: why it is closed, once it is
-    :ivar timer: the client's own: its next timer
     """
 
-    __slots__ = (
-        "_attempt",
-        "_behind",
-        "_desk",
-        "_drainers",
-        "_ends",
-        "_heap",
-        "_inbox",
-        "_input",
-        "_input_timeout",
-        "_lifetime",
-        "_link",
-        "_outbox",
-        "_output",
-        "_sends",
-        "_since",
-        "_state",
-        "_stuck",
-        "_timeout",
-        "addr",
-        "address",
-        "bind_address",
-        "id",
-        "port",
-        "reason",
-        "scheme",
-        "timer",
-    )
+    __slots__ = ("_heap", "_owner", "_record")
 
-    def __init__(
-        self, desk: Desk, number: int, addr: str, port: int, codec: Filter, timeouts: tuple[float, float]
-    ) -> None:
-        self.id = number
-        self.addr = addr
-        self.port = port
-        self.scheme = "tcp"
-        self.bind_address: dict[int, tuple[str, int]] | None = None
-        self.address: str | None = None
-        self.reason: EndReason | None = None
-        self.timer: Entry | None = None
-        self._desk = desk
-        self._state = INITIALISING
-        self._input = self._output = codec
-        self._timeout, self._input_timeout = timeouts
-        self._lifetime = 0.0  # seconds, of each attempt and what comes of it
-        self._ends = NEVER  # when that is over
-        self._heap: dict[Any, Any] | None = None
-        self._behind: tuple[str, str, int] | None = None  # for_scheme, for_addr, for_port, if they differ
-        self._attempt = False  # one of the `max_connecting` attempts is its own
-        self._link: Wire | None = None  # while it is connected
-        self._inbox: bytearray | None = None  # has come, but is no unit yet
-        self._outbox: bytearray | None = None  # waits to be sent
-        self._drainers: list[Any] | None = None  # parked tasks
-        self._sends = 0  # 0, 1, or 2 for more or much
-        self._since = 0.0  # when the timer of its phase was started
-        self._stuck = 0.0  # when bytes of the outbox were last taken
+    def __init__(self, owner: Owner, record: Record, heap: dict[Any, Any] | None = None) -> None:
+        self._owner = owner
+        self._record = record
+        self._heap = heap
+        record.peer = self
 
     # -- what it is ---------------------------------------------------------------------------------
 
     @property
+    def id(self) -> int:
+        """Its number, the same from the beginning to the end."""
+        return self._record.id
+
+    @property
+    def addr(self) -> str:
+        """Where to connect, as it was given."""
+        return self._record.addr
+
+    @property
+    def port(self) -> int:
+        """The port, as it was given."""
+        return self._record.port
+
+    @property
+    def scheme(self) -> str:
+        """What opens it: "tcp", or a key of the client's connectors."""
+        return self._record.scheme
+
+    @property
+    def bind_address(self) -> BindAddresses | None:
+        """Its local (address, port) by family, or None."""
+        return self._record.bind_addresses
+
+    @property
+    def address(self) -> str | None:
+        """The address it is connected to, once it is, a proxy's as well; None for a Unix socket."""
+        return self._record.address
+
+    @property
+    def reason(self) -> EndReason | None:
+        """Why it is closed, once it is."""
+        return self._record.reason
+
+    @property
     def state(self) -> PeerState:
         """Where it is in its life."""
-        return self._state
+        return self._record.state
 
     @property
     def heap(self) -> dict[Any, Any]:
@@ -126,32 +141,32 @@ class Peer:
     @property
     def waiting(self) -> int:
         """How many bytes wait to be sent."""
-        return len(self._outbox) if self._outbox else 0
+        return len(self._record.outbox) if self._record.outbox else 0
 
     @property
     def pending(self) -> bytes:
         """Return the bytes that have come and are no unit yet; none once it is closed."""
-        return bytes(self._inbox) if self._inbox else b""
+        return bytes(self._record.inbox) if self._record.inbox else b""
 
     @property
     def for_scheme(self) -> str:
         """What is spoken with what lies behind `addr`; its own scheme if `connect` was told nothing."""
-        return self._behind[0] if self._behind else self.scheme
+        return self._record.behind[0] if self._record.behind else self.scheme
 
     @property
     def for_addr(self) -> str:
         """The host behind `addr`, or its server name; `addr` if `connect` was told nothing."""
-        return self._behind[1] if self._behind else self.addr
+        return self._record.behind[1] if self._record.behind else self.addr
 
     @property
     def for_port(self) -> int:
         """The port there; `port` if `connect` was told nothing."""
-        return self._behind[2] if self._behind else self.port
+        return self._record.behind[2] if self._record.behind else self.port
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         """The values that `extra` knows, while it is connected; none before and after."""
-        link = self._link
+        link = self._record.link
         return {} if link is None else link.attributes()
 
     @overload
@@ -185,11 +200,11 @@ class Peer:
     @property
     def socket(self) -> socket.socket | None:
         """The raw socket while it is connected, for options. What is done with it there goes by unseen."""
-        return getattr(self._link, "sock", None)
+        return getattr(self._record.link, "sock", None)
 
     def __repr__(self) -> str:
         reason = f" ({self.reason})" if self.reason else ""
-        return f"<Peer {self.id} {self.addr} port {self.port}: {self._state.value}{reason}>"
+        return f"<Peer {self.id} {self.addr} port {self.port}: {self._record.state.value}{reason}>"
 
     # -- its timer ----------------------------------------------------------------------------------
 
@@ -201,12 +216,13 @@ class Peer:
 
         :raises TypeError, ValueError: not a number of seconds
         """
-        return self._timeout
+        return self._record.timeout
 
     @timeout.setter
     def timeout(self, seconds: float) -> None:
-        self._desk.hands.check_here()
-        self._desk.set_timeout(self, settings.seconds("timeout", seconds, none=0.0))
+        self._owner.check_here()
+        limit = settings.seconds("timeout", seconds, none=0.0)
+        self._owner.core.set_timeout(self._record, limit, self._owner.clock())
 
     # -- its filters --------------------------------------------------------------------------------
 
@@ -219,31 +235,31 @@ class Peer:
 
         :raises TypeError: not a `Filter`
         """
-        return self._input
+        return self._record.input_filter
 
     @filter.setter
     def filter(self, value: Filter) -> None:
         codec = checked_filter("filter", value)
-        self._output = codec
-        self._desk.set_input_filter(self, codec)
+        self._record.output_filter = codec
+        self._owner.core.set_input_filter(self._record, codec)
 
     @property
     def input_filter(self) -> Filter:
         """The filter for what comes."""
-        return self._input
+        return self._record.input_filter
 
     @input_filter.setter
     def input_filter(self, value: Filter) -> None:
-        self._desk.set_input_filter(self, checked_filter("input_filter", value))
+        self._owner.core.set_input_filter(self._record, checked_filter("input_filter", value))
 
     @property
     def output_filter(self) -> Filter:
         """The filter for what is sent."""
-        return self._output
+        return self._record.output_filter
 
     @output_filter.setter
     def output_filter(self, value: Filter) -> None:
-        self._output = checked_filter("output_filter", value)
+        self._record.output_filter = checked_filter("output_filter", value)
 
     # -- commands -----------------------------------------------------------------------------------
 
@@ -255,8 +271,9 @@ class Peer:
         :raises OutputFull: more than `max_output` bytes would wait
         :raises RuntimeError: another event loop or thread
         """
-        self._desk.hands.check_here()
-        return self._desk.send(self, units)
+        owner = self._owner
+        owner.check_here()
+        return owner.core.send(self._record, units, owner.clock())
 
     def shutdown(self) -> bool:
         """End it in good order: send what waits, then the end of the stream, and close when the peer has
@@ -265,8 +282,8 @@ class Peer:
         :return: False if it was shut down or closed already
         :raises RuntimeError: another event loop or thread
         """  # noqa: D205  # one sentence that does not fit a line
-        self._desk.hands.check_here()
-        return self._desk.shutdown(self)
+        self._owner.check_here()
+        return self._owner.core.shutdown(self._record, self._owner.clock())
 
     def close(self) -> bool:
         """End it at once; what waits to be sent is lost.
@@ -274,8 +291,8 @@ class Peer:
         :return: False if it was closed already
         :raises RuntimeError: another event loop or thread
         """
-        self._desk.hands.check_here()
-        return self._desk.close(self, EndReason.CLOSE)
+        self._owner.check_here()
+        return self._owner.core.close(self._record, EndReason.CLOSE, self._owner.clock())
 
     async def drain(self) -> None:
         """Wait until no bytes wait to be sent. Switches tasks; a cancelled wait changes nothing.
@@ -283,19 +300,20 @@ class Peer:
         :raises anyio.ClosedResourceError: it is closed, and not by a shutdown to its good end
         :raises RuntimeError: another event loop or thread
         """
-        self._desk.hands.check_here()
-        if self._state is not CLOSED and self._outbox is not None:
-            parked = self._desk.hands.park()
-            if self._drainers is None:
-                self._drainers = []
-            self._drainers.append(parked)
+        self._owner.check_here()
+        record = self._record
+        if record.state is not CLOSED and record.outbox is not None:
+            parked = self._owner.park()
+            if record.drainers is None:
+                record.drainers = []
+            record.drainers.append(parked)
             try:
                 await parked
             finally:
-                self._drainers.remove(parked)
-                if not self._drainers:
-                    self._drainers = None
+                record.drainers.remove(parked)
+                if not record.drainers:
+                    record.drainers = None
         else:
             await checkpoint()
-        if self._state is CLOSED and self.reason is not EndReason.SHUTDOWN:
+        if record.state is CLOSED and record.reason is not EndReason.SHUTDOWN:
             raise ClosedResourceError

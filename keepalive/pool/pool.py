@@ -339,6 +339,15 @@ class Pool:
             self._assignment.reconcile(slot.per_key, now)
         return len(closed)
 
+    def evict_coldest(self, now: float) -> bool:
+        """Close the coldest idle connection if a request waits; return whether there was one."""
+        victim = self.idle.coldest()
+        if victim is None or not any(waiter.state is QUEUED for waiter in self.requests.open.values()):
+            return False
+        self._assignment.close(victim, CloseReason.EVICTED)
+        self._assignment.reconcile(victim.per_key, now)
+        return True
+
     # -- time, limits and the end -----------------------------------------------------------------
 
     def tick(self, now: float) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from keepalive.resolve.resolver import Resolution, Resolver
     from keepalive.transport.reactor import Reactor
-    from keepalive.transport.runtime import Cancellable, Parking
+    from keepalive.transport.runtime import Cancellable, Parking, Wakeable
 
 LOOPBACK = ("127.0.0.1", "::1")
 STALE_PATIENCE = 1.8
@@ -38,7 +38,7 @@ class _Lookup:
     __slots__ = ("answer", "askers", "parts", "refreshing", "task", "ttl")
 
     def __init__(self) -> None:
-        self.askers: dict[Parking, bool] = {}  # and whether they want to hear of parts
+        self.askers: dict[Wakeable, bool] = {}  # and whether they want to hear of parts
         self.parts: list[tuple[str, ...]] = []
         self.ttl = PARTIAL_TTL  # of the parts
         self.answer: tuple[str, ...] | DialFailure | None = None
@@ -123,6 +123,37 @@ class Asking:
             self._parked = after
 
 
+class Callback:
+    """An asker that is no task: it is called when the look-up has ended."""
+
+    __slots__ = ("_lookup", "_name", "_names", "_told")
+
+    def __init__(
+        self, names: Names, name: str, lookup: _Lookup, told: Callable[[tuple[str, ...] | DialFailure], None]
+    ) -> None:
+        self._names = names
+        self._name = name
+        self._lookup = lookup
+        self._told = told
+        lookup.askers[self] = False
+
+    def done(self) -> bool:
+        """Say whether it has gone."""
+        return self not in self._lookup.askers
+
+    def set_result(self, _: None) -> None:
+        """Tell the answer; see `Wakeable`."""
+        answer = self._lookup.answer
+        assert answer is not None, "askers are woken by an answer only"
+        del self._lookup.askers[self]
+        self._told(answer if isinstance(answer, tuple) else _failure(answer))
+
+    def cancel(self) -> None:
+        """Go, without an answer."""
+        if not self.done():
+            self._names._leave(self._name, self._lookup, self)
+
+
 class Names:
     """The look-ups of one manager: one per name at a time, which belongs to all who wait for it."""
 
@@ -153,6 +184,21 @@ class Names:
     def ask(self, host: str) -> Asking:
         """Ask as `resolve` does, for addresses as they come; see `Asking`."""
         return Asking(self, host)
+
+    def call_back(
+        self, host: str, told: Callable[[tuple[str, ...] | DialFailure], None]
+    ) -> tuple[str, ...] | Callback:
+        """Ask as `resolve` does, from a plain function; return the addresses if they are known.
+
+        An outdated answer serves at once, and is refreshed meanwhile.
+
+        :param told: called with the answer later, unless it is cancelled before
+        :raises DialFailure: it is known that there are no addresses
+        """
+        name, known, old = self._look(host)
+        if known is None and old is not None:
+            self.refresh(name)
+        return known or old or Callback(self, name, self._lookup(name), told)
 
     def refresh(self, name: str) -> None:
         """Look a name up though nobody waits for it; `answered` is told."""
@@ -255,7 +301,7 @@ class Names:
         lookup.askers[parked] = parts
         return parked
 
-    def _leave(self, name: str, lookup: _Lookup, parked: Parking) -> None:
+    def _leave(self, name: str, lookup: _Lookup, parked: Wakeable) -> None:
         del lookup.askers[parked]
         if not lookup.askers and lookup.answer is None:
             now = self.reactor.clock()
@@ -350,8 +396,8 @@ class Names:
             lookup.task.cancel()
 
 
-def _wake(askers: Iterable[Parking]) -> None:
-    for parked in askers:
+def _wake(askers: Iterable[Wakeable]) -> None:
+    for parked in list(askers):  # what is called back may give others up
         if not parked.done():
             parked.set_result(None)
 

@@ -15,8 +15,8 @@ from keepalive.connect.tls import TLSConnector
 from keepalive.transport.sessions import Sessions
 from keepalive.transport.tls import TLSLink
 
+from .core.flow import CONNECTING
 from .core.identity import matches
-from .flow import CONNECTING
 from .source import place_of
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from keepalive.connect.dial import Dial
     from keepalive.transport.link import Link
 
+    from .connection import Connection
     from .engine import Engine
-    from .flow import Flow
     from .source import Target
 
 
@@ -77,7 +77,7 @@ class Attempts:
         if client_context is not None:
             self._connectors["tls"] = VerifiedTLS(client_context, tcp, check_names=check_names)
 
-    def open(self, flow: Flow, target: Target) -> None:
+    def open(self, flow: Connection, target: Target) -> None:
         """Start the attempt of a connection."""
         flow.attempt = self._opener.open(FlowAttempt(self.engine, flow, target), self._connectors[flow.proto])
 
@@ -90,7 +90,7 @@ class FlowAttempt:
 
     __slots__ = ("_engine", "_flow", "key", "phase")
 
-    def __init__(self, engine: Engine, flow: Flow, target: Target) -> None:
+    def __init__(self, engine: Engine, flow: Connection, target: Target) -> None:
         self._engine = engine
         self._flow = flow
         self.key = Key(flow.proto, target.addr, target.port, flow.proto, target.host, target.port)
@@ -110,34 +110,34 @@ class FlowAttempt:
 
     def take_extra(self, recall: Callable[[], None]) -> bool:
         """Take a place for one more socket, if there is room."""
-        if self._engine.full_for(self.key.addr):
+        if self._engine.flows.full_for(self.key.addr):
             return False
-        self._engine.extra_sockets += 1
+        self._engine.flows.extra += 1
         return True
 
     def give_back_extra(self) -> None:
         """Give one back."""
-        self._engine.extra_sockets -= 1
+        self._engine.flows.extra -= 1
 
     def opened(self, link: Link) -> None:
         """Let messages go."""
         engine, flow = self._engine, self._flow
         root = link.inner if isinstance(link, TLSLink) else link
         root.slot = flow
-        flow.link, flow.attempt = link, None
+        flow.attempt = None
         flow.where = place_of(root.sock.getpeername())
-        engine.counts["opened"] += 1
-        engine.routes.alias(flow, flow.where)
-        engine.opened(flow)
+        engine.services.counts["opened"] += 1
+        engine.flows.routes.alias(flow, flow.where)
+        flow.start(link)
 
     def failed(self, failure: DialFailure) -> None:
         """End the connection, and its messages with it."""
         if self.wanted:
             self._flow.attempt = None  # it is ending by itself
-            self._engine.end(self._flow, str(failure.phase), failure.number, failure.text)
+            self._flow.end(str(failure.phase), failure.number, failure.text)
 
     def ended(self) -> None:
         """End the connection that nobody opens any more."""
         self._flow.attempt = None
         if self.wanted:
-            self._engine.end(self._flow, "connect", errno.ECANCELED, "the attempt was cancelled")
+            self._flow.end("connect", errno.ECANCELED, "the attempt was cancelled")

@@ -32,7 +32,7 @@ def server_context(tls: SipTLS) -> ssl.SSLContext | None:
 
 
 def client_context(tls: SipTLS) -> ssl.SSLContext:
-    """Make the context for those whom we call. Names are checked by `_identity`, not by the context.
+    """Make the context for those whom we call. Names are checked by `core.identity`, not by the context.
 
     :raises OSError: a file is missing or does not hold what it should
     """

@@ -11,8 +11,7 @@ if TYPE_CHECKING:
 
     from keepalive.transport.runtime import Parking
 
-    from .flow import Flow
-    from .masters import Mailbox
+    from .dispatch import Reader
     from .messages import Packet
     from .source import Source
 
@@ -29,11 +28,11 @@ class Inbox:
     :ivar full: nothing is to be read
     """
 
-    def __init__(self, most: int, read_later: Callable[[Flow | Mailbox], None]) -> None:
+    def __init__(self, most: int, read_later: Callable[[Reader], None]) -> None:
         self._most = most
         self._read_later = read_later
         self._takers: deque[Parking] = deque()
-        self._stalled: dict[Flow | Mailbox, None] = {}  # they have something to read
+        self._stalled: dict[Reader, None] = {}  # they have something to read
         self.receiver: Receiver | None = None
         self.kept: deque[tuple[Packet, Source]] = deque()
         self.full = False
@@ -62,15 +61,15 @@ class Inbox:
         except Exception:
             logger.exception("receiver %r raised", self.receiver)
 
-    def stall(self, owner: Flow | Mailbox) -> None:
+    def stall(self, owner: Reader) -> None:
         """Note that there is something to read, when there is room again."""
         self._stalled[owner] = None
 
-    def stalls(self, owner: Flow) -> bool:
+    def stalls(self, owner: Reader) -> bool:
         """Say whether a connection has something to read that there is no room for."""
         return owner in self._stalled
 
-    def forget(self, owner: Flow) -> None:
+    def forget(self, owner: Reader) -> None:
         """Note that a connection has ended."""
         self._stalled.pop(owner, None)
 

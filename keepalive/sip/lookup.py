@@ -12,7 +12,7 @@ from keepalive.resolve.service import LOOPBACK
 from .errors import SendError
 
 if TYPE_CHECKING:
-    from keepalive.abc import Resolver
+    from keepalive.resolve.resolver import Resolver
 
 __all__ = ("resolve_host",)
 

@@ -14,11 +14,12 @@ from keepalive.transport.loops import current_runtime
 
 from .attempts import Attempts
 from .config import SipConfig, SipTLS
+from .connection import Connection
 from .contexts import client_context, server_context
+from .core.outgoing import Outgoing
 from .engine import Engine
-from .masters import Acceptor, Mailbox, check_socket
+from .mailbox import check_socket
 from .messages import Parser, load, outgoing
-from .outgoing import Outgoing
 from .sending import PORTS, Sender
 from .source import ANY, Source, Target, destination, place_of
 from .stats import ConnectionInfo, SipStats
@@ -112,7 +113,7 @@ class SocketPool:
         try:
             self._start(engine, local)
         except BaseException:
-            await engine.close()
+            await engine.aclose()
             raise
         self._engine = engine
         return self
@@ -124,11 +125,7 @@ class SocketPool:
         came_from = None if local[0] in ANY else (local[0], 0)
         attempts = Attempts(engine, came_from, self._client_context, check_names=self._check_names)
         self._sender = Sender(engine, attempts)
-        self._sock.setblocking(False)
-        if self._proto == "udp":
-            engine.master = Mailbox(engine, self._sock, connected=self._connected)
-        else:
-            engine.master = Acceptor(engine, self._sock)
+        engine.listen(self._sock, connected=self._connected)
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -136,18 +133,18 @@ class SocketPool:
         """Close everything; exceptions leave the block as they are."""
         engine = self._running()
         if not engine.reactor.closed:
-            await engine.close()
+            await engine.aclose()
         if exc_type is None:
             await checkpoint()  # after an exception, a cancellation met here would take its place
 
     async def aclose(self) -> None:
-        """Close all connections and the socket; messages still waiting get their outcome. Switches tasks.
+        """Close all connections and the socket; messages still waiting are completed. Switches tasks.
 
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
         engine = self._running()
         if not engine.reactor.closed:
-            await engine.close()
+            await engine.aclose()
         await checkpoint()
 
     def _running(self) -> Engine:
@@ -193,14 +190,14 @@ class SocketPool:
             try:
                 await parked
             finally:
-                engine.give_up(out)
+                engine.flows.withdraw(out)
         else:
             self._credit -= 1
             if self._credit < 0:
                 self._credit = FAIR_RUN
                 await checkpoint()
         out.check()
-        assert out.went is not None, "it went out"
+        assert isinstance(out.went, Source), "it went out"
         return out.went
 
     def send_soon(
@@ -244,7 +241,7 @@ class SocketPool:
 
     def _target(self, dst: object) -> Target | None:
         given = None if dst is None else destination("dst", dst, PORTS[self._proto])
-        if given is not None and given.flow is not None and given.flow.engine is not self._engine:
+        if given is not None and self._own(given.flow) is None:
             given.flow = None  # another pool's
         if self._dst is None:
             return given
@@ -257,10 +254,15 @@ class SocketPool:
             given.local if given else "",
         )
 
+    def _own(self, flow: object) -> Connection | None:
+        """Return a connection if it is one of this pool, open or not."""
+        ours = None if self._engine is None else self._engine.services
+        return flow if isinstance(flow, Connection) and flow.services is ours else None
+
     # -- its connections ------------------------------------------------------------------------------
 
     def close(self, dst: object) -> int:
-        """Close a connection; what waits on it gets its outcome. A plain method, O(n) in connections.
+        """Close a connection; what waits on it is completed. A plain method, O(n) in connections.
 
         For a connection that is of no use any more, whatever the user knows that from: the next message to
         its peer goes elsewhere. What has been read from it and not handed over yet is dropped, but for what
@@ -274,11 +276,13 @@ class SocketPool:
         engine = self._running()
         target = destination("dst", dst, PORTS[self._proto])
         if isinstance(dst, Source):
-            found = [flow for flow in engine.flows if flow is target.flow]
+            found = [flow for flow in engine.flows.all if flow is target.flow]
         else:
-            found = [flow for flow in engine.flows if (target.addr, target.port) in (flow.peer, flow.where)]
+            found = [
+                flow for flow in engine.flows.all if (target.addr, target.port) in (flow.peer, flow.where)
+            ]
         for flow in found:
-            engine.end(flow, "closed", errno.ECANCELED, "the connection was closed by the pool's user")
+            flow.end("closed", errno.ECANCELED, "the connection was closed by the pool's user")
         return len(found)
 
     def keep(self, source: Source, seconds: float | None) -> bool:
@@ -296,10 +300,10 @@ class SocketPool:
         engine = self._running()
         settings.instance("source", source, Source, none=False)
         until = engine.clock() + settings.seconds("seconds", seconds)
-        flow = destination("source", source, 0).flow
-        if flow is None or flow not in engine.flows or flow.ended:
+        flow = self._own(destination("source", source, 0).flow)
+        if flow is None or flow.ended:
             return False
-        engine.keep(flow, until)
+        engine.flows.keep(flow, until)
         return True
 
     # -- receiving ------------------------------------------------------------------------------------
@@ -333,15 +337,17 @@ class SocketPool:
         _check_callable("lost", lost, none=True)
         _check_callable("flawed", flawed, none=True)
         settings.flag("lost_idle", lost_idle)
-        engine.inbox.receiver, engine.flawed = callback, flawed
-        engine.lost, engine.lost_idle = lost, lost_idle
-        if engine.inbox.kept:
-            engine.reactor.call_soon_threadsafe(engine.inbox.empty)
+        services = engine.services
+        services.inbox.receiver, services.flawed = callback, flawed
+        engine.lost_callback, engine.lost_idle = lost, lost_idle
+        if services.inbox.kept:
+            engine.reactor.call_soon_threadsafe(services.inbox.empty)
 
     def detach(self) -> None:
         """Call back no more; messages wait again. Connections and what is half received stay."""
         engine = self._running()
-        engine.inbox.receiver = engine.lost = engine.flawed = None
+        services = engine.services
+        services.inbox.receiver = services.flawed = engine.lost_callback = None
 
     def __aiter__(self) -> Self:
         """Iterate over (message, source); ends when the pool is closed. Each message goes to one iterator."""
@@ -350,7 +356,7 @@ class SocketPool:
     async def __anext__(self) -> tuple[Packet, Source]:
         """Return the next message and where it came from. Switches tasks if there is none yet."""
         engine = self._running()
-        inbox = engine.inbox
+        inbox = engine.services.inbox
         self._credit -= 1
         if inbox.kept and self._credit < 0:
             self._credit = FAIR_RUN
@@ -394,31 +400,32 @@ class SocketPool:
                 len(flow.unanswered or ()) + len(flow.awaited or ()),
                 flow.pongs,
             )
-            for flow in engine.flows
+            for flow in engine.flows.all
         ]
 
     def stats(self) -> SipStats:
         """Return a frozen snapshot of all counts. O(n). Possible after the end too."""
         engine = self._running()
-        counts = engine.counts
+        services = engine.services
+        counts, completions = services.counts, services.completions
         return SipStats(
-            connections=len(engine.flows),
-            connecting=sum(flow.state.value in ("connecting", "handshake") for flow in engine.flows),
-            queued=sum(flow.queued for flow in engine.flows),
-            inbox=len(engine.inbox.kept),
-            sent=engine.outcomes.sent,
+            connections=len(engine.flows.all),
+            connecting=sum(flow.state.value in ("connecting", "handshake") for flow in engine.flows.all),
+            queued=sum(flow.queued for flow in engine.flows.all),
+            inbox=len(services.inbox.kept),
+            sent=completions.sent,
             **{
                 name: counts[name] for name in ("received", "accepted", "opened", "refused", "pings", "pongs")
             },
-            failed=dict(engine.outcomes.failed),
-            closed=dict(engine.closed_by),
-            flaws=dict(engine.flaws),
+            failed=dict(completions.failed),
+            closed=dict(engine.flows.closed_by),
+            flaws=dict(services.flaws),
         )
 
     def __repr__(self) -> str:
         engine = self._engine
         state = "new" if engine is None else "closed" if engine.closed else "open"
-        many = 0 if engine is None else len(engine.flows)
+        many = 0 if engine is None else len(engine.flows.all)
         return f"<SocketPool {self._proto} {state}: connections={many}>"
 
 

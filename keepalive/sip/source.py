@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from keepalive.base.addresses import is_literal
 from keepalive.base.hostname import one_spelling
@@ -11,7 +11,7 @@ from keepalive.base.hostname import one_spelling
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .flow import Flow
+    from .core.routes import Place
 
 __all__ = ("Source",)
 
@@ -38,6 +38,20 @@ UNKNOWN: Final = Address("0.0.0.0", 0)
 """What is said where nothing is known."""
 
 
+class Origin(Protocol):
+    """The connection that a message came in on."""
+
+    peer: Place
+
+    @property
+    def certificate(self) -> dict[str, Any] | None:
+        """The peer's verified certificate."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether messages may be given to it."""
+
+
 class Source:
     """Where a message came from. As destination it means: back there, on the same connection while it lives.
 
@@ -60,7 +74,7 @@ class Source:
         addr: str,
         port: int,
         proto: str,
-        flow: Flow | None = None,
+        flow: Origin | None = None,
         local: Address = UNKNOWN,
     ) -> None:
         self.host = host
@@ -106,7 +120,7 @@ class Target:
 
     __slots__ = ("addr", "flow", "host", "local", "port")
 
-    def __init__(self, host: str, addr: str, port: int, flow: Flow | None = None, local: str = "") -> None:
+    def __init__(self, host: str, addr: str, port: int, flow: Origin | None = None, local: str = "") -> None:
         self.local = local
         self.host = host
         self.addr = addr

@@ -30,6 +30,7 @@ class Registry(Protocol):
     """The poller, as far as a link needs it."""
 
     park: Callable[[], Parking]
+    freed: Callable[[], None] | None
 
     def add(self, link: Link) -> None:
         """Register a link, for good."""
@@ -228,6 +229,8 @@ class Link:
         self.closed = True
         self.poller.remove(self)
         self.sock.close()
+        if self.poller.freed is not None:
+            self.poller.freed()
         for parked in (self.reader, self.writer):
             if parked is not None and not parked.done():
                 parked.set_result(None)

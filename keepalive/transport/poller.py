@@ -40,6 +40,7 @@ class Poller:
         """Start watching; `unread` is called for each link with something to read and nobody reading."""
         self.links: dict[int, Link] = {}
         self.loose: set[socket.socket] = set()  # of attempts, not links yet; a forked child closes them too
+        self.freed: Callable[[], None] | None = None  # called when a link has closed its descriptor
         self.closed = False
         self._unread = unread
         self.park = runtime.park

@@ -135,9 +135,23 @@ class Reactor:
         with anyio.CancelScope(shield=True):
             await self._runtime.aclose()
 
+    def end_after_loop(self) -> bool:
+        """Close all links if the event loop has ended without them; return whether this has ended."""
+        if not self.closed:
+            try:
+                self.call_soon_threadsafe(_nothing)
+            except RuntimeError:
+                fork.forget(self)
+                self.abandon()
+        return self.closed
+
     def abandon(self) -> None:
         """Empty this copy after a fork: the parent's connections and event loop stay untouched."""
         self.forked = True
         self.thread = 0
         self.poller.abandon()
         self._abandoned()
+
+
+def _nothing() -> None:
+    """Be called, if there is a loop to call it."""

@@ -239,7 +239,7 @@ async def test_bound_in_both_families(echo_server: Server) -> None:
 
 
 async def test_52_failed_addresses_come_back() -> None:
-    """pools.md 3.52: okhttp#7553: one failure of v4 must not shut it out where v6 never works."""
+    """heritage pools 3.52: okhttp#7553: one failure of v4 must not shut it out where v6 never works."""
     with refused_port() as port:
         async with manager("::1", "127.0.0.1") as mgr:
             for _ in range(3):
@@ -262,7 +262,8 @@ async def test_the_error_tells_of_every_address() -> None:
 
 
 async def test_49_50_short_deadlines_before_a_black_hole(holes: Server) -> None:
-    """pools.md 3.49, 3.50: go#59017, go#76784: an abandoned dial goes on for the next; they are bounded."""
+    """heritage pools 3.49, 3.50: go#59017, go#76784: an abandoned dial goes on for the next; they are
+    bounded."""
     hanging = sockets_to(holes.port)
     async with manager("127.0.0.2", "127.0.0.1", stagger=0.05) as mgr:
         for _ in range(40):
@@ -284,7 +285,7 @@ async def test_49_50_short_deadlines_before_a_black_hole(holes: Server) -> None:
 
 
 async def test_51_the_owner_of_a_dial_goes_away(holes: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """pools.md 3.51: hyper#3199: others are served by it."""
+    """heritage pools 3.51: hyper#3199: others are served by it."""
     monkeypatch.setattr(_racing, "PATIENCE", 0.1)
     async with manager("127.0.0.2", "127.0.0.1", stagger=0.05, max_per_host=1) as mgr:
         first = mgr.allocate("t", "many.test", holes.port, timeout=5)

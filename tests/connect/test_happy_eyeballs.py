@@ -246,7 +246,7 @@ def test_failures_are_forgotten_in_time() -> None:
 
 
 def test_52_failures_are_bounded() -> None:
-    """pools.md 3.52: okhttp#7553, #4689: remembered for ever, and without bounds."""
+    """heritage pools 3.52: okhttp#7553, #4689: remembered for ever, and without bounds."""
     failures = Failures(most=100)
     for number in range(10_000):
         failures.note(FOUR, number, 0)

@@ -147,7 +147,8 @@ async def test_credentials_open_the_proxy(tmp_path: Path, echo_server: Server) -
 
 
 async def test_each_target_is_a_key_of_its_own(echo_server: Server) -> None:
-    """poe.md 1.18, 1.19, 3.25: reuse and `max_per_host` are per target; `max_open` bounds them together."""
+    """heritage poe 1.18, 1.19, 3.25: reuse and `max_per_host` are per target; `max_open` bounds them
+    together."""
     with HttpProxy(echo_server) as proxy:
         connectors = {"via": HTTPProxyConnector()}
         async with ConnectionManager(connectors=connectors, max_per_host=1, max_open=2) as mgr:

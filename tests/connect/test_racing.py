@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from keepalive import ConnectionManager, ManagerClosed, Resolution
+from keepalive.connect.descriptors import DescriptorLine
 from keepalive.connect.history import Failures
 from keepalive.connect.racing import Racing
 from tests.support.inside import driver_of
@@ -78,6 +79,7 @@ class World:
 
     def __init__(self, *numbers: int | None) -> None:
         self.failures = Failures()
+        self.line = DescriptorLine(self, make_room=None)  # type: ignore[arg-type]  # nobody waits in it
         self.fates = dict(zip("ABC", numbers, strict=True))
         self.sockets: dict[str, Connecting] = {}
         self.lent = 0

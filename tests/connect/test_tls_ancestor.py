@@ -1,4 +1,4 @@
-"""Weak spots 5 and 20 of poe.md, section 3: TLS belongs to the request, to the key and to the limits."""
+"""heritage poe 3.5, 3.20: TLS belongs to the request, to the key and to the limits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def secure(mgr: ConnectionManager, server: Server, timeout: float = 5, scheme: s
 
 
 async def test_failed_handshakes_cost_no_place(tls_server: Server, ca: Authority, tmp_path: Path) -> None:
-    """poe.md 3.5 (B5): after many failures, more than the limits, the key serves at once."""
+    """heritage poe 3.5 (B5): after many failures, more than the limits, the key serves at once."""
     context = ssl.create_default_context()
     connectors = {"https": TLSConnector(context)}
     async with ConnectionManager(max_per_host=2, max_open=2, connectors=connectors) as mgr:
@@ -48,7 +48,7 @@ async def test_failed_handshakes_cost_no_place(tls_server: Server, ca: Authority
 
 
 async def test_a_failed_handshake_wakes_the_next(echo_server: Server, tls_server: Server) -> None:
-    """poe.md 3.5 (B5): its place goes to who waits, be it for the same key or for another."""
+    """heritage poe 3.5 (B5): its place goes to who waits, be it for the same key or for another."""
     async with ConnectionManager(max_open=1) as mgr, anyio.create_task_group() as group:
         first, second = (Awaited(group, secure(mgr, tls_server)) for _ in range(2))
         third = Awaited(group, ask(mgr, echo_server))
@@ -59,7 +59,7 @@ async def test_a_failed_handshake_wakes_the_next(echo_server: Server, tls_server
 
 
 async def test_the_system_s_trust_is_the_default(tls_server: Server) -> None:
-    """poe.md 3.20: a certificate that nobody vouches for fails the request, in words."""
+    """heritage poe 3.20: a certificate that nobody vouches for fails the request, in words."""
     async with ConnectionManager() as mgr:
         with pytest.raises(TLSError, match="certificate verify failed: unable to get local issuer"):
             await secure(mgr, tls_server)
@@ -67,7 +67,7 @@ async def test_the_system_s_trust_is_the_default(tls_server: Server) -> None:
 
 
 async def test_the_name_is_verified_and_sent(ca: Authority, client_context: ssl.SSLContext) -> None:
-    """poe.md 3.20: for_addr is the name that the certificate must bear, and that the server is told."""
+    """heritage poe 3.20: for_addr is the name that the certificate must bear, and that the server is told."""
     told: list[str | None] = []
     context = ca.server("one.test")
     context.sni_callback = lambda _sock, name, _context: told.append(name)
@@ -85,7 +85,7 @@ async def test_the_name_is_verified_and_sent(ca: Authority, client_context: ssl.
 async def test_the_handshake_is_done_when_the_request_is_served(
     tls_server: Server, client_context: ssl.SSLContext
 ) -> None:
-    """poe.md 3.20, 1.59: not at the user's first byte."""
+    """heritage poe 3.20, 1.59: not at the user's first byte."""
     async with ConnectionManager(connectors={"https": TLSConnector(client_context)}) as mgr:
         async with secure(mgr, tls_server) as conn:
             assert conn.extra(TLSAttribute.tls_version) == "TLSv1.3"
@@ -98,7 +98,7 @@ async def test_the_handshake_is_done_when_the_request_is_served(
 
 @pytest.mark.parametrize("limit", ["timeout", "connect_timeout"])
 async def test_the_handshake_is_in_the_request_s_time(silent_server: Server, limit: str) -> None:
-    """poe.md 3.20, 1.59: a listener that never speaks TLS yields a time-out, not a connection."""
+    """heritage poe 3.20, 1.59: a listener that never speaks TLS yields a time-out, not a connection."""
     connect_timeout = 0.05 if limit == "connect_timeout" else None
     async with ConnectionManager(connect_timeout=connect_timeout) as mgr:
         with pytest.raises(AllocateTimeout) as caught:
@@ -110,7 +110,7 @@ async def test_the_handshake_is_in_the_request_s_time(silent_server: Server, lim
 
 
 async def test_a_peer_that_speaks_no_tls(silent_server: Server) -> None:
-    """poe.md 3.20: what it says instead is a failure of the handshake."""
+    """heritage poe 3.20: what it says instead is a failure of the handshake."""
     async with ConnectionManager(max_per_host=1) as mgr, anyio.create_task_group() as group:
         request = Awaited(group, secure(mgr, silent_server))
         await silent_server.until(lambda server: server.received > 0)
@@ -122,7 +122,7 @@ async def test_a_peer_that_speaks_no_tls(silent_server: Server) -> None:
 
 
 async def test_a_peer_that_ends_the_handshake(silent_server: Server) -> None:
-    """poe.md 3.20: so is a plain end of the connection."""
+    """heritage poe 3.20: so is a plain end of the connection."""
     async with ConnectionManager() as mgr, anyio.create_task_group() as group:
         request = Awaited(group, secure(mgr, silent_server))
         await silent_server.until(lambda server: server.received > 0)
@@ -131,7 +131,7 @@ async def test_a_peer_that_ends_the_handshake(silent_server: Server) -> None:
 
 
 async def test_any_scheme_can_ask_for_tls(tls_server: Server, client_context: ssl.SSLContext) -> None:
-    """poe.md 3.20, 1.58: connectors say which schemes are TLS."""
+    """heritage poe 3.20, 1.58: connectors say which schemes are TLS."""
     async with ConnectionManager(connectors={"imaps": TLSConnector(client_context)}) as mgr:
         async with secure(mgr, tls_server, scheme="imaps") as conn:
             await exchange(conn)
@@ -140,7 +140,7 @@ async def test_any_scheme_can_ask_for_tls(tls_server: Server, client_context: ss
 
 
 async def test_tls_parameters_belong_to_the_key(ca: Authority) -> None:
-    """poe.md 3.20: connections of two schemes are never mixed up, though the server is the same."""
+    """heritage poe 3.20: connections of two schemes are never mixed up, though the server is the same."""
     connectors = {
         name: TLSConnector(ca.client(), "localhost", [protocol])
         for name, protocol in (("web", "http/1.1"), ("push", "h2"))

@@ -65,7 +65,7 @@ async def test_evict_starts_afresh(ca: Authority) -> None:
 
 @pytest.mark.parametrize("version", [V12, V13])
 async def test_the_next_dial_resumes(version: ssl.TLSVersion, ca: Authority) -> None:
-    """pools.md, 2.4 and bug 34: what a connection has been told is used by the next one."""
+    """heritage pools 2.4, 3.34: what a connection has been told is used by the next one."""
     with Server(tls=ca.server(version=version)) as server:
         async with manager(TLSConnector(ca.client(), "localhost")) as mgr:
             assert [await visit(mgr, server) for _ in range(4)] == [False, True, True, True]

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from tests.support import Peer, Server
 
 
+SIZE = 30_000_000  # more than the kernel takes for both directions before anybody reads
+
+
 class Asked(NamedTuple):
     """A request, as h11 understood it."""
 
@@ -87,6 +90,24 @@ class Script(Behaviour):
             peer.send(answer)
         else:
             answer(peer, asked)
+
+
+class ThenReads(Behaviour):
+    """Gives its answer at once, and reads on until it has all of a request in one length."""
+
+    def __init__(self, answer: bytes, rest: bytes = b"", size: int = SIZE) -> None:
+        self.answer, self.rest, self.size = answer, rest, size
+        self.taken = 0
+
+    def received(self, peer: Peer, data: bytes) -> None:
+        if not peer.turns:
+            _, _, data = data.partition(b"\r\n\r\n")
+            peer.turns = 1
+            peer.send(self.answer)
+        self.taken += len(data)
+        if self.taken == self.size:
+            peer.send(self.rest)
+            peer.close()
 
 
 def then_close(raw: bytes) -> Callable[[Peer, Asked], None]:

@@ -1,4 +1,4 @@
-"""Every wrong argument is named at the call (poe.md 1.3-1.6, 1.11-1.16, 1.64, 1.74; contract, section 1)."""
+"""Every wrong argument is named at the call (heritage poe 1.3-1.6, 1.11-1.16, 1.64, 1.74; contract)."""
 
 from __future__ import annotations
 
@@ -90,12 +90,12 @@ def check(call: Callable[..., object], cases: Iterable[Case], *given: object) ->
 
 @pytest.mark.parametrize("name", list(dict.fromkeys(name for name, *_ in CONSTRUCTION)))
 def test_construction(name: str) -> None:
-    """poe.md 1.3, 1.5, 1.6, 3.10 (B9): wrong type, zero, negative, NaN."""
+    """heritage poe 1.3, 1.5, 1.6, 3.10 (B9): wrong type, zero, negative, NaN."""
     check(ConnectionManager, (case for case in CONSTRUCTION if case[0] == name))
 
 
 def test_construction_takes_names_only() -> None:
-    """poe.md 1.4, 1.5."""
+    """heritage poe 1.4, 1.5."""
     make: Any = ConnectionManager
     with pytest.raises(TypeError, match="positional"):
         make(4)
@@ -126,7 +126,7 @@ PARTS: list[Case] = [
 
 
 async def test_allocate() -> None:
-    """poe.md 1.11-1.16: one mistake at a time, named, at the call, without any effect."""
+    """heritage poe 1.11-1.16: one mistake at a time, named, at the call, without any effect."""
     async with ConnectionManager() as mgr:
         for name, value, kind in PARTS:
             given: dict[str, Any] = {"scheme": "http", "addr": HOST, "port": 80}
@@ -137,7 +137,7 @@ async def test_allocate() -> None:
 
 
 async def test_allocate_on_a_known_key(echo_server: Server) -> None:
-    """poe.md 1.13: what equals a known key is still not one: 80 == 80.0, 1 == True."""
+    """heritage poe 1.13: what equals a known key is still not one: 80 == 80.0, 1 == True."""
     async with ConnectionManager() as mgr:
         async with ask(mgr, echo_server, for_port=1) as conn:
             await exchange(conn)
@@ -164,7 +164,7 @@ async def test_allocate_for_unix() -> None:
 
 
 async def test_allocate_with_too_little_or_too_much() -> None:
-    """poe.md 1.13, 1.14, 1.16: missing and unknown ones are named."""
+    """heritage poe 1.13, 1.14, 1.16: missing and unknown ones are named."""
     async with ConnectionManager() as mgr:
         allocate: Any = mgr.allocate
         with pytest.raises(TypeError, match="'scheme', 'addr', and 'port'"):
@@ -179,7 +179,7 @@ async def test_allocate_with_too_little_or_too_much() -> None:
 
 
 async def test_deallocate(echo_server: Server) -> None:
-    """poe.md 1.74: a number that this manager never issued."""
+    """heritage poe 1.74: a number that this manager never issued."""
     async with ConnectionManager() as mgr, ConnectionManager() as other:
         foreign = [ask(other, echo_server) for _ in range(3)][-1]
         request = ask(mgr, echo_server)
@@ -191,7 +191,7 @@ async def test_deallocate(echo_server: Server) -> None:
 
 
 async def test_free(echo_server: Server) -> None:
-    """poe.md 1.64: nothing but a lent connection of this manager."""
+    """heritage poe 1.64: nothing but a lent connection of this manager."""
     async with ConnectionManager() as mgr, ConnectionManager() as other:
         foreign = await ask(other, echo_server)
         for wrong in (None, "not a socket", foreign, ask(mgr, echo_server)):

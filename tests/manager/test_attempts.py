@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 async def test_attempts_start_together(echo_server: Server) -> None:
-    """poe.md 1.50, 1.56: within the limits nobody waits for another's attempt, nor does the caller."""
+    """heritage poe 1.50, 1.56: within the limits nobody waits for another's attempt, nor does the caller."""
     resolver = GatedResolver()
     async with ConnectionManager(max_per_host=3, resolver=resolver) as mgr:
         requests = [mgr.allocate("http", "peer", echo_server.port, 5) for _ in range(5)]
@@ -56,7 +56,7 @@ class Attempts(Observer):
 
 
 async def test_one_attempt_and_no_other_after_it_failed() -> None:
-    """poe.md 1.56, 1.61: no retry; the failure is the requester's to judge."""
+    """heritage poe 1.56, 1.61: no retry; the failure is the requester's to judge."""
     attempts = Attempts()
     with refused_port() as refused:
         async with ConnectionManager(observer=attempts) as mgr:
@@ -66,7 +66,7 @@ async def test_one_attempt_and_no_other_after_it_failed() -> None:
 
 
 async def test_each_failed_attempt_fails_the_oldest_alone() -> None:
-    """poe.md 1.61, contract: one after the other, each by an attempt of its own."""
+    """heritage poe 1.61, contract: one after the other, each by an attempt of its own."""
     attempts = Attempts()
     resolver = GatedResolver()
     with refused_port() as refused:
@@ -83,7 +83,8 @@ async def test_each_failed_attempt_fails_the_oldest_alone() -> None:
 
 
 async def test_an_attempt_belongs_to_its_key(echo_server: Server) -> None:
-    """poe.md 1.57, as the contract changes it: who is served otherwise leaves its attempt to the next."""
+    """heritage poe 1.57, as the contract changes it: who is served otherwise leaves its attempt to the
+    next."""
     resolver = GatedResolver()
     async with ConnectionManager(resolver=resolver) as mgr, anyio.create_task_group() as group:
         resolver.open()
@@ -103,7 +104,8 @@ async def test_an_attempt_belongs_to_its_key(echo_server: Server) -> None:
 
 
 async def test_3_a_failing_host_passes_the_slot_on(echo_server: Server) -> None:
-    """pools.md 3.3: aiohttp#835, #1623: limit 1, two requests to a bad host both fail, the next succeeds."""
+    """heritage pools 3.3: aiohttp#835, #1623: limit 1, two requests to a bad host both fail, the next
+    succeeds."""
     resolver = StaticResolver({"good.test": "127.0.0.1"})
     async with ConnectionManager(max_open=1, max_per_host=1, resolver=resolver) as mgr:
         with refused_port() as refused, anyio.fail_after(5):
@@ -122,7 +124,7 @@ async def test_3_a_failing_host_passes_the_slot_on(echo_server: Server) -> None:
 async def test_6_a_hundred_slow_hosts_are_dialled_at_once(
     echo_server: Server, client_context: ssl.SSLContext
 ) -> None:
-    """pools.md 3.6: redis-py#3056, PR#2997: no lock serialises dials, nor makes a release wait."""
+    """heritage pools 3.6: redis-py#3056, PR#2997: no lock serialises dials, nor makes a release wait."""
     tls = {"https": TLSConnector(client_context)}
     with Server(Silent()) as slow:
         async with ConnectionManager(connectors=tls) as mgr:
@@ -141,7 +143,7 @@ async def test_6_a_hundred_slow_hosts_are_dialled_at_once(
 
 
 async def test_8_server_away_for_long_then_back() -> None:
-    """pools.md 3.8: psycopg#1315, #370: when a refusing server is back, the next request succeeds."""
+    """heritage pools 3.8: psycopg#1315, #370: when a refusing server is back, the next request succeeds."""
     async with ConnectionManager(max_per_host=2) as mgr:
         with Server() as server:
             for conn in await take(mgr, server, 2):
@@ -155,7 +157,7 @@ async def test_8_server_away_for_long_then_back() -> None:
 
 @virtual
 async def test_8_black_hole_for_ten_timeouts_then_back() -> None:
-    """pools.md 3.8: psycopg#1315, #370: the same with a server whose network drops everything."""
+    """heritage pools 3.8: psycopg#1315, #370: the same with a server whose network drops everything."""
     with full_backlog() as hole, ExitStack() as stack:
         async with ConnectionManager(max_per_host=2, max_open=2, timeout=12) as mgr:
             for _ in range(10):
@@ -172,7 +174,7 @@ async def test_8_black_hole_for_ten_timeouts_then_back() -> None:
 
 
 async def test_9_success_wipes_out_failures() -> None:
-    """pools.md 3.9: pgbouncer#328: failures leave nothing behind that refuses later requests."""
+    """heritage pools 3.9: pgbouncer#328: failures leave nothing behind that refuses later requests."""
     async with ConnectionManager(max_per_host=1) as mgr:
         with refused_port() as port:
             pass
@@ -186,7 +188,8 @@ async def test_9_success_wipes_out_failures() -> None:
 
 @timed
 async def test_49_short_deadlines(echo_server: Server) -> None:
-    """pools.md 3.49: go#59017: time-out 10 ms, dial 50 ms, ten requests in a row: one gets a connection."""
+    """heritage pools 3.49: go#59017: time-out 10 ms, dial 50 ms, ten requests in a row: one gets a
+    connection."""
     gate = Gate()
     served: list[bool] = []
     async with (
@@ -219,7 +222,7 @@ async def _open_after(gate: Gate, seconds: float) -> None:
 
 @virtual
 async def test_49_one_spare_attempt_for_ten_seconds_at_most(echo_server: Server) -> None:
-    """pools.md 3.49: go#59017, go#76784: an attempt that nobody waits for has its time, too."""
+    """heritage pools 3.49: go#59017, go#76784: an attempt that nobody waits for has its time, too."""
     gate = Gate()
     async with ConnectionManager(connectors={"http": gate}, max_per_host=4) as mgr:
         requests = [ask(mgr, echo_server) for _ in range(4)]
@@ -237,7 +240,7 @@ async def test_49_one_spare_attempt_for_ten_seconds_at_most(echo_server: Server)
 
 @pytest.mark.parametrize("how", ["cancel", "deallocate", "scope", "drop"])
 async def test_51_the_request_that_began_the_dial_goes_away(echo_server: Server, how: str) -> None:
-    """pools.md 3.51: hyper#3199: its attempt goes on, and serves the next; nobody is failed by it."""
+    """heritage pools 3.51: hyper#3199: its attempt goes on, and serves the next; nobody is failed by it."""
     gate = Gate()
     async with (
         ConnectionManager(max_per_host=1, connectors={"http": gate}) as mgr,
@@ -280,7 +283,7 @@ async def _go_away(mgr: ConnectionManager, request: Request, how: str) -> None:
 
 @timed
 async def test_51_the_request_that_began_the_dial_times_out(echo_server: Server) -> None:
-    """pools.md 3.51: hyper#3199: the same when its time runs out in the middle of the attempt."""
+    """heritage pools 3.51: hyper#3199: the same when its time runs out in the middle of the attempt."""
     gate = Gate()
     async with ConnectionManager(max_per_host=1, connectors={"http": gate}) as mgr:
         owner, other = ask(mgr, echo_server, unit()), ask(mgr, echo_server, 500 * unit())

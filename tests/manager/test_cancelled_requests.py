@@ -1,4 +1,4 @@
-"""Requests that are cancelled, in every phase: poe.md 3 (2, 3, 4, 15, 17, 26), pools.md 3.17."""
+"""Requests that are cancelled, in every phase."""
 
 from __future__ import annotations
 
@@ -77,7 +77,8 @@ def stage() -> Iterator[Stage]:
 @pytest.mark.parametrize("by", ["deallocate", "cancel"])
 @pytest.mark.parametrize("phase", PHASES)
 async def test_cancelled_in_every_phase(stage: Stage, phase: str, by: str) -> None:
-    """poe.md 3.2 (B2), 1.75: the awaiter is told, the place goes to the next, and the id has had its time."""
+    """heritage poe 3.2 (B2), 1.75: the awaiter is told, the place goes to the next, and the id has had its
+    time."""
     async with stage.mgr as mgr, anyio.create_task_group() as group:
         held = [await ask(mgr, stage.server)] if phase == "queue" else []
         request = await stage.start(phase)
@@ -100,7 +101,7 @@ async def test_cancelled_in_every_phase(stage: Stage, phase: str, by: str) -> No
 
 @pytest.mark.parametrize("phase", PHASES)
 async def test_deallocated_before_the_await(stage: Stage, phase: str) -> None:
-    """poe.md 3.2 (B2): the one defined outcome holds for who comes to ask later, too."""
+    """heritage poe 3.2 (B2): the one defined outcome holds for who comes to ask later, too."""
     async with stage.mgr as mgr:
         held = [await ask(mgr, stage.server)] if phase == "queue" else []
         request = await stage.start(phase)
@@ -112,7 +113,7 @@ async def test_deallocated_before_the_await(stage: Stage, phase: str) -> None:
 
 
 async def test_deallocated_when_served(echo_server: Server) -> None:
-    """poe.md 3.2 (B2): a request that has its connection, unfetched, passes it on to the next."""
+    """heritage poe 3.2 (B2): a request that has its connection, unfetched, passes it on to the next."""
     async with ConnectionManager(max_per_host=1) as mgr, anyio.create_task_group() as group:
         held = await ask(mgr, echo_server)
         served, following = ask(mgr, echo_server), ask(mgr, echo_server)
@@ -130,7 +131,7 @@ async def test_deallocated_when_served(echo_server: Server) -> None:
 
 
 async def test_deallocate_never_touches_idle_connections(echo_server: Server) -> None:
-    """poe.md 3.3 (B3): a pending request beside an idle connection of its key."""
+    """heritage poe 3.3 (B3): a pending request beside an idle connection of its key."""
     resolver = GatedResolver()
     async with ConnectionManager(resolver=resolver) as mgr:
         resolver.open()
@@ -147,7 +148,7 @@ async def test_deallocate_never_touches_idle_connections(echo_server: Server) ->
 
 
 async def test_deallocate_never_touches_lent_connections(echo_server: Server) -> None:
-    """poe.md 3.3 (B3), 1.74: a request that was answered has ended; its connection is its user's."""
+    """heritage poe 3.3 (B3), 1.74: a request that was answered has ended; its connection is its user's."""
     async with ConnectionManager() as mgr:
         request = ask(mgr, echo_server)
         async with request as conn:
@@ -162,7 +163,7 @@ async def test_deallocate_never_touches_lent_connections(echo_server: Server) ->
 async def test_a_late_answer_of_a_look_up_is_harmless(
     echo_server: Server, stubborn: bool, pressed: bool
 ) -> None:
-    """poe.md 3.4 (B11), 1.42: the look-up of a cancelled request goes on, or not, and answers late."""
+    """heritage poe 3.4 (B11), 1.42: the look-up of a cancelled request goes on, or not, and answers late."""
     resolver = GatedResolver(stubborn=stubborn)
     async with ConnectionManager(max_open=1, resolver=resolver) as mgr, anyio.create_task_group() as group:
         request = mgr.allocate("http", "peer", echo_server.port, 5)
@@ -179,7 +180,7 @@ async def test_a_late_answer_of_a_look_up_is_harmless(
 
 
 async def test_a_time_out_leaves_a_shared_look_up_to_the_others(echo_server: Server) -> None:
-    """poe.md 3.17, 1.76: a look-up ends with the last who wants it, and not before."""
+    """heritage poe 3.17, 1.76: a look-up ends with the last who wants it, and not before."""
     resolver = GatedResolver()
     with Server() as other:
         async with ConnectionManager(max_open=2, resolver=resolver) as mgr:
@@ -200,7 +201,7 @@ async def test_a_time_out_leaves_a_shared_look_up_to_the_others(echo_server: Ser
 
 
 async def test_a_look_up_ends_with_the_last_who_asks() -> None:
-    """poe.md 3.17, 1.76: both requests that share it are given up, and so is the look-up."""
+    """heritage poe 3.17, 1.76: both requests that share it are given up, and so is the look-up."""
     resolver = GatedResolver()
     with Server() as server, Server() as other:
         async with ConnectionManager(max_open=2, resolver=resolver) as mgr:
@@ -225,7 +226,7 @@ class Greeted:
 
 @pytest.mark.parametrize("limit", ["timeout", "connect_timeout"])
 async def test_a_result_that_meets_the_timer(silent_server: Server, limit: str) -> None:
-    """poe.md 3.15: both are due in one turn of the loop; whichever wins, the books are right."""
+    """heritage poe 3.15: both are due in one turn of the loop; whichever wins, the books are right."""
     timeouts: dict[str, Any] = {limit: 0.02}
     for turn in range(3):
         async with ConnectionManager(max_open=1, connectors={"http": Greeted()}, **timeouts) as mgr:
@@ -251,7 +252,7 @@ async def test_a_result_that_meets_the_timer(silent_server: Server, limit: str) 
 
 
 async def test_shutdown_between_answer_and_attempt(echo_server: Server) -> None:
-    """poe.md 3.26: the name is known, the attempt not yet started, and the manager ends."""
+    """heritage poe 3.26: the name is known, the attempt not yet started, and the manager ends."""
     resolver = GatedResolver()
     async with ConnectionManager(resolver=resolver) as mgr:
         request = mgr.allocate("http", "peer", echo_server.port, 5)
@@ -265,7 +266,7 @@ async def test_shutdown_between_answer_and_attempt(echo_server: Server) -> None:
 
 
 async def test_17_delivered_to_a_request_that_is_cancelled(echo_server: Server) -> None:
-    """pools.md 3.17: httpcomponents-core PR#277, netty PR#17287: the next has it in the same step."""
+    """heritage pools 3.17: httpcomponents-core PR#277, netty PR#17287: the next has it in the same step."""
     async with ConnectionManager(max_per_host=1) as mgr:
         held = await ask(mgr, echo_server)
         b, c, d = (ask(mgr, echo_server) for _ in range(3))
@@ -285,7 +286,7 @@ async def test_17_delivered_to_a_request_that_is_cancelled(echo_server: Server) 
 
 
 async def test_17_opened_for_a_request_that_is_cancelled(echo_server: Server) -> None:
-    """pools.md 3.17: httpcomponents-core PR#294, aws-crt-java#437: the same for a new connection."""
+    """heritage pools 3.17: httpcomponents-core PR#294, aws-crt-java#437: the same for a new connection."""
     gate = Gate()
     async with ConnectionManager(max_per_host=1, connectors={"http": gate}) as mgr:
         b, c = ask(mgr, echo_server), ask(mgr, echo_server)
@@ -302,7 +303,7 @@ async def test_17_opened_for_a_request_that_is_cancelled(echo_server: Server) ->
 
 
 async def test_17_a_served_request_that_nobody_wants_leaves_an_idle_one(echo_server: Server) -> None:
-    """pools.md 3.17: aws-crt-java#437: with nobody in line the connection waits idle."""
+    """heritage pools 3.17: aws-crt-java#437: with nobody in line the connection waits idle."""
     async with ConnectionManager(max_per_host=2) as mgr:
         held = await take(mgr, echo_server, 2)
         b = ask(mgr, echo_server)

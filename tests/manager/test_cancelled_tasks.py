@@ -1,4 +1,4 @@
-"""A cancelled task costs nothing: pools.md 3.11 and 3.14 to 3.16; see also test_storm."""
+"""A cancelled task costs nothing; see also test_storm."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 
 async def test_11_cancelled_between_allocate_and_await(echo_server: Server) -> None:
-    """pools.md 3.11: httpcore#830: a request whose owner is cancelled before its await leaves the queue."""
+    """heritage pools 3.11: httpcore#830: a request whose owner is cancelled before its await leaves the
+    queue."""
     async with ConnectionManager(max_per_host=1) as mgr:
         held = await ask(mgr, echo_server)
         with anyio.CancelScope() as scope:
@@ -43,7 +44,8 @@ async def test_11_cancelled_between_allocate_and_await(echo_server: Server) -> N
 
 
 async def test_11_cancelled_at_the_await_itself(echo_server: Server) -> None:
-    """pools.md 3.11: httpcore#830: the same when the await begins in a scope that is cancelled already."""
+    """heritage pools 3.11: httpcore#830: the same when the await begins in a scope that is cancelled
+    already."""
     async with ConnectionManager(max_per_host=1) as mgr:
         held = await ask(mgr, echo_server)
         with anyio.CancelScope() as scope:
@@ -60,7 +62,7 @@ async def test_11_cancelled_at_the_await_itself(echo_server: Server) -> None:
 
 @native
 async def test_11_task_cancelled_before_its_first_step(echo_server: Server) -> None:
-    """pools.md 3.11: httpcore#830: a task that is cancelled before it runs never awaits its request."""
+    """heritage pools 3.11: httpcore#830: a task that is cancelled before it runs never awaits its request."""
     async with ConnectionManager(max_per_host=1) as mgr:
         held = await ask(mgr, echo_server)
         task = asyncio.ensure_future(ask(mgr, echo_server))
@@ -76,7 +78,7 @@ async def test_11_task_cancelled_before_its_first_step(echo_server: Server) -> N
 @native
 @pytest.mark.parametrize("first", ["release", "cancel"])
 async def test_14_task_cancel_at_the_hand_over(echo_server: Server, first: str) -> None:
-    """pools.md 3.14: psycopg#1275, #1345: `task.cancel()` in the same tick ends in CancelledError."""
+    """heritage pools 3.14: psycopg#1275, #1345: `task.cancel()` in the same tick ends in CancelledError."""
     async with ConnectionManager(max_per_host=1) as mgr:
         held = await ask(mgr, echo_server)
         task = asyncio.ensure_future(ask(mgr, echo_server))
@@ -96,7 +98,7 @@ async def test_14_task_cancel_at_the_hand_over(echo_server: Server, first: str) 
 @pytest.mark.parametrize("first", ["release", "cancel"])
 @pytest.mark.parametrize("limit", [1, 2], ids=["queued", "dialling"])
 async def test_14_scope_cancel_at_the_hand_over(echo_server: Server, first: str, limit: int) -> None:
-    """pools.md 3.14: psycopg#1275, #1345: a cancelled scope wins over the hand-over, on every loop."""
+    """heritage pools 3.14: psycopg#1275, #1345: a cancelled scope wins over the hand-over, on every loop."""
     gate = Gate()
     gate.open()
     async with (
@@ -130,7 +132,7 @@ async def test_14_scope_cancel_at_the_hand_over(echo_server: Server, first: str,
 @virtual
 @pytest.mark.parametrize("first", ["cancel", "timeout"])
 async def test_14_cancel_at_the_timeout_stays_a_cancel(echo_server: Server, first: str) -> None:
-    """pools.md 3.14: psycopg#1401: a cancel never turns into a timeout error."""
+    """heritage pools 3.14: psycopg#1401: a cancel never turns into a timeout error."""
     async with ConnectionManager(max_per_host=1) as mgr, anyio.create_task_group() as group:
         held = await ask(mgr, echo_server)
         scope = anyio.CancelScope()
@@ -153,7 +155,8 @@ async def test_14_cancel_at_the_timeout_stays_a_cancel(echo_server: Server, firs
 
 
 async def test_15_cancelled_in_the_health_check_or_the_reset(echo_server: Server) -> None:
-    """pools.md 3.15: psycopg#1208, redis-py#4121: a check after the hand-out, a reset before the release."""
+    """heritage pools 3.15: psycopg#1208, redis-py#4121: a check after the hand-out, a reset before the
+    release."""
     async with ConnectionManager(max_per_host=1) as mgr:
 
         async def work() -> None:
@@ -172,7 +175,8 @@ async def test_15_cancelled_in_the_health_check_or_the_reset(echo_server: Server
 
 
 async def test_15_cancelled_anywhere_on_a_new_connection(tls_server: Server) -> None:
-    """pools.md 3.15: psycopg#1208: the same from the first dial on, each time with a manager of its own."""
+    """heritage pools 3.15: psycopg#1208: the same from the first dial on, each time with a manager of its
+    own."""
 
     async def work() -> None:
         async with ConnectionManager(max_per_host=1) as mgr:
@@ -236,7 +240,7 @@ async def _lose_patience(
 @timed
 @pytest.mark.parametrize("released", ["before", "with", "after"])
 async def test_16_timeout_scope_around_the_request(echo_server: Server, released: str) -> None:
-    """pools.md 3.16: asyncpg#467, #547: no connection is lost, and the manager can be closed."""
+    """heritage pools 3.16: asyncpg#467, #547: no connection is lost, and the manager can be closed."""
     await _lose_patience(echo_server, released, _fail_after)
 
 
@@ -246,12 +250,13 @@ async def test_16_timeout_scope_around_the_request(echo_server: Server, released
 async def test_16_asyncio_timeout_around_the_request(
     echo_server: Server, released: str, wrapper: Callable[[Request, float], Awaitable[Connection]]
 ) -> None:
-    """pools.md 3.16: asyncpg#467, #547: the same with asyncio's own wrappers, which make a task or not."""
+    """heritage pools 3.16: asyncpg#467, #547: the same with asyncio's own wrappers, which make a task or
+    not."""
     await _lose_patience(echo_server, released, wrapper)
 
 
 async def test_a_cancelled_task_cancels_its_request(echo_server: Server) -> None:
-    """poe.md 3.2: a request ends with the task that awaits it; its place in the line is another's."""
+    """heritage poe 3.2: a request ends with the task that awaits it; its place in the line is another's."""
     async with ConnectionManager(max_per_host=1) as mgr, anyio.create_task_group() as group:
         held = await ask(mgr, echo_server)
         async with anyio.create_task_group() as cancelled:

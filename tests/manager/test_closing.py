@@ -1,4 +1,4 @@
-"""Cancellation in a TLS handshake and while closing: pools.md 3.12 and 3.13."""
+"""Cancellation in a TLS handshake and while closing: heritage pools 3.12 and 3.13."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def ask_tls(mgr: ConnectionManager, server: Server, timeout: float = 5, **more: 
 
 @virtual
 async def test_12_cancelled_in_a_handshake(mute_server: Server, client_context: ssl.SSLContext) -> None:
-    """pools.md 3.12: tornado#3614, #2785: hello unanswered, request cancelled; the server sees a close."""
+    """heritage pools 3.12: tornado#3614, #2785: hello unanswered, request cancelled; the server sees a
+    close."""
     async with manager(client_context, max_per_host=3) as mgr:
         before = descriptors()
         requests = [ask_tls(mgr, mute_server) for _ in range(3)]
@@ -63,7 +64,7 @@ async def test_12_cancelled_in_a_handshake(mute_server: Server, client_context: 
 
 @virtual
 async def test_12_timed_out_in_a_handshake(mute_server: Server, client_context: ssl.SSLContext) -> None:
-    """pools.md 3.12: cpython PR#480: the same by the request's timeout, which names the phase."""
+    """heritage pools 3.12: cpython PR#480: the same by the request's timeout, which names the phase."""
     async with manager(client_context) as mgr:
         request = ask_tls(mgr, mute_server, 3)
         await mute_server.until(lambda server: server.received > 200)
@@ -78,7 +79,7 @@ async def test_12_timed_out_in_a_handshake(mute_server: Server, client_context: 
 async def test_12_another_key_needs_the_place_of_a_handshake(
     mute_server: Server, echo_server: Server, client_context: ssl.SSLContext
 ) -> None:
-    """pools.md 3.12: tornado#3614: an unwanted handshake is given up at once for another key."""
+    """heritage pools 3.12: tornado#3614: an unwanted handshake is given up at once for another key."""
     async with manager(client_context, max_open=1) as mgr:
         stuck = ask_tls(mgr, mute_server)
         await mute_server.until(lambda server: server.received > 200)
@@ -91,7 +92,7 @@ async def test_12_another_key_needs_the_place_of_a_handshake(
 async def test_12_handshakes_given_up_at_every_moment(
     tls_server: Server, client_context: ssl.SSLContext
 ) -> None:
-    """pools.md 3.12: tornado#3614: shut down after 0, 1, 2, ... turns; no descriptor is left."""
+    """heritage pools 3.12: tornado#3614: shut down after 0, 1, 2, ... turns; no descriptor is left."""
     before = descriptors()
     for count in range(30):
         async with manager(client_context) as mgr:
@@ -104,7 +105,7 @@ async def test_12_handshakes_given_up_at_every_moment(
 
 
 async def test_13_cancelled_in_aclose(echo_server: Server) -> None:
-    """pools.md 3.13: asyncmy#156, httpcore#642: closing a connection loses nothing when cancelled."""
+    """heritage pools 3.13: asyncmy#156, httpcore#642: closing a connection loses nothing when cancelled."""
     async with ConnectionManager(max_per_host=1) as mgr:
 
         async def work() -> None:
@@ -127,7 +128,7 @@ async def test_13_cancelled_in_aclose(echo_server: Server) -> None:
 async def test_13_close_with_a_dead_tls_peer(
     ca: Authority, client_context: ssl.SSLContext, talkative: bool
 ) -> None:
-    """pools.md 3.13: httpcore PR#726: closing never waits for a peer that reads nothing any more."""
+    """heritage pools 3.13: httpcore PR#726: closing never waits for a peer that reads nothing any more."""
     # The peer, which does not read, need not see the end at once: it stands behind unsent bytes.
     with Server(Deaf(), tls=ca.server(), receive_buffer=4096) as server:
         async with manager(client_context) as mgr:
@@ -158,7 +159,7 @@ def fill(conn: Connection) -> socket.socket:
 
 @pytest.mark.parametrize("grace", [None, 0.0, 60.0])
 async def test_13_cancelled_while_the_manager_closes(echo_server: Server, grace: float | None) -> None:
-    """pools.md 3.13: httpcore#642: cancelled in its own aclose, a manager cuts everything at once."""
+    """heritage pools 3.13: httpcore#642: cancelled in its own aclose, a manager cuts everything at once."""
     managers: list[ConnectionManager] = []
 
     async def work() -> None:
@@ -189,7 +190,7 @@ async def _release_later(conn: Connection) -> None:
 async def test_13_leaving_the_block_when_cancelled(
     mute_server: Server, echo_server: Server, client_context: ssl.SSLContext
 ) -> None:
-    """pools.md 3.13: httpcore#642: with a hanging dial, a hanging handshake, lent and idle ones."""
+    """heritage pools 3.13: httpcore#642: with a hanging dial, a hanging handshake, lent and idle ones."""
     before = descriptors()
     with full_backlog() as hole, anyio.move_on_after(10) as all_in_time:
         with anyio.CancelScope() as scope:

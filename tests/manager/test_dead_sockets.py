@@ -1,4 +1,5 @@
-"""Weak spots of poe.md, section 3: addresses, owners, and what a socket's state says (18, 19, 21, 24)."""
+"""Weak spots of the ancestor (heritage, poe 3): addresses, owners, and what a socket's state says (18, 19,
+21, 24)."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     "first", ["127.0.0.2", pytest.param("::1", marks=pytest.mark.skipif(not has_ipv6(), reason="no IPv6"))]
 )
 async def test_all_addresses_are_tried(echo_server: Server, first: str) -> None:
-    """poe.md 3.18, 1.40: the first address refuses, the second serves."""
+    """heritage poe 3.18, 1.40: the first address refuses, the second serves."""
     async with ConnectionManager(resolver=TableResolver(peer=f"{first} {HOST}")) as mgr:
         async with mgr.allocate("http", "peer", echo_server.port, 5) as conn:
             await exchange(conn)
@@ -33,7 +34,7 @@ async def test_all_addresses_are_tried(echo_server: Server, first: str) -> None:
 
 
 async def test_no_address_works() -> None:
-    """poe.md 3.18: one failure, with an errno, when all have been tried."""
+    """heritage poe 3.18: one failure, with an errno, when all have been tried."""
     with refused_port() as refused:
         async with ConnectionManager(resolver=TableResolver(peer=f"127.0.0.2 {HOST}")) as mgr:
             with pytest.raises(ConnectError) as caught:
@@ -43,7 +44,8 @@ async def test_no_address_works() -> None:
 
 
 async def test_each_manager_has_its_own_resolver(echo_server: Server) -> None:
-    """poe.md 3.19, 1.8: a resolver serves the manager it was given to, and others' ends do not end it."""
+    """heritage poe 3.19, 1.8: a resolver serves the manager it was given to, and others' ends do not end
+    it."""
     one, two = TableResolver(peer=HOST), TableResolver(peer=HOST)
     async with ConnectionManager(resolver=one) as first:
         async with ConnectionManager(resolver=two) as second:
@@ -72,7 +74,7 @@ DEATHS: dict[str, Callable[[Server], None]] = {
 
 @pytest.mark.parametrize("death", DEATHS)
 async def test_no_dead_connection_is_handed_out(echo_server: Server, death: str) -> None:
-    """poe.md 3.21: what the kernel knows counts, though no turn of the loop has told it."""
+    """heritage poe 3.21: what the kernel knows counts, though no turn of the loop has told it."""
     async with ConnectionManager() as mgr:
         await warm(mgr, echo_server)
         DEATHS[death](echo_server)
@@ -84,7 +86,7 @@ async def test_no_dead_connection_is_handed_out(echo_server: Server, death: str)
 
 @pytest.mark.parametrize("death", DEATHS)
 async def test_nor_one_that_dies_between_allocate_and_await(echo_server: Server, death: str) -> None:
-    """poe.md 3.21: the moment of the hand-out counts, not that of the request."""
+    """heritage poe 3.21: the moment of the hand-out counts, not that of the request."""
     async with ConnectionManager() as mgr:
         await warm(mgr, echo_server)
         request = ask(mgr, echo_server)
@@ -96,7 +98,7 @@ async def test_nor_one_that_dies_between_allocate_and_await(echo_server: Server,
 
 @pytest.mark.parametrize("death", DEATHS)
 async def test_nor_one_that_dies_on_its_way_to_who_waits(echo_server: Server, death: str) -> None:
-    """poe.md 3.21: the same for a deferred one; the request keeps its place in the line."""
+    """heritage poe 3.21: the same for a deferred one; the request keeps its place in the line."""
     async with ConnectionManager(max_per_host=1) as mgr, anyio.create_task_group() as group:
         held = await ask(mgr, echo_server)
         waiting, last = (Awaited(group, ask(mgr, echo_server)) for _ in range(2))
@@ -113,7 +115,7 @@ async def test_nor_one_that_dies_on_its_way_to_who_waits(echo_server: Server, de
 
 
 async def test_of_several_idle_ones_a_living_one_is_found(line_server: Server) -> None:
-    """poe.md 3.21: the dead are passed over, also if the one that lives is the coldest."""
+    """heritage poe 3.21: the dead are passed over, also if the one that lives is the coldest."""
     async with ConnectionManager() as mgr:
         survivor, *dying = [await ask(mgr, line_server, fresh=True) for _ in range(3)]
         port = survivor.extra(SocketAttribute.local_port)
@@ -132,7 +134,7 @@ async def test_of_several_idle_ones_a_living_one_is_found(line_server: Server) -
 
 @pytest.mark.parametrize("how", ["closed", "detached"])
 async def test_a_raw_socket_taken_away(echo_server: Server, how: str) -> None:
-    """poe.md 3.24, 1.66: its handle can be given back, its place is free, the socket is left alone."""
+    """heritage poe 3.24, 1.66: its handle can be given back, its place is free, the socket is left alone."""
     async with ConnectionManager(max_open=1) as mgr:
         conn = await ask(mgr, echo_server)
         raw: socket.socket = conn.extra(SocketAttribute.raw_socket)

@@ -1,4 +1,4 @@
-"""What errors tell and that they travel (poe.md 1.31-1.34, 3.22, 3.23; contract, section 1, Failures)."""
+"""What errors tell and that they travel (heritage poe 1.31-1.34, 3.22, 3.23; contract)."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_the_others_travel(kind: type[KeepaliveError]) -> None:
 
 
 def test_texts() -> None:
-    """poe.md 1.31: for whom, in which phase, what, and the number if there is one."""
+    """heritage poe 1.31: for whom, in which phase, what, and the number if there is one."""
     assert str(ConnectError(PLAIN, "connect", 111, "refused")) == (
         "http://peer.test:80: connect: refused (errno 111)"
     )
@@ -97,7 +97,8 @@ async def failure(mgr: ConnectionManager, *place: object, **more: object) -> All
 
 
 async def test_fields_of_a_refused_connection(tmp_path: Path) -> None:
-    """poe.md 1.31-1.33, 1.29: the system's number and text, the request's fields, the original error."""
+    """heritage poe 1.31-1.33, 1.29: the system's number and text, the request's fields, the original
+    error."""
     tag = object()
     async with ConnectionManager() as mgr:
         with refused_port() as port:
@@ -123,7 +124,7 @@ async def test_fields_of_a_refused_connection(tmp_path: Path) -> None:
 
 
 async def test_fields_of_an_unknown_name() -> None:
-    """poe.md 1.33, 1.34: no number; a text that names the host."""
+    """heritage poe 1.33, 1.34: no number; a text that names the host."""
     async with ConnectionManager(resolver=TableResolver(void="")) as mgr:
         unknown = await failure(mgr, "http", "peer", 80, 5)
         void = await failure(mgr, "http", "void", 80, 5)
@@ -133,7 +134,7 @@ async def test_fields_of_an_unknown_name() -> None:
 
 
 async def test_fields_of_a_bad_certificate(tls_server: Server) -> None:
-    """poe.md 1.33, 3.20: no number; the reason in words, the library's error as the cause."""
+    """heritage poe 1.33, 3.20: no number; the reason in words, the library's error as the cause."""
     async with ConnectionManager() as mgr:
         error = await failure(mgr, "https", HOST, tls_server.port, 5, for_addr="localhost")
     assert (type(error), error.function, error.error_num) == (TLSError, "tls", None)
@@ -142,7 +143,7 @@ async def test_fields_of_a_bad_certificate(tls_server: Server) -> None:
 
 
 async def test_fields_of_a_time_out(echo_server: Server) -> None:
-    """poe.md 1.33, 3.23: ETIMEDOUT, the phase, and how full the pool is."""
+    """heritage poe 1.33, 3.23: ETIMEDOUT, the phase, and how full the pool is."""
     async with ConnectionManager(max_per_host=1, max_open=9) as mgr, ask(mgr, echo_server):
         waiting = ask(mgr, echo_server)
         error = await failure(mgr, "http", HOST, echo_server.port, 0.02, context="tag")
@@ -187,7 +188,7 @@ class Broken:
 async def test_errors_of_connectors(
     echo_server: Server, caplog: pytest.LogCaptureFixture, raised: Exception, number: int | None, text: str
 ) -> None:
-    """poe.md 1.32: whatever the failing call is, the request is told, and the place is free."""
+    """heritage poe 1.32: whatever the failing call is, the request is told, and the place is free."""
     async with ConnectionManager(connectors={"odd": Broken(raised)}, max_open=1) as mgr:
         error = await failure(mgr, "odd", HOST, 80, 5)
         assert isinstance(error, ConnectError)
@@ -200,7 +201,7 @@ async def test_errors_of_connectors(
 
 
 async def test_a_tls_connector_over_a_broken_one() -> None:
-    """poe.md 1.32: the phase is that in which it failed, not that of the outermost layer."""
+    """heritage poe 1.32: the phase is that in which it failed, not that of the outermost layer."""
     over = Broken(ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED)))
     async with ConnectionManager(connectors={"https": TLSConnector(over=over)}) as mgr:
         error = await failure(mgr, "https", HOST, 80, 5)

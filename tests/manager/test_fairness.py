@@ -1,4 +1,4 @@
-"""Who is served when, and what it costs: pools.md 3.31 to 3.33, poe.md 3 (1, 11, 12, 14, 16, 25)."""
+"""Who is served when, and what it costs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Order(Observer):
 
 
 async def test_31_nobody_starves(echo_server: Server) -> None:
-    """pools.md 3.31: asyncpg#1247, HikariCP#1909: 100 workers, 10 slots: max wait <= 1.5 x ideal.
+    """heritage pools 3.31: asyncpg#1247, HikariCP#1909: 100 workers, 10 slots: max wait <= 1.5 x ideal.
 
     A wait is how many others were served meanwhile: 90 when all is fair.
     """
@@ -67,7 +67,7 @@ async def test_31_nobody_starves(echo_server: Server) -> None:
 
 
 async def test_32_a_full_key_holds_up_nobody(echo_server: Server) -> None:
-    """pools.md 3.32: aiohttp PR#2964, POE: behind a key with 1000 waiters another is served at once."""
+    """heritage pools 3.32: aiohttp PR#2964, POE: behind a key with 1000 waiters another is served at once."""
     async with ConnectionManager(max_per_host=2) as mgr:
         held = await take(mgr, echo_server, 2)
         crowd = [ask(mgr, echo_server) for _ in range(1000)]
@@ -85,7 +85,8 @@ async def test_32_a_full_key_holds_up_nobody(echo_server: Server) -> None:
 
 
 async def test_32_all_full_means_order_of_arrival(echo_server: Server) -> None:
-    """pools.md 3.32: aiohttp PR#2964: a busy key never starves a quiet one: first come, first served."""
+    """heritage pools 3.32: aiohttp PR#2964: a busy key never starves a quiet one: first come, first
+    served."""
     order = Order()
     rng = random.Random(32)
     async with ConnectionManager(max_per_host=6, max_open=6, observer=order) as mgr:
@@ -118,7 +119,7 @@ async def test_32_all_full_means_order_of_arrival(echo_server: Server) -> None:
 
 
 async def test_32_with_one_slot_the_order_is_exact(echo_server: Server) -> None:
-    """pools.md 3.32: POE's queue scan: one slot, many keys: served exactly in the order of arrival."""
+    """heritage pools 3.32: POE's queue scan: one slot, many keys: served exactly in the order of arrival."""
     order = Order()
     rng = random.Random(33)
     async with ConnectionManager(max_open=1, observer=order) as mgr:
@@ -156,7 +157,7 @@ async def free_cost(mgr: ConnectionManager, server: Server, waiters: int, keys: 
 
 
 async def test_33_cost_of_a_release_with_many_waiters(echo_server: Server) -> None:
-    """pools.md 3.33: curl#2369, httpx#3215, PR#1035: 10,000 waiters on 100 keys: < 50 us per free."""
+    """heritage pools 3.33: curl#2369, httpx#3215, PR#1035: 10,000 waiters on 100 keys: < 50 us per free."""
     async with ConnectionManager(max_per_host=1, max_open=100) as mgr:
         few = await free_cost(mgr, echo_server, 300, 100)
         many = await free_cost(mgr, echo_server, 10_000, 100)
@@ -167,7 +168,8 @@ async def test_33_cost_of_a_release_with_many_waiters(echo_server: Server) -> No
 
 
 async def test_33_cost_of_a_release_at_the_total_limit(echo_server: Server) -> None:
-    """pools.md 3.33: httpx#3215: the same when what is freed goes to another key, by way of a new dial."""
+    """heritage pools 3.33: httpx#3215: the same when what is freed goes to another key, by way of a new
+    dial."""
     async with ConnectionManager(max_per_host=1, max_open=1) as mgr:
         times = []
         held = await ask(mgr, echo_server, n=1)
@@ -192,7 +194,7 @@ def servers() -> Iterator[list[Server]]:
 
 
 async def test_a_blocked_key_holds_up_no_other(servers: list[Server]) -> None:
-    """poe.md 3.1 (B1): with one request blocked by its own limit, another host is served at once."""
+    """heritage poe 3.1 (B1): with one request blocked by its own limit, another host is served at once."""
     async with ConnectionManager(max_per_host=1) as mgr, anyio.create_task_group() as group:
         held = await ask(mgr, servers[0])
         blocked = [Awaited(group, ask(mgr, servers[0])) for _ in range(3)]
@@ -208,7 +210,7 @@ async def test_a_blocked_key_holds_up_no_other(servers: list[Server]) -> None:
 
 
 async def test_a_full_key_in_front_holds_up_no_other_at_max_open(servers: list[Server]) -> None:
-    """poe.md 3.1 (B1), 1.47: a place that comes free goes past those whose own key is full."""
+    """heritage poe 3.1 (B1), 1.47: a place that comes free goes past those whose own key is full."""
     async with ConnectionManager(max_per_host=1, max_open=2) as mgr, anyio.create_task_group() as group:
         first, second = await ask(mgr, servers[0]), await ask(mgr, servers[1])
         full = Awaited(group, ask(mgr, servers[0]))
@@ -222,7 +224,7 @@ async def test_a_full_key_in_front_holds_up_no_other_at_max_open(servers: list[S
 
 
 async def test_least_recently_used_is_evicted_most_recently_used_is_reused(servers: list[Server]) -> None:
-    """poe.md 3.11: neither choice is left to chance."""
+    """heritage poe 3.11: neither choice is left to chance."""
     one, two, three = servers
     async with ConnectionManager(max_open=4) as mgr:
         ports = await warm(mgr, one, 2)
@@ -259,7 +261,7 @@ def steps(action: Callable[[], object]) -> int:
 
 @pytest.mark.parametrize("many_keys", [False, True])
 async def test_a_hand_over_costs_the_same_however_many_wait(echo_server: Server, many_keys: bool) -> None:
-    """poe.md 3.12: what one release does depends neither on the waiting requests nor on their keys."""
+    """heritage poe 3.12: what one release does depends neither on the waiting requests nor on their keys."""
     costs = []
     for waiting in (300, 3000):
         keys = waiting // 10 if many_keys else 1
@@ -277,7 +279,7 @@ async def test_a_hand_over_costs_the_same_however_many_wait(echo_server: Server,
 
 
 async def test_ten_thousand_wait(echo_server: Server) -> None:
-    """poe.md 3.12: 10 000 waiting requests, which took the ancestor 40 s, in order of arrival."""
+    """heritage poe 3.12: 10 000 waiting requests, which took the ancestor 40 s, in order of arrival."""
     async with ConnectionManager(max_per_host=8, timeout=None) as mgr:
         held = [await ask(mgr, echo_server) for _ in range(8)]
         began = process_time()
@@ -294,7 +296,7 @@ async def test_ten_thousand_wait(echo_server: Server) -> None:
 
 
 async def test_timed_out_requests_leave_the_queue_at_once(echo_server: Server) -> None:
-    """poe.md 3.14: neither the queue's length nor the queue's room remembers them."""
+    """heritage poe 3.14: neither the queue's length nor the queue's room remembers them."""
     async with ConnectionManager(max_per_host=1, max_waiting=2) as mgr:
         held = await ask(mgr, echo_server)
         patient = ask(mgr, echo_server)
@@ -308,7 +310,7 @@ async def test_timed_out_requests_leave_the_queue_at_once(echo_server: Server) -
 
 
 async def test_order_of_service_is_order_of_arrival(echo_server: Server) -> None:
-    """poe.md 3.16: neither the end of a look-up nor a later call changes the order within a key."""
+    """heritage poe 3.16: neither the end of a look-up nor a later call changes the order within a key."""
     resolver = GatedResolver()
     async with (
         ConnectionManager(max_per_host=2, resolver=resolver) as mgr,
@@ -335,7 +337,7 @@ async def test_order_of_service_is_order_of_arrival(echo_server: Server) -> None
 
 
 async def test_a_request_being_resolved_is_not_overtaken(echo_server: Server) -> None:
-    """poe.md 3.16: a connection given back meanwhile goes to it and not to a later request."""
+    """heritage poe 3.16: a connection given back meanwhile goes to it and not to a later request."""
     resolver = GatedResolver()
     async with ConnectionManager(resolver=resolver) as mgr:
         resolver.open()
@@ -351,7 +353,7 @@ async def test_a_request_being_resolved_is_not_overtaken(echo_server: Server) ->
 
 
 async def test_limits_are_per_key_and_in_all(echo_server: Server) -> None:
-    """poe.md 3.25: two targets behind one proxy are two keys; `max_open` bounds what the proxy sees."""
+    """heritage poe 3.25: two targets behind one proxy are two keys; `max_open` bounds what the proxy sees."""
     async with ConnectionManager(max_per_host=2, max_open=3) as mgr, anyio.create_task_group() as group:
         names = ("one.test", "two.test")
         targets: list[dict[str, Any]] = [{"for_addr": name, "for_scheme": "https"} for name in names]

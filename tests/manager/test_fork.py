@@ -1,4 +1,4 @@
-"""Forks and second loops: pools.md 3.44 and 3.45."""
+"""Forks and second loops: heritage pools 3.44 and 3.45."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class Family:
 async def test_44_child_and_parent(
     echo_server: Server, tls_server: Server, client_context: ssl.SSLContext, anyio_backend_name: str
 ) -> None:
-    """pools.md 3.44: urllib3#850, redis-py#234: a child has its own, its parent loses nothing."""
+    """heritage pools 3.44: urllib3#850, redis-py#234: a child has its own, its parent loses nothing."""
     recorder = Recorder()
     tls = {"https": TLSConnector(client_context)}
     with Server(Silent()) as mute:
@@ -165,7 +165,8 @@ async def test_44_child_and_parent(
 
 @forking
 async def test_44_copies_in_a_child_keep_nothing_alive(echo_server: Server) -> None:
-    """pools.md 3.44: psycopg#395: what the parent closes is closed, though a child was born in between."""
+    """heritage pools 3.44: psycopg#395: what the parent closes is closed, though a child was born in
+    between."""
     reading, writing = os.pipe()
     async with ConnectionManager() as mgr:
         conns = await take(mgr, echo_server, 3)
@@ -191,7 +192,7 @@ async def test_44_copies_in_a_child_keep_nothing_alive(echo_server: Server) -> N
 @forking
 @each_loop
 def test_44_a_manager_of_a_loop_that_is_over(loop: tuple[str, dict[str, Any]], echo_server: Server) -> None:
-    """pools.md 3.44: redis-py#412: forked outside of any loop, as a pre-forking server does."""
+    """heritage pools 3.44: redis-py#412: forked outside of any loop, as a pre-forking server does."""
     backend, options = loop
     handles: list[Connection] = []
     managers: list[ConnectionManager] = []
@@ -218,7 +219,7 @@ def test_44_a_manager_of_a_loop_that_is_over(loop: tuple[str, dict[str, Any]], e
 def test_45_second_run(
     loop: tuple[str, dict[str, Any]], second: tuple[str, dict[str, Any]], echo_server: Server
 ) -> None:
-    """pools.md 3.45: httpx#2058: a manager of another loop says so; a new one just works."""
+    """heritage pools 3.45: httpx#2058: a manager of another loop says so; a new one just works."""
     left: list[Any] = []
 
     async def first() -> None:
@@ -250,7 +251,7 @@ def test_45_second_run(
 
 @each_loop
 def test_45_used_from_another_thread(loop: tuple[str, dict[str, Any]], echo_server: Server) -> None:
-    """pools.md 3.45: httpx#2058: the same from a thread without a loop, and from one with its own."""
+    """heritage pools 3.45: httpx#2058: the same from a thread without a loop, and from one with its own."""
 
     async def main() -> None:
         async with ConnectionManager() as mgr:
@@ -285,7 +286,8 @@ def test_45_used_from_another_thread(loop: tuple[str, dict[str, Any]], echo_serv
 @forking
 @each_loop
 def test_44_threads_of_a_resolver(loop: tuple[str, dict[str, Any]]) -> None:
-    """pools.md 3.44: a child's copy of a resolver waits neither for their answers nor for their lock."""
+    """heritage pools 3.44: a child's copy of a resolver waits neither for their answers nor for their
+    lock."""
     backend, options = loop
     resolver = Hanging(threads=1)
 

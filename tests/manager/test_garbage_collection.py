@@ -1,4 +1,4 @@
-"""The garbage collector, from any thread and at any moment: pools.md 3.40, 3.41 and 3.43."""
+"""The garbage collector, from any thread and at any moment: heritage pools 3.40, 3.41 and 3.43."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def in_thread(work: Callable[[], object]) -> None:
 
 @debugging
 async def test_40_dropped_in_another_thread(echo_server: Server) -> None:
-    """pools.md 3.40: asyncpg#376, trio-asyncio#44: the connection is closed and its slot free."""
+    """heritage pools 3.40: asyncpg#376, trio-asyncio#44: the connection is closed and its slot free."""
     async with ConnectionManager(max_per_host=1) as mgr:
         for used in (True, False, True):
             box: list[object] = [await ask(mgr, echo_server)]
@@ -68,7 +68,8 @@ async def test_40_dropped_in_another_thread(echo_server: Server) -> None:
 @debugging
 @pytest.mark.filterwarnings("ignore:.*was dropped:ResourceWarning")
 async def test_40_eight_threads_drop_while_the_loop_works(echo_server: Server) -> None:
-    """pools.md 3.40: asyncpg#376: many drops at once, beside hand-overs; the numbers are right in the end."""
+    """heritage pools 3.40: asyncpg#376: many drops at once, beside hand-overs; the numbers are right in the
+    end."""
     boxes: list[object] = []
     stop = threading.Event()
 
@@ -152,7 +153,8 @@ async def _work(mgr: ConnectionManager, server: Server) -> None:
 @pytest.mark.filterwarnings("ignore:.*was dropped:ResourceWarning")
 @pytest.mark.parametrize("where", ["/keepalive/", ""], ids=["in the manager", "anywhere"])
 async def test_41_collected_inside_the_managers_code(echo_server: Server, where: str) -> None:
-    """pools.md 3.41: redis-py#3289, #3081, PR#3000: collection forced in every call of allocate, free, ..."""
+    """heritage pools 3.41: redis-py#3289, #3081, PR#3000: collection forced in every call of allocate, free,
+    ..."""
     places: Counter[str] = Counter()
     number = 0
     with collected_by_hand():
@@ -184,7 +186,8 @@ async def test_41_collected_inside_the_managers_code(echo_server: Server, where:
 
 @pytest.mark.filterwarnings("ignore:.*was dropped:ResourceWarning")
 async def test_41_a_collection_at_every_allocation(echo_server: Server) -> None:
-    """pools.md 3.41: redis-py#3081: the collector at its most eager, with something to find each time."""
+    """heritage pools 3.41: redis-py#3081: the collector at its most eager, with something to find each
+    time."""
     before = gc.get_threshold()
     async with ConnectionManager(max_per_host=3) as mgr:
         gc.set_threshold(1, 1, 1)
@@ -234,7 +237,7 @@ def test_43_collected_after_the_loop_is_closed(
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """pools.md 3.43: httpcore#525: no exception is printed, and the descriptors are closed."""
+    """heritage pools 3.43: httpcore#525: no exception is printed, and the descriptors are closed."""
     with Server(Silent()) as mute:
         before = descriptors()
         with warnings.catch_warnings():
@@ -254,7 +257,7 @@ def test_43_collected_after_the_loop_is_closed(
 def test_43_handles_that_outlive_their_manager(
     loop: tuple[str, dict[str, Any]], echo_server: Server, recwarn: pytest.WarningsRecorder
 ) -> None:
-    """pools.md 3.43: httpcore#525: left in order, nothing is to be said about what comes after."""
+    """heritage pools 3.43: httpcore#525: left in order, nothing is to be said about what comes after."""
     left: list[object] = []
 
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""Double hand-out and wrong data: pools.md 3.20 to 3.24."""
+"""Double hand-out and wrong data: heritage pools 3.20 to 3.24."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def place(request: pytest.FixtureRequest, client_context: ssl.SSLContext) -> Pla
 
 
 async def test_20_freed_twice(echo_server: Server) -> None:
-    """pools.md 3.20: POE croaks: the second free is an error and never touches the next owner."""
+    """heritage pools 3.20: POE croaks: the second free is an error and never touches the next owner."""
     async with ConnectionManager(max_per_host=1) as mgr:
         first = await ask(mgr, echo_server)
         mgr.free(first)
@@ -63,7 +63,7 @@ async def test_20_freed_twice(echo_server: Server) -> None:
 
 
 async def test_20_old_handle_stays_dead(place: Place) -> None:
-    """pools.md 3.20: httpx2 PR#974: nothing can be done to a connection by a handle given back."""
+    """heritage pools 3.20: httpx2 PR#974: nothing can be done to a connection by a handle given back."""
     async with place.manager() as mgr:
         old = await place.ask(mgr)
         old.release()
@@ -78,7 +78,7 @@ async def test_20_old_handle_stays_dead(place: Place) -> None:
 
 
 async def test_20_idle_ones_go_to_one_request_each(echo_server: Server) -> None:
-    """pools.md 3.20: pravega#3632, httpx2 PR#1076: requests of one tick share idle ones, none twice."""
+    """heritage pools 3.20: pravega#3632, httpx2 PR#1076: requests of one tick share idle ones, none twice."""
     async with ConnectionManager(max_per_host=10) as mgr:
         for conn in await take(mgr, echo_server, 5):
             conn.release()
@@ -95,7 +95,7 @@ async def test_20_idle_ones_go_to_one_request_each(echo_server: Server) -> None:
 
 @pytest.mark.parametrize("when", ["before the release", "at once after it", "while idle", "while reserved"])
 async def test_21_unsolicited_bytes(place: Place, when: str) -> None:
-    """pools.md 3.21: aiohttp#13656, ureq PR#372, nuclei PR#7671: never reused, whenever they come."""
+    """heritage pools 3.21: aiohttp#13656, ureq PR#372, nuclei PR#7671: never reused, whenever they come."""
     async with place.manager() as mgr:
         conn = await place.ask(mgr)
         await exchange(conn)
@@ -117,7 +117,7 @@ async def test_21_unsolicited_bytes(place: Place, when: str) -> None:
 
 
 async def test_21_pushed_to_all_idle_ones(echo_server: Server) -> None:
-    """pools.md 3.21: aiohttp#13656: with all idle ones spoilt at once, none is handed out."""
+    """heritage pools 3.21: aiohttp#13656: with all idle ones spoilt at once, none is handed out."""
     async with ConnectionManager(max_per_host=20) as mgr:
         for conn in await take(mgr, echo_server, 20):
             conn.release()
@@ -132,7 +132,8 @@ async def test_21_pushed_to_all_idle_ones(echo_server: Server) -> None:
 
 @pytest.mark.parametrize("read", [0, 1, 9])
 async def test_22_unread_bytes_in_the_buffer(place: Place, read: int) -> None:
-    """pools.md 3.22: redis-py#2624, okhttp#9240: given back with a part of the answer unread: closed."""
+    """heritage pools 3.22: redis-py#2624, okhttp#9240: given back with a part of the answer unread:
+    closed."""
     async with place.manager() as mgr:
         conn = await place.ask(mgr)
         await conn.send(b"0123456789")
@@ -148,7 +149,7 @@ async def test_22_unread_bytes_in_the_buffer(place: Place, read: int) -> None:
 
 
 async def test_22_read_to_the_last_byte(place: Place) -> None:
-    """pools.md 3.22: redis-py#2624: the other side of it: with nothing left it is reused."""
+    """heritage pools 3.22: redis-py#2624: the other side of it: with nothing left it is reused."""
     async with place.manager() as mgr:
         conn = await place.ask(mgr)
         await conn.send(b"0123456789")
@@ -162,7 +163,7 @@ async def test_22_read_to_the_last_byte(place: Place) -> None:
 
 
 async def test_23_dropped_in_the_middle_of_an_exchange(place: Place) -> None:
-    """pools.md 3.23: okhttp#9240: a handle lost in the middle of an exchange: closed, not reused."""
+    """heritage pools 3.23: okhttp#9240: a handle lost in the middle of an exchange: closed, not reused."""
     async with place.manager() as mgr:
         conn = await place.ask(mgr)
         await conn.send(b"question")
@@ -177,7 +178,8 @@ async def test_23_dropped_in_the_middle_of_an_exchange(place: Place) -> None:
 
 
 async def test_23_dropped_after_a_whole_exchange(place: Place) -> None:
-    """pools.md 3.23: okhttp#9240: nobody knows that the exchange was over, so it is closed all the same."""
+    """heritage pools 3.23: okhttp#9240: nobody knows that the exchange was over, so it is closed all the
+    same."""
     async with place.manager() as mgr:
         conn = await place.ask(mgr)
         await exchange(conn)
@@ -189,7 +191,7 @@ async def test_23_dropped_after_a_whole_exchange(place: Place) -> None:
 
 
 async def test_23_dropped_unused(place: Place) -> None:
-    """pools.md 3.23: okhttp#9240: nothing was sent or received since the hand-out: it is reused."""
+    """heritage pools 3.23: okhttp#9240: nothing was sent or received since the hand-out: it is reused."""
     async with place.manager() as mgr:
         for _ in range(3):
             conn = await place.ask(mgr)
@@ -202,7 +204,8 @@ async def test_23_dropped_unused(place: Place) -> None:
 
 
 async def test_24_foreign_connections(echo_server: Server) -> None:
-    """pools.md 3.24: netty, sqlspec#346: freeing a foreign connection is an error and counts nowhere."""
+    """heritage pools 3.24: netty, sqlspec#346: freeing a foreign connection is an error and counts
+    nowhere."""
     async with ConnectionManager() as mine, ConnectionManager() as other:
         foreign = await ask(other, echo_server)
         before = mine.stats()
@@ -218,7 +221,7 @@ async def test_24_foreign_connections(echo_server: Server) -> None:
 
 
 async def test_24_not_even_by_its_number(echo_server: Server) -> None:
-    """pools.md 3.24: netty: a number of another manager's request is never taken for one's own."""
+    """heritage pools 3.24: netty: a number of another manager's request is never taken for one's own."""
     async with ConnectionManager(max_per_host=1) as mine, ConnectionManager(max_per_host=1) as other:
         held: list[Connection] = [await ask(mine, echo_server), await ask(other, echo_server)]
         theirs = [ask(other, echo_server) for _ in range(5)]

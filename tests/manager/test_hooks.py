@@ -1,4 +1,4 @@
-"""Hooks that raise and hooks that call back: pools.md 3.18 and 3.42."""
+"""Hooks that raise and hooks that call back: heritage pools 3.18 and 3.42."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ async def _cancel(mgr: ConnectionManager, server: Server, _: int) -> None:
 
 
 async def test_18_hooks_that_raise(echo_server: Server, caplog: pytest.LogCaptureFixture) -> None:
-    """pools.md 3.18: aiohttp#5259: a raising hook is logged, and the pool does what it does without."""
+    """heritage pools 3.18: aiohttp#5259: a raising hook is logged, and the pool does what it does without."""
     told: Counter[str] = Counter()
 
     def grumble(event: str) -> None:
@@ -131,7 +131,8 @@ async def test_18_hooks_that_raise(echo_server: Server, caplog: pytest.LogCaptur
 
 
 async def test_18_users_that_raise(echo_server: Server) -> None:
-    """pools.md 3.18: async-http-client PR#2251: one that throws at its wake-up leaves the others theirs."""
+    """heritage pools 3.18: async-http-client PR#2251: one that throws at its wake-up leaves the others
+    theirs."""
     async with ConnectionManager(max_per_host=2) as mgr:
         served: list[int] = []
 
@@ -168,7 +169,8 @@ class Moody:
 
 
 async def test_18_connectors_that_raise(echo_server: Server, caplog: pytest.LogCaptureFixture) -> None:
-    """pools.md 3.18: aiohttp#5259: each error fails one request, closes what was opened, and is logged."""
+    """heritage pools 3.18: aiohttp#5259: each error fails one request, closes what was opened, and is
+    logged."""
     errors: list[Exception] = [ZeroDivisionError("odd"), StopIteration(), TimeoutError("late")]
     async with ConnectionManager(max_per_host=1, connectors={"http": Moody(list(errors))}) as mgr:
         requests = [ask(mgr, echo_server) for _ in range(4)]
@@ -186,7 +188,7 @@ async def test_18_connectors_that_raise(echo_server: Server, caplog: pytest.LogC
 async def test_18_connector_that_returns_nonsense(
     echo_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """pools.md 3.18: aiohttp#5259: the same for one that returns no link."""
+    """heritage pools 3.18: aiohttp#5259: the same for one that returns no link."""
 
     class Confused(TCPConnector):
         async def connect(self, dial: Dial) -> Link:
@@ -250,7 +252,8 @@ class Meddler:
 async def test_42_hooks_that_call_back(
     echo_server: Server, event: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """pools.md 3.42: envoy PR#45339, #22527, PR#17302: hooks that allocate, free, cancel and shut down."""
+    """heritage pools 3.42: envoy PR#45339, #22527, PR#17302: hooks that allocate, free, cancel and shut
+    down."""
     for move in ("allocate", "release", "discard", "deallocate", "limit", "shutdown"):
         meddler = Meddler(event, move, echo_server)
         mgr = ConnectionManager(max_per_host=2, max_open=2, observer=observer(meddler))

@@ -1,4 +1,4 @@
-"""Managers and their limits, exact in the peer's eyes: poe.md 1.1, 1.6 and 1.7; pools.md 3.25 to 3.30."""
+"""Managers and their limits, exact in the peer's eyes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def other_server() -> Iterator[Server]:
 
 
 def test_defaults_are_the_ancestor_s() -> None:
-    """poe.md 1.1, 1.2: all arguments are optional and named."""
+    """heritage poe 1.1, 1.2: all arguments are optional and named."""
     parameters = inspect.signature(ConnectionManager).parameters
     defaults = {name: parameter.default for name, parameter in parameters.items()}
     assert {parameter.kind for parameter in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
@@ -52,7 +52,7 @@ def test_defaults_are_the_ancestor_s() -> None:
 
 
 async def test_default_limits(echo_server: Server) -> None:
-    """poe.md 1.2: four per key, 128 in all, and not one more."""
+    """heritage poe 1.2: four per key, 128 in all, and not one more."""
     async with ConnectionManager() as mgr:
         requests = [ask(mgr, echo_server, for_port=1 + n // 5) for n in range(33 * 5)]
         await until(lambda: mgr.stats().lent == 128)
@@ -67,7 +67,7 @@ async def test_default_limits(echo_server: Server) -> None:
 
 
 async def test_no_limits(echo_server: Server) -> None:
-    """poe.md 1.2, contract: `None` is no limit."""
+    """heritage poe 1.2, contract: `None` is no limit."""
     async with ConnectionManager(max_per_host=None, max_open=None) as mgr:
         held = [await ask(mgr, echo_server) for _ in range(150)]
         assert echo_server.connections == 150
@@ -76,7 +76,7 @@ async def test_no_limits(echo_server: Server) -> None:
 
 
 async def test_managers_share_nothing(echo_server: Server) -> None:
-    """poe.md 1.7: neither limits nor connections nor numbers nor ends."""
+    """heritage poe 1.7: neither limits nor connections nor numbers nor ends."""
     async with ConnectionManager(max_open=1) as one:
         async with ConnectionManager(max_open=1) as two:
             first, second = ask(one, echo_server), ask(two, echo_server)
@@ -95,7 +95,7 @@ async def test_managers_share_nothing(echo_server: Server) -> None:
 
 
 async def test_bind_address(echo_server: Server) -> None:
-    """poe.md 1.9: the peer sees it; with a port, that one."""
+    """heritage poe 1.9: the peer sees it; with a port, that one."""
     async with ConnectionManager(bind_address="127.0.0.2") as mgr:
         await warm(mgr, echo_server, 2)
     with refused_port() as free:
@@ -108,7 +108,7 @@ async def test_bind_address(echo_server: Server) -> None:
 
 
 async def test_bind_address_that_is_not_ours(echo_server: Server) -> None:
-    """poe.md 1.32, 1.33: the failing call is "bind"."""
+    """heritage poe 1.32, 1.33: the failing call is "bind"."""
     async with ConnectionManager(bind_address="192.0.2.1", max_open=1) as mgr:
         for _ in range(2):
             with pytest.raises(ConnectError) as caught:
@@ -119,7 +119,7 @@ async def test_bind_address_that_is_not_ours(echo_server: Server) -> None:
 
 
 async def test_open_counts_attempts_lent_and_idle(echo_server: Server, other_server: Server) -> None:
-    """poe.md 1.45, 1.46: an attempt takes its place from its first moment, in all and per key."""
+    """heritage poe 1.45, 1.46: an attempt takes its place from its first moment, in all and per key."""
     resolver = GatedResolver()
     async with (
         ConnectionManager(max_open=3, max_per_host=2, resolver=resolver) as mgr,
@@ -140,7 +140,7 @@ async def test_open_counts_attempts_lent_and_idle(echo_server: Server, other_ser
 
 
 async def test_a_released_connection_goes_before_a_new_one(echo_server: Server) -> None:
-    """poe.md 1.48, 1.52: handed over within the release itself."""
+    """heritage poe 1.48, 1.52: handed over within the release itself."""
     async with ConnectionManager(max_per_host=1) as mgr:
         held = await ask(mgr, echo_server)
         waiting = ask(mgr, echo_server)
@@ -153,7 +153,7 @@ async def test_a_released_connection_goes_before_a_new_one(echo_server: Server) 
 
 
 async def test_first_come_first_served(echo_server: Server) -> None:
-    """poe.md 1.53: with one connection, exactly in order."""
+    """heritage poe 1.53: with one connection, exactly in order."""
     async with ConnectionManager(max_per_host=1) as mgr, anyio.create_task_group() as group:
         order: list[int] = []
 
@@ -170,7 +170,7 @@ async def test_first_come_first_served(echo_server: Server) -> None:
 
 
 async def test_https_alone_is_tls(echo_server: Server) -> None:
-    """poe.md 1.58: exactly this text; every other scheme is plain."""
+    """heritage poe 1.58: exactly this text; every other scheme is plain."""
     async with ConnectionManager() as mgr:
         for scheme in ("http", "ftp", "HTTPS", "https+plain", "x"):
             async with mgr.allocate(scheme, HOST, echo_server.port, 5) as conn:
@@ -181,7 +181,7 @@ async def test_https_alone_is_tls(echo_server: Server) -> None:
 
 
 async def test_unix_sockets(unix_server: Server) -> None:
-    """poe.md 1.7, contract: `unix` takes a path, and port 0."""
+    """heritage poe 1.7, contract: `unix` takes a path, and port 0."""
     async with ConnectionManager(max_per_host=1) as mgr:
         for kind in (None, Reuse.IMMEDIATE):
             async with mgr.allocate("unix", unix_server.host, 0, 5) as conn:
@@ -193,7 +193,8 @@ async def test_unix_sockets(unix_server: Server) -> None:
 
 @pytest.mark.parametrize("end", ["release", "discard"])
 async def test_25_newcomer_between_wake_and_run(echo_server: Server, end: str) -> None:
-    """pools.md 3.25: aiohttp#4936, anyio#1170: what is freed belongs to the waiter from that moment on."""
+    """heritage pools 3.25: aiohttp#4936, anyio#1170: what is freed belongs to the waiter from that moment
+    on."""
     async with ConnectionManager(max_per_host=2) as mgr:
         held = await take(mgr, echo_server, 2)
         for _ in range(20):
@@ -212,7 +213,8 @@ async def test_25_newcomer_between_wake_and_run(echo_server: Server, end: str) -
 
 
 async def test_25_crowd_of_newcomers(echo_server: Server) -> None:
-    """pools.md 3.25: aiohttp#4936: tasks that come at every moment of a hand-over, under both limits."""
+    """heritage pools 3.25: aiohttp#4936: tasks that come at every moment of a hand-over, under both
+    limits."""
     async with ConnectionManager(max_per_host=3, max_open=5) as mgr, anyio.create_task_group() as group:
 
         async def user(number: int) -> None:
@@ -234,7 +236,8 @@ async def test_25_crowd_of_newcomers(echo_server: Server) -> None:
 
 @timed
 async def test_26_counters_after_queued_requests_fail(echo_server: Server) -> None:
-    """pools.md 3.26: netty#3988, #4031, go#29889: timed out, refused, cancelled or too many, no slot goes."""
+    """heritage pools 3.26: netty#3988, #4031, go#29889: timed out, refused, cancelled or too many, no slot
+    goes."""
     with refused_port() as refused:
         async with ConnectionManager(max_per_host=2, max_open=2, max_waiting=9, keep_alive=None) as mgr:
             for _ in range(3):
@@ -263,7 +266,8 @@ async def test_26_counters_after_queued_requests_fail(echo_server: Server) -> No
 
 
 async def test_27_idle_ones_count() -> None:
-    """pools.md 3.27: measured with aiohttp (M2): limit 2, ten hosts in turn: never more than two sockets."""
+    """heritage pools 3.27: measured with aiohttp (M2): limit 2, ten hosts in turn: never more than two
+    sockets."""
     with Server(host="0.0.0.0") as server:
         async with ConnectionManager(max_open=2) as mgr:
             for _ in range(2):
@@ -278,7 +282,8 @@ async def test_27_idle_ones_count() -> None:
 async def test_28_closed_before_the_next_is_opened(
     tls_server: Server, client_context: ssl.SSLContext
 ) -> None:
-    """pools.md 3.28: curl#15857: at limit 1 the old socket is closed, TLS and all, before the new one."""
+    """heritage pools 3.28: curl#15857: at limit 1 the old socket is closed, TLS and all, before the new
+    one."""
     tls = {"https": TLSConnector(client_context)}
     async with ConnectionManager(max_open=1, connectors=tls) as mgr:
         for number in range(30):
@@ -309,7 +314,8 @@ class Lingering(TCPConnector):
 
 
 async def test_28_aborted_attempts_count_until_they_are_gone(echo_server: Server) -> None:
-    """pools.md 3.28: curl#15857: an attempt that is being given up still has its socket, and its place."""
+    """heritage pools 3.28: curl#15857: an attempt that is being given up still has its socket, and its
+    place."""
     lingering = Lingering()
     async with ConnectionManager(max_open=1, connectors={"http": lingering}) as mgr:
         stuck = ask(mgr, echo_server, n=1)
@@ -326,7 +332,8 @@ async def test_28_aborted_attempts_count_until_they_are_gone(echo_server: Server
 
 
 async def test_29_eviction_touches_idle_ones_only(echo_server: Server) -> None:
-    """pools.md 3.29: urllib3#1252, #1262, #951: what is lent stays, the least recently used idle one goes."""
+    """heritage pools 3.29: urllib3#1252, #1262, #951: what is lent stays, the least recently used idle one
+    goes."""
     async with ConnectionManager(max_open=3) as mgr:
         lent = await ask(mgr, echo_server, n=1)
         old, young = await ask(mgr, echo_server, n=2), await ask(mgr, echo_server, n=3)
@@ -351,7 +358,7 @@ async def test_29_eviction_touches_idle_ones_only(echo_server: Server) -> None:
 
 
 async def test_29_eviction_and_hand_out_in_one_tick(echo_server: Server) -> None:
-    """pools.md 3.29: urllib3#1262: what is reserved for a request is not idle any more."""
+    """heritage pools 3.29: urllib3#1262: what is reserved for a request is not idle any more."""
     async with ConnectionManager(max_open=1) as mgr:
         for _ in range(20):
             (await ask(mgr, echo_server, n=1)).release()
@@ -367,7 +374,7 @@ async def test_29_eviction_and_hand_out_in_one_tick(echo_server: Server) -> None
 
 
 async def test_30_limits_raised_at_run_time(echo_server: Server) -> None:
-    """pools.md 3.30: anyio PR#1223: a raised limit lets in exactly as many more, in order."""
+    """heritage pools 3.30: anyio PR#1223: a raised limit lets in exactly as many more, in order."""
     gate = Gate()
     gate.open()
     async with ConnectionManager(max_per_host=1, max_open=1, connectors={"http": gate}) as mgr:
@@ -389,7 +396,8 @@ async def test_30_limits_raised_at_run_time(echo_server: Server) -> None:
 
 
 async def test_30_limits_lowered_at_run_time(echo_server: Server) -> None:
-    """pools.md 3.30: anyio PR#1223: a lowered limit closes idle ones now, lent ones when they come back."""
+    """heritage pools 3.30: anyio PR#1223: a lowered limit closes idle ones now, lent ones when they come
+    back."""
     async with ConnectionManager(max_per_host=6, max_open=6) as mgr:
         conns = await take(mgr, echo_server, 6)
         for conn in conns[:2]:
@@ -408,7 +416,8 @@ async def test_30_limits_lowered_at_run_time(echo_server: Server) -> None:
 
 
 async def test_30_limits_moved_in_a_crowd(echo_server: Server) -> None:
-    """pools.md 3.30: anyio PR#1223: up and down in the middle of traffic, never more than the highest."""
+    """heritage pools 3.30: anyio PR#1223: up and down in the middle of traffic, never more than the
+    highest."""
     async with ConnectionManager(max_per_host=2, max_open=2) as mgr:
         done: list[Connection] = []
 

@@ -1,4 +1,4 @@
-"""TLS, liveness and time: pools.md 3.34 to 3.39."""
+"""TLS, liveness and time: heritage pools 3.34 to 3.39."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def has_ticket(conn: Connection) -> bool:
 async def test_34_tickets_on_an_idle_connection(
     ca: Authority, client_context: ssl.SSLContext, tickets: int
 ) -> None:
-    """pools.md 3.34: jetty#4113, ClickHouse#110402: never used, or after an exchange: still reused."""
+    """heritage pools 3.34: jetty#4113, ClickHouse#110402: never used, or after an exchange: still reused."""
     tls = {"https": TLSConnector(client_context)}
     with Server(tls=ca.server(tickets=tickets)) as server:
         async with ConnectionManager(max_per_host=1, connectors=tls) as mgr:
@@ -64,7 +64,7 @@ async def test_34_tickets_on_an_idle_connection(
 
 
 async def test_34_tickets_on_a_spare_connection(tls_server: Server, client_context: ssl.SSLContext) -> None:
-    """pools.md 3.34: ClickHouse#110402: one opened ahead of its first use keeps, and counts as new."""
+    """heritage pools 3.34: ClickHouse#110402: one opened ahead of its first use keeps, and counts as new."""
     gate = Gate(TLSConnector(client_context))
     async with ConnectionManager(connectors={"https": gate}) as mgr:
         ask_tls(mgr, tls_server).cancel()
@@ -85,7 +85,7 @@ async def test_34_tickets_on_a_spare_connection(tls_server: Server, client_conte
 async def test_35_a_thousand_hand_outs_with_answers_at_once(
     ca: Authority, client_context: ssl.SSLContext, tls: bool
 ) -> None:
-    """pools.md 3.35: HTTP.jl#912: the watch never takes a byte from the user, nor stands in his way."""
+    """heritage pools 3.35: HTTP.jl#912: the watch never takes a byte from the user, nor stands in his way."""
     connectors = {"https": TLSConnector(client_context)}
     with Server(Lines(), tls=ca.server() if tls else None) as server:
         async with ConnectionManager(max_per_host=1, connectors=connectors) as mgr:
@@ -104,7 +104,8 @@ async def test_35_a_thousand_hand_outs_with_answers_at_once(
 @pytest.mark.parametrize("spare", [False, True], ids=["asked for", "spare"])
 @pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
 async def test_35_greetings(ca: Authority, client_context: ssl.SSLContext, tls: bool, spare: bool) -> None:
-    """pools.md 3.35: HTTP.jl#912: what a server says first reaches the first user, of a spare one too."""
+    """heritage pools 3.35: HTTP.jl#912: what a server says first reaches the first user, of a spare one
+    too."""
     connectors = {"https": TLSConnector(client_context)}
     with Server(Greeting(b"220 ready\r\n"), tls=ca.server() if tls else None) as server:
         async with ConnectionManager(max_per_host=2, connectors=connectors) as mgr:
@@ -129,7 +130,7 @@ async def test_35_greetings(ca: Authority, client_context: ssl.SSLContext, tls: 
 async def test_36_a_hundred_idle_ones_closed_by_their_server(
     echo_server: Server, tls_server: Server, client_context: ssl.SSLContext, how: str, tls: bool
 ) -> None:
-    """pools.md 3.36: hyper#1389, redis-py#306: descriptors gone within 100 ms, without traffic."""
+    """heritage pools 3.36: hyper#1389, redis-py#306: descriptors gone within 100 ms, without traffic."""
     server, count = (tls_server, 30) if tls else (echo_server, 100)
     recorder = Recorder()
     connectors = {"https": TLSConnector(client_context)}
@@ -164,7 +165,8 @@ async def expiry(server: Server, keep_alive: float) -> tuple[float, float]:
 
 
 async def test_37_idle_expiry_without_traffic(echo_server: Server) -> None:
-    """pools.md 3.37: httpcore2: closed by a timer after keep_alive seconds +-10 %, though nobody calls."""
+    """heritage pools 3.37: httpcore2: closed by a timer after keep_alive seconds +-10 %, though nobody
+    calls."""
     for _ in range(3):  # chances, on a busy machine
         first, last = await expiry(echo_server, 0.3)
         assert first > 0.27
@@ -176,7 +178,7 @@ async def test_37_idle_expiry_without_traffic(echo_server: Server) -> None:
 
 @virtual
 async def test_37_each_at_its_own_time(echo_server: Server) -> None:
-    """pools.md 3.37: httpcore2: the same for many, one second apart, and with a time of their own."""
+    """heritage pools 3.37: httpcore2: the same for many, one second apart, and with a time of their own."""
     async with ConnectionManager(max_per_host=20, keep_alive=15) as mgr:
         conns = await take(mgr, echo_server, 10)
         for conn in conns[:8]:
@@ -198,7 +200,7 @@ async def test_37_each_at_its_own_time(echo_server: Server) -> None:
 @virtual
 @pytest.mark.parametrize("offset", [-1.0, -0.001, 0.0, 0.0004, 0.0006, 0.001, 1.0])
 async def test_38_asked_for_at_the_moment_of_expiry(echo_server: Server, offset: float) -> None:
-    """pools.md 3.38: agentkeepalive#23, undici#3141: a valid one or a new one, never a closed one."""
+    """heritage pools 3.38: agentkeepalive#23, undici#3141: a valid one or a new one, never a closed one."""
     async with ConnectionManager(max_per_host=1, keep_alive=15) as mgr:
         for early in (True, False):
             (await ask(mgr, echo_server)).release()
@@ -218,7 +220,7 @@ async def test_38_asked_for_at_the_moment_of_expiry(echo_server: Server, offset:
 
 @timed
 async def test_38_asked_for_around_the_expiry(echo_server: Server) -> None:
-    """pools.md 3.38: agentkeepalive#23: the same at random moments, on the real clock too."""
+    """heritage pools 3.38: agentkeepalive#23: the same at random moments, on the real clock too."""
     rng = random.Random(38)
     async with ConnectionManager(max_per_host=1, keep_alive=0.5 * unit()) as mgr:
         for _ in range(100):
@@ -233,7 +235,7 @@ async def test_38_asked_for_around_the_expiry(echo_server: Server) -> None:
 
 @virtual
 async def test_38_reserved_beyond_its_expiry(echo_server: Server) -> None:
-    """pools.md 3.38: undici#3141: once given to a request, the idle time does not count any more."""
+    """heritage pools 3.38: undici#3141: once given to a request, the idle time does not count any more."""
     async with ConnectionManager(max_per_host=1, keep_alive=15) as mgr:
         (await ask(mgr, echo_server)).release()
         await passing(14.9)
@@ -246,7 +248,8 @@ async def test_38_reserved_beyond_its_expiry(echo_server: Server) -> None:
 
 @virtual
 async def test_39_after_the_machine_slept(echo_server: Server) -> None:
-    """pools.md 3.39: Go's transport.go: time has jumped, no timer has rung yet: old ones are not reused."""
+    """heritage pools 3.39: Go's transport.go: time has jumped, no timer has rung yet: old ones are not
+    reused."""
     async with ConnectionManager(max_per_host=4, keep_alive=15, max_lifetime=3600) as mgr:
         lent, *idle = await take(mgr, echo_server, 4)
         for conn in idle:
@@ -268,7 +271,8 @@ async def test_39_after_the_machine_slept(echo_server: Server) -> None:
 
 @pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="this system has no such clock")
 async def test_39_the_clock_counts_the_machines_sleep(echo_server: Server) -> None:
-    """pools.md 3.39: Go's transport.go: the monotonic clock stands still meanwhile; this one does not."""
+    """heritage pools 3.39: Go's transport.go: the monotonic clock stands still meanwhile; this one does
+    not."""
     async with ConnectionManager() as mgr:
         assert abs(driver_of(mgr).now() - time.clock_gettime(time.CLOCK_BOOTTIME)) < 1
         # On a machine that has never slept both clocks show the same.

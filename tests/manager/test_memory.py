@@ -1,4 +1,4 @@
-"""What ended requests leave in memory: pools.md 3.19 and 3.50."""
+"""What ended requests leave in memory: heritage pools 3.19 and 3.50."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def size(mgr: ConnectionManager) -> int:
 
 @pytest.mark.parametrize("how", ["cancel", "scope", "drop", "deallocate", "serve", "serve and drop"])
 async def test_19_nothing_holds_an_ended_request(echo_server: Server, how: str) -> None:
-    """pools.md 3.19: go#33849, #33850, hyper#1315: request and context are dead when their user lets go."""
+    """heritage pools 3.19: go#33849, #33850, hyper#1315: request and context are dead when their user lets
+    go."""
     async with ConnectionManager(max_per_host=1) as mgr:
         held = await ask(mgr, echo_server)
         before = waiters()
@@ -95,7 +96,7 @@ async def _end(mgr: ConnectionManager, request: Request, how: str) -> None:
 
 @timed
 async def test_19_nothing_holds_a_timed_out_request(echo_server: Server) -> None:
-    """pools.md 3.19: go#33849: the same when its time runs out, and with it the error it raised."""
+    """heritage pools 3.19: go#33849: the same when its time runs out, and with it the error it raised."""
     async with ConnectionManager(max_per_host=1, keep_alive=None) as mgr:
         held = await ask(mgr, echo_server)
         context = Thing()
@@ -135,7 +136,7 @@ def _cancel_all(requests: list[Request]) -> None:
 async def test_19_fifty_thousand_cancelled_requests(
     echo_server: Server, kind: Callable[[ConnectionManager, Server, int], Request]
 ) -> None:
-    """pools.md 3.19: go#33850: cancelled alone or in crowds, they leave memory flat."""
+    """heritage pools 3.19: go#33850: cancelled alone or in crowds, they leave memory flat."""
     async with ConnectionManager(max_per_host=1, max_open=2) as mgr:
         held = [await kind(mgr, echo_server, n) for n in range(1 if kind is _full else 2)]
         sizes: list[int] = []
@@ -154,7 +155,7 @@ async def test_19_fifty_thousand_cancelled_requests(
 
 @timed
 async def test_19_cancelled_requests_that_the_timer_knew(echo_server: Server) -> None:
-    """pools.md 3.19: go#33850: the same when deadlines are on the timer's list already."""
+    """heritage pools 3.19: go#33850: the same when deadlines are on the timer's list already."""
     async with ConnectionManager(max_per_host=1, keep_alive=None) as mgr:
         held = await ask(mgr, echo_server)
         sizes = []
@@ -173,7 +174,8 @@ async def test_19_cancelled_requests_that_the_timer_knew(echo_server: Server) ->
 
 
 async def test_19_dropped_connections_are_forgotten(echo_server: Server) -> None:
-    """pools.md 3.19: go#33849: neither does a handle given back keep anything of its manager's alive."""
+    """heritage pools 3.19: go#33849: neither does a handle given back keep anything of its manager's
+    alive."""
     async with ConnectionManager(max_per_host=1) as mgr:
         handles: list[Connection] = []
         contexts = []
@@ -192,7 +194,7 @@ async def test_19_dropped_connections_are_forgotten(echo_server: Server) -> None
 
 
 async def test_50_ten_thousand_cancelled_requests_to_a_black_hole() -> None:
-    """pools.md 3.50: go#76784: abandoned dials are bounded, one of them is kept, memory is flat."""
+    """heritage pools 3.50: go#76784: abandoned dials are bounded, one of them is kept, memory is flat."""
     recorder = Recorder()
     with full_backlog() as hole:
         async with ConnectionManager(max_per_host=4, observer=recorder) as mgr:
@@ -211,7 +213,7 @@ async def test_50_ten_thousand_cancelled_requests_to_a_black_hole() -> None:
 
 
 async def test_50_one_by_one_a_single_dial_serves_them_all() -> None:
-    """pools.md 3.50: go#76784: requests cancelled one after the other share one abandoned dial."""
+    """heritage pools 3.50: go#76784: requests cancelled one after the other share one abandoned dial."""
     recorder = Recorder()
     with full_backlog() as hole:
         async with ConnectionManager(observer=recorder) as mgr:

@@ -1,4 +1,4 @@
-"""Calls at the wrong time or from the wrong place (poe.md 1.15, 1.26, 1.78, 1.83; contract, section 1)."""
+"""Calls at the wrong time or from the wrong place (heritage poe 1.15, 1.26, 1.78, 1.83; contract)."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ async def test_a_manager_of_a_loop_that_has_ended() -> None:
 
 
 async def test_a_request_awaited_twice(echo_server: Server) -> None:
-    """poe.md 1.26: also while the first await is under way, which goes on."""
+    """heritage poe 1.26: also while the first await is under way, which goes on."""
     resolver = GatedResolver()
     async with ConnectionManager(resolver=resolver) as mgr, anyio.create_task_group() as group:
         request = mgr.allocate("http", "peer", echo_server.port, 5)
@@ -197,7 +197,7 @@ async def test_the_queue_counts_all_keys(echo_server: Server) -> None:
 
 
 async def test_the_manager_is_closed(echo_server: Server) -> None:
-    """poe.md 1.15, 1.83: `allocate` itself says so."""
+    """heritage poe 1.15, 1.83: `allocate` itself says so."""
     async with ConnectionManager() as mgr:
         mgr.shutdown()
         with pytest.raises(ManagerClosed, match="has been shut down"):

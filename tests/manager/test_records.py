@@ -1,4 +1,5 @@
-"""Weak spots of poe.md, section 3: what requests leave, and what they tell (6, 9, 10, 22, 23, 27)."""
+"""Weak spots of the ancestor (heritage, poe 3): what requests leave, and what they tell (6, 9, 10, 22, 23,
+27)."""
 
 from __future__ import annotations
 
@@ -51,7 +52,7 @@ async def fail(request: Request) -> type[BaseException]:
 
 @pytest.mark.parametrize("how", ["time out in the queue", "time out in a look-up", "no such name", "refused"])
 async def test_failed_requests_leave_nothing(echo_server: Server, how: str) -> None:
-    """poe.md 3.6 (B6): no record, no context; their numbers are known to have ended."""
+    """heritage poe 3.6 (B6): no record, no context; their numbers are known to have ended."""
     async with ConnectionManager(
         max_per_host=1, resolver=GatedResolver() if "look-up" in how else TableResolver()
     ) as mgr:
@@ -84,7 +85,7 @@ async def test_failed_requests_leave_nothing(echo_server: Server, how: str) -> N
 
 
 async def test_all_answers_have_one_shape(echo_server: Server) -> None:
-    """poe.md 3.9 (B8), 1.23, 1.28-30: new, deferred and immediate ones have number, echo and for_*."""
+    """heritage poe 3.9 (B8), 1.23, 1.28-30: new, deferred and immediate ones have number, echo and for_*."""
     behind: dict[str, Any] = {"for_scheme": "https", "for_addr": "far.test", "for_port": 443}
     async with ConnectionManager(max_per_host=1) as mgr:
         tag = object()
@@ -105,7 +106,7 @@ async def test_all_answers_have_one_shape(echo_server: Server) -> None:
 
 
 async def test_keep_alive_zero_keeps_nothing_idle(echo_server: Server) -> None:
-    """poe.md 3.10 (B9): 0 means zero; who waits gets a released connection all the same."""
+    """heritage poe 3.10 (B9): 0 means zero; who waits gets a released connection all the same."""
     async with ConnectionManager(keep_alive=0, max_per_host=1) as mgr:
         first, second = ask(mgr, echo_server), ask(mgr, echo_server)
         (await first).release()
@@ -117,7 +118,7 @@ async def test_keep_alive_zero_keeps_nothing_idle(echo_server: Server) -> None:
 
 @pytest.mark.parametrize("timeout", [0, -1, 0.0])
 async def test_timeout_zero(echo_server: Server, timeout: float) -> None:
-    """poe.md 3.10 (B9), 1.17: no time to wait, but an idle connection needs none."""
+    """heritage poe 3.10 (B9), 1.17: no time to wait, but an idle connection needs none."""
     async with ConnectionManager() as mgr:
         request = ask(mgr, echo_server, timeout)
         with pytest.raises(AllocateTimeout, match="no idle connection and no time to wait"):
@@ -128,7 +129,7 @@ async def test_timeout_zero(echo_server: Server, timeout: float) -> None:
 
 
 async def test_other_zeros(echo_server: Server) -> None:
-    """poe.md 3.10 (B9): a false context is a context, no waiting room is none, no limit may be zero."""
+    """heritage poe 3.10 (B9): a false context is a context, no waiting room is none, no limit may be zero."""
     for name in ("max_per_host", "max_open", "connect_timeout", "max_lifetime", "max_uses"):
         arguments: Any = {name: 0}
         with pytest.raises(ValueError, match=name):
@@ -152,7 +153,7 @@ class Empty(dict[str, str]):
 
 
 async def test_false_is_not_missing(echo_server: Server, client_context: ssl.SSLContext) -> None:
-    """poe.md 3.10 (B9): what is given is used, whatever its truth value."""
+    """heritage poe 3.10 (B9): what is given is used, whatever its truth value."""
     empty = Empty()
     assert not empty
     connectors: dict[str, Connector] = {"odd": empty, "tls": TLSConnector(client_context, over=empty)}
@@ -166,7 +167,7 @@ async def test_false_is_not_missing(echo_server: Server, client_context: ssl.SSL
 
 
 async def test_failures_tell_phase_and_cause() -> None:
-    """poe.md 3.22: kinds of their own; an errno where there is one, the original error always."""
+    """heritage poe 3.22: kinds of their own; an errno where there is one, the original error always."""
     missing = OSError("no such name")
     resolver = GatedResolver()
     resolver.open(missing)
@@ -188,7 +189,7 @@ async def test_failures_tell_phase_and_cause() -> None:
 
 
 async def test_the_system_s_resolver_says_why() -> None:
-    """poe.md 3.22: its error numbers are no errnos, so they are in the cause."""
+    """heritage poe 3.22: its error numbers are no errnos, so they are in the cause."""
     too_long_to_ask = ".".join(["x" * 60] * 5)  # so that no name server need be there
     async with ConnectionManager(resolver=SystemResolver()) as mgr:
         with pytest.raises(ResolveError) as caught:
@@ -198,7 +199,7 @@ async def test_the_system_s_resolver_says_why() -> None:
 
 
 async def test_time_outs_tell_the_phase(echo_server: Server, silent_server: Server) -> None:
-    """poe.md 3.23: waiting, resolving, connecting and the handshake can be told apart."""
+    """heritage poe 3.23: waiting, resolving, connecting and the handshake can be told apart."""
     resolver = GatedResolver()
     async with ConnectionManager(
         max_per_host=1, resolver=resolver, connectors={"tls": TLSConnector()}
@@ -222,7 +223,7 @@ async def test_time_outs_tell_the_phase(echo_server: Server, silent_server: Serv
 
 
 async def test_everything_can_be_shown_at_any_time(echo_server: Server) -> None:
-    """poe.md 3.27: a debugger's look at anything, in any state, raises nothing and tells the state."""
+    """heritage poe 3.27: a debugger's look at anything, in any state, raises nothing and tells the state."""
     mgr = ConnectionManager()
     assert repr(mgr).startswith("<ConnectionManager new: open=0 ")
     resolver = GatedResolver()

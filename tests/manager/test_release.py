@@ -1,4 +1,4 @@
-"""Sections 1.8 and 1.11 of poe.md: giving back, staying idle, being dropped."""
+"""heritage poe 1.63 to 1.73, 1.84 to 1.88: giving back, staying idle, being dropped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DROPPED = r"a connection to http://127\.0\.0\.1:\d+ was dropped without being gi
 
 @pytest.mark.parametrize("by", ["free", "release", "block", "request's block"])
 async def test_ways_to_give_back(echo_server: Server, by: str) -> None:
-    """poe.md 1.63, 1.65: all are plain, and the connection is idle when they return."""
+    """heritage poe 1.63, 1.65: all are plain, and the connection is idle when they return."""
     async with ConnectionManager() as mgr:
         request = ask(mgr, echo_server)
         if by == "request's block":
@@ -47,7 +47,7 @@ async def test_ways_to_give_back(echo_server: Server, by: str) -> None:
 @pytest.mark.parametrize("how", ["exception", "cancellation"])
 @pytest.mark.parametrize("block", ["connection's", "request's"])
 async def test_a_block_that_is_left_early_closes(echo_server: Server, how: str, block: str) -> None:
-    """poe.md 1.63, contract: the protocol's state is unknown, so that nobody else may have it."""
+    """heritage poe 1.63, contract: the protocol's state is unknown, so that nobody else may have it."""
     async with ConnectionManager(max_open=1) as mgr:
         request = ask(mgr, echo_server)
         with anyio.CancelScope() as scope, suppress(ZeroDivisionError):
@@ -62,7 +62,7 @@ async def test_a_block_that_is_left_early_closes(echo_server: Server, how: str, 
 
 
 async def test_dropping_gives_back(echo_server: Server) -> None:
-    """poe.md 1.63, contract: unused it is reused, used it is closed; a warning is given."""
+    """heritage poe 1.63, contract: unused it is reused, used it is closed; a warning is given."""
     async with ConnectionManager(max_open=1) as mgr:
         for kind, use in ((None, False), (Reuse.IMMEDIATE, True), (None, False)):
             handles = [await ask(mgr, echo_server)]
@@ -77,7 +77,7 @@ async def test_dropping_gives_back(echo_server: Server) -> None:
 
 
 async def test_dropping_as_the_ancestor_did(echo_server: Server) -> None:
-    """poe.md 1.63, 1.67: with `reuse_dropped` one that is quiet is reused, used or not."""
+    """heritage poe 1.63, 1.67: with `reuse_dropped` one that is quiet is reused, used or not."""
     async with ConnectionManager(reuse_dropped=True, max_open=1) as mgr:
         for quiet in (True, False):
             handles = [await ask(mgr, echo_server)]
@@ -101,7 +101,7 @@ def forget_in_a_cycle(handles: list[object]) -> None:
 
 
 async def test_dropping_in_another_thread_and_in_a_cycle(echo_server: Server) -> None:
-    """poe.md 1.63, contract: wherever and whenever the last reference goes."""
+    """heritage poe 1.63, contract: wherever and whenever the last reference goes."""
     async with ConnectionManager(max_open=1) as mgr:
         handles: list[object] = [await ask(mgr, echo_server)]
         with pytest.warns(ResourceWarning, match=DROPPED):
@@ -125,7 +125,7 @@ class Dropper(Observer):
 
 
 async def test_dropping_inside_the_manager_s_own_code(echo_server: Server) -> None:
-    """poe.md 1.63, contract: also in the middle of somebody else's release."""
+    """heritage poe 1.63, contract: also in the middle of somebody else's release."""
     observer = Dropper()
     async with ConnectionManager(observer=observer) as mgr:
         conn = await ask(mgr, echo_server)
@@ -136,7 +136,7 @@ async def test_dropping_inside_the_manager_s_own_code(echo_server: Server) -> No
 
 
 async def test_free_is_strict(echo_server: Server) -> None:
-    """poe.md 1.64: undefined, foreign, given back before: an error; `release` is lenient."""
+    """heritage poe 1.64: undefined, foreign, given back before: an error; `release` is lenient."""
     async with ConnectionManager() as mgr:
         conn = await ask(mgr, echo_server)
         mgr.free(conn)
@@ -156,7 +156,7 @@ async def test_free_is_strict(echo_server: Server) -> None:
 
 
 async def test_a_handle_given_back_is_closed(echo_server: Server) -> None:
-    """poe.md 1.63, contract: every other use of it is an error; what it says of itself stays."""
+    """heritage poe 1.63, contract: every other use of it is an error; what it says of itself stays."""
     async with ConnectionManager() as mgr:
         conn = await ask(mgr, echo_server)
         conn.release()
@@ -172,7 +172,7 @@ async def test_a_handle_given_back_is_closed(echo_server: Server) -> None:
 
 
 async def test_unread_bytes_are_never_pooled(echo_server: Server) -> None:
-    """poe.md 1.67: nor are those that were read in part only."""
+    """heritage poe 1.67: nor are those that were read in part only."""
     async with ConnectionManager() as mgr:
         conn = await ask(mgr, echo_server)
         await conn.send(b"0123456789")
@@ -183,7 +183,7 @@ async def test_unread_bytes_are_never_pooled(echo_server: Server) -> None:
 
 
 async def test_idle_time_begins_at_each_release(echo_server: Server) -> None:
-    """poe.md 1.68, 1.69, 1.71, 1.73: a hand-out stops the timer, a release starts it anew."""
+    """heritage poe 1.68, 1.69, 1.71, 1.73: a hand-out stops the timer, a release starts it anew."""
     async with (
         ConnectionManager(keep_alive=0.05) as mgr,
         ConnectionManager(resolver=GatedResolver()) as clock,
@@ -202,7 +202,7 @@ async def test_idle_time_begins_at_each_release(echo_server: Server) -> None:
 
 
 async def test_keep_for_shortens_the_idle_time(echo_server: Server) -> None:
-    """poe.md 1.68, contract: a server's own keep-alive time; it never lengthens."""
+    """heritage poe 1.68, contract: a server's own keep-alive time; it never lengthens."""
     async with ConnectionManager(keep_alive=60) as mgr:
         conns = [await ask(mgr, echo_server) for _ in range(3)]
         for conn, keep_for in zip(conns, (0.02, 1000, 0), strict=True):
@@ -217,7 +217,7 @@ async def test_keep_for_shortens_the_idle_time(echo_server: Server) -> None:
 
 @pytest.mark.parametrize("news", ["data", "end", "reset", "half-close"])
 async def test_news_on_an_idle_connection(echo_server: Server, news: str) -> None:
-    """poe.md 1.70: closed without traffic and without anybody's call."""
+    """heritage poe 1.70: closed without traffic and without anybody's call."""
     async with ConnectionManager() as mgr:
         await warm(mgr, echo_server, 2)
         {
@@ -233,7 +233,7 @@ async def test_news_on_an_idle_connection(echo_server: Server, news: str) -> Non
 
 
 async def test_most_recently_used_first(echo_server: Server) -> None:
-    """poe.md 1.72: not an arbitrary one."""
+    """heritage poe 1.72: not an arbitrary one."""
     async with ConnectionManager() as mgr:
         ports = await warm(mgr, echo_server, 3)
         conns = [await ask(mgr, echo_server) for _ in range(3)]
@@ -243,7 +243,7 @@ async def test_most_recently_used_first(echo_server: Server) -> None:
 
 
 async def test_no_life_long_count_by_default(echo_server: Server) -> None:
-    """poe.md 1.73: reused as often as one likes; `max_uses` sets an end."""
+    """heritage poe 1.73: reused as often as one likes; `max_uses` sets an end."""
     async with ConnectionManager() as mgr:
         for uses in range(1, 101):
             async with ask(mgr, echo_server) as conn:
@@ -259,7 +259,7 @@ async def test_no_life_long_count_by_default(echo_server: Server) -> None:
 
 
 async def test_closing_gives_the_place_back_at_once(echo_server: Server) -> None:
-    """poe.md 1.86: not only when the object goes away."""
+    """heritage poe 1.86: not only when the object goes away."""
     async with ConnectionManager(max_open=1) as mgr:
         conn = await ask(mgr, echo_server)
         conn.discard()

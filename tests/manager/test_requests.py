@@ -1,4 +1,4 @@
-"""Section 1.2-1.4 of poe.md: what a request takes, what it answers, and when."""
+"""heritage poe 1.11 to 1.35: what a request takes, what it answers, and when."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.waiting import until
 
 
 async def test_the_manager_s_timeout_is_the_default(echo_server: Server) -> None:
-    """poe.md 1.17: None means the manager's; a request's own, negative ones too, goes first."""
+    """heritage poe 1.17: None means the manager's; a request's own, negative ones too, goes first."""
     async with ConnectionManager(max_per_host=1, timeout=0.02) as mgr, anyio.create_task_group() as group:
         held = await ask(mgr, echo_server)
         for timeout in (None, 0.02, -5):
@@ -37,7 +37,7 @@ async def test_the_manager_s_timeout_is_the_default(echo_server: Server) -> None
 
 
 async def test_no_timeout_at_all(echo_server: Server) -> None:
-    """poe.md 1.17, contract: `None` for the manager means no limit."""
+    """heritage poe 1.17, contract: `None` for the manager means no limit."""
     async with ConnectionManager(max_per_host=1, timeout=None) as mgr:
         held = await ask(mgr, echo_server, None)
         patient = ask(mgr, echo_server, None)
@@ -57,7 +57,7 @@ class Failures(Observer):
 
 
 async def test_time_counts_from_the_call(echo_server: Server) -> None:
-    """poe.md 1.17, 1.43: not from the await."""
+    """heritage poe 1.17, 1.43: not from the await."""
     failures = Failures()
     async with ConnectionManager(max_per_host=1, observer=failures) as mgr:
         held = await ask(mgr, echo_server)
@@ -70,7 +70,7 @@ async def test_time_counts_from_the_call(echo_server: Server) -> None:
 
 
 async def test_time_covers_all_phases_together(echo_server: Server) -> None:
-    """poe.md 1.43: waiting in the queue and in the look-up spend one and the same time."""
+    """heritage poe 1.43: waiting in the queue and in the look-up spend one and the same time."""
     failures = Failures()
     async with ConnectionManager(
         max_per_host=1, max_open=2, resolver=GatedResolver(), observer=failures
@@ -89,7 +89,7 @@ async def test_time_covers_all_phases_together(echo_server: Server) -> None:
 
 
 async def test_a_served_request_has_no_timer(echo_server: Server) -> None:
-    """poe.md 1.27: its time is over once it has its connection."""
+    """heritage poe 1.27: its time is over once it has its connection."""
     async with ConnectionManager() as mgr, ask(mgr, echo_server, 0.03) as conn:
         async with ConnectionManager(resolver=GatedResolver()) as clock:
             with pytest.raises(AllocateTimeout):
@@ -99,7 +99,7 @@ async def test_a_served_request_has_no_timer(echo_server: Server) -> None:
 
 
 async def test_for_parts_default_to_the_address(echo_server: Server) -> None:
-    """poe.md 1.18, 1.28: each by itself; the answer echoes all six and the context, by reference."""
+    """heritage poe 1.18, 1.28: each by itself; the answer echoes all six and the context, by reference."""
     port = echo_server.port
     cases: list[tuple[dict[str, Any], tuple[str, str, int]]] = [
         ({}, ("http", HOST, port)),
@@ -118,7 +118,7 @@ async def test_for_parts_default_to_the_address(echo_server: Server) -> None:
 
 
 async def test_six_parts_make_the_key(echo_server: Server) -> None:
-    """poe.md 1.19, 1.20, 1.55: compared as text; the same server under another name is another key."""
+    """heritage poe 1.19, 1.20, 1.55: compared as text; the same server under another name is another key."""
     port = echo_server.port
     resolver = TableResolver(one=HOST, two=HOST)
     keys: list[tuple[tuple[str, str, int], dict[str, Any]]] = [
@@ -143,7 +143,7 @@ async def test_six_parts_make_the_key(echo_server: Server) -> None:
 
 
 async def test_an_idle_connection_needs_no_task_switch(echo_server: Server) -> None:
-    """poe.md 1.21, 1.25: nor does it need room."""
+    """heritage poe 1.21, 1.25: nor does it need room."""
     async with ConnectionManager(max_open=1) as mgr, anyio.create_task_group() as group:
         await warm(mgr, echo_server)
         turn = anyio.Event()
@@ -160,7 +160,7 @@ async def test_an_idle_connection_needs_no_task_switch(echo_server: Server) -> N
 
 
 async def test_numbers(echo_server: Server) -> None:
-    """poe.md 1.23: every request has one at once, > 0 and never used before."""
+    """heritage poe 1.23: every request has one at once, > 0 and never used before."""
     with refused_port() as refused:
         async with ConnectionManager(max_per_host=1) as mgr:
             requests = [ask(mgr, echo_server), ask(mgr, echo_server), mgr.allocate("http", HOST, refused)]
@@ -178,7 +178,7 @@ async def test_numbers(echo_server: Server) -> None:
 
 
 async def test_one_answer_per_request(echo_server: Server) -> None:
-    """poe.md 1.26: however many ends meet, the request counts once, and a second await is an error."""
+    """heritage poe 1.26: however many ends meet, the request counts once, and a second await is an error."""
     resolver = GatedResolver()
     async with ConnectionManager(max_per_host=1, resolver=resolver) as mgr:
         request = mgr.allocate("http", "peer", echo_server.port, 0.02)
@@ -205,7 +205,7 @@ async def test_one_answer_per_request(echo_server: Server) -> None:
 
 
 async def test_failures_echo_the_request() -> None:
-    """poe.md 1.29, 1.31: what was asked for, for whom, and the context, by reference."""
+    """heritage poe 1.29, 1.31: what was asked for, for whom, and the context, by reference."""
     tag = object()
     with refused_port() as refused:
         async with ConnectionManager() as mgr:

@@ -1,4 +1,4 @@
-"""The scenarios of poe.md, section 2: which connection a request gets, and how requests and managers end."""
+"""Scenarios: which connection a request gets, and how requests and managers end."""
 
 from __future__ import annotations
 

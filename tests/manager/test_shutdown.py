@@ -1,4 +1,4 @@
-"""The end of a manager: poe.md 3 (7, 8) and 1.78 to 1.83, pools.md 3.53 and 3.54."""
+"""The end of a manager."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 async def test_everybody_who_waits_is_told(echo_server: Server) -> None:
-    """poe.md 3.7 (B7), 1.79: each waiting request ends with `ManagerClosed`, awaited or not."""
+    """heritage poe 3.7 (B7), 1.79: each waiting request ends with `ManagerClosed`, awaited or not."""
     async with ConnectionManager(max_per_host=1) as mgr, anyio.create_task_group() as group:
         held = await ask(mgr, echo_server)
         awaited = [Awaited(group, ask(mgr, echo_server)) for _ in range(3)]
@@ -47,7 +47,7 @@ async def test_everybody_who_waits_is_told(echo_server: Server) -> None:
 
 
 async def test_idle_connections_close_at_once_lent_ones_when_given_back(echo_server: Server) -> None:
-    """poe.md 3.7 (B7, B7c), 1.80, 1.82: nothing stays open that nobody uses."""
+    """heritage poe 3.7 (B7, B7c), 1.80, 1.82: nothing stays open that nobody uses."""
     async with ConnectionManager() as mgr:
         held = await ask(mgr, echo_server)
         await warm(mgr, echo_server, 2)
@@ -61,7 +61,7 @@ async def test_idle_connections_close_at_once_lent_ones_when_given_back(echo_ser
 
 
 async def test_one_served_but_not_fetched(echo_server: Server) -> None:
-    """poe.md 3.7 (B7): it is nobody's yet: its request fails and it is closed."""
+    """heritage poe 3.7 (B7): it is nobody's yet: its request fails and it is closed."""
     async with ConnectionManager() as mgr:
         await warm(mgr, echo_server)
         request = ask(mgr, echo_server)
@@ -73,7 +73,7 @@ async def test_one_served_but_not_fetched(echo_server: Server) -> None:
 
 @pytest.mark.parametrize("phase", ["resolve", "connect", "tls"])
 async def test_attempts_are_aborted(silent_server: Server, phase: str) -> None:
-    """poe.md 3.8 (B7b), 1.79: no connection comes after the end, whatever the attempt waits for."""
+    """heritage poe 3.8 (B7b), 1.79: no connection comes after the end, whatever the attempt waits for."""
     resolver = GatedResolver()
     connectors = {"tls": TLSConnector()}
     with ExitStack() as stack:
@@ -96,7 +96,7 @@ async def test_attempts_are_aborted(silent_server: Server, phase: str) -> None:
 
 
 async def test_an_answer_after_the_end_is_ignored(echo_server: Server) -> None:
-    """poe.md 1.44: a resolver that answers although it was cancelled."""
+    """heritage poe 1.44: a resolver that answers although it was cancelled."""
     resolver = GatedResolver(stubborn=True)
     async with ConnectionManager(resolver=resolver) as mgr, anyio.create_task_group() as group:
         request = Awaited(group, mgr.allocate("http", "peer", echo_server.port, 5))
@@ -108,7 +108,8 @@ async def test_an_answer_after_the_end_is_ignored(echo_server: Server) -> None:
 
 
 async def test_after_the_end(echo_server: Server) -> None:
-    """poe.md 1.78, 1.83: ending twice is harmless; allocate fails at the call, free and deallocate do not."""
+    """heritage poe 1.78, 1.83: ending twice is harmless; allocate fails at the call, free and deallocate do
+    not."""
     mgr = ConnectionManager()
     async with mgr:
         request = ask(mgr, echo_server)
@@ -135,7 +136,7 @@ async def test_after_the_end(echo_server: Server) -> None:
 
 
 async def test_leaving_the_block_cuts_what_is_lent(echo_server: Server) -> None:
-    """poe.md 3.7 (B7): handles that outlive their manager are closed, and harmless."""
+    """heritage poe 3.7 (B7): handles that outlive their manager are closed, and harmless."""
     async with ConnectionManager() as mgr:
         held = await ask(mgr, echo_server)
     assert (echo_server.connections, mgr.stats().open) == (0, 0)
@@ -149,7 +150,8 @@ async def test_leaving_the_block_cuts_what_is_lent(echo_server: Server) -> None:
 
 
 async def test_who_is_inside_receive_is_told(echo_server: Server) -> None:
-    """poe.md 3.7 (B7): a task that waits for bytes when the connection is cut gets an error, not silence."""
+    """heritage poe 3.7 (B7): a task that waits for bytes when the connection is cut gets an error, not
+    silence."""
     ended: list[type[BaseException]] = []
 
     async def listen() -> None:
@@ -168,7 +170,7 @@ async def test_who_is_inside_receive_is_told(echo_server: Server) -> None:
 
 @pytest.mark.parametrize("grace", [None, 5.0])
 async def test_a_graceful_end_waits_for_lent_ones(echo_server: Server, grace: float | None) -> None:
-    """poe.md 3.7 (B7): the variant that waits, with a deadline or none, ends with the last return."""
+    """heritage poe 3.7 (B7): the variant that waits, with a deadline or none, ends with the last return."""
     async with ConnectionManager() as mgr, anyio.create_task_group() as group:
         held = [await ask(mgr, echo_server) for _ in range(2)]
         await warm(mgr, echo_server)
@@ -191,7 +193,7 @@ async def test_a_graceful_end_waits_for_lent_ones(echo_server: Server, grace: fl
 
 
 async def test_a_graceful_end_has_its_end(echo_server: Server) -> None:
-    """poe.md 3.7 (B7): what is still lent when the grace is over is cut."""
+    """heritage poe 3.7 (B7): what is still lent when the grace is over is cut."""
     async with ConnectionManager() as mgr:
         held = await ask(mgr, echo_server)
         began = time.monotonic()
@@ -204,7 +206,7 @@ async def test_a_graceful_end_has_its_end(echo_server: Server) -> None:
 
 @pytest.mark.parametrize("during", ["shutdown", "block"])
 async def test_an_exception_leaves_the_block_as_it_is(echo_server: Server, during: str) -> None:
-    """poe.md 1.78: the manager's end hides nothing and groups nothing."""
+    """heritage poe 1.78: the manager's end hides nothing and groups nothing."""
     with pytest.raises(ZeroDivisionError):
         async with ConnectionManager(resolver=GatedResolver()) as mgr:
             held = await ask(mgr, echo_server)
@@ -219,7 +221,7 @@ async def test_an_exception_leaves_the_block_as_it_is(echo_server: Server, durin
 async def test_the_end_in_the_turn_of_the_last_news(
     echo_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """poe.md 3.26: what the loop has for a manager that ends in the same turn is dropped, quietly."""
+    """heritage poe 3.26: what the loop has for a manager that ends in the same turn is dropped, quietly."""
     async with ConnectionManager() as other:
         pacer = await ask(other, echo_server)
         for _ in range(10):
@@ -291,7 +293,7 @@ class Busy:
 async def test_53_aclose_in_the_middle_of_everything(
     echo_server: Server, client_context: ssl.SSLContext, grace: float | None
 ) -> None:
-    """pools.md 3.53: envoy#22527, PR#19780: waiters are told, no dial starts, no descriptor is left."""
+    """heritage pools 3.53: envoy#22527, PR#19780: waiters are told, no dial starts, no descriptor is left."""
     with ExitStack() as stack:
         busy = Busy(stack, echo_server, client_context)
         before = descriptors()
@@ -320,7 +322,8 @@ async def test_53_aclose_in_the_middle_of_everything(
 async def test_53_shutdown_in_the_middle_of_everything(
     echo_server: Server, client_context: ssl.SSLContext
 ) -> None:
-    """pools.md 3.53: envoy#22527: lent ones stay usable, are closed at their release, and not replaced."""
+    """heritage pools 3.53: envoy#22527: lent ones stay usable, are closed at their release, and not
+    replaced."""
     with ExitStack() as stack:
         busy = Busy(stack, echo_server, client_context)
         async with busy.mgr as mgr:
@@ -340,7 +343,7 @@ async def test_53_shutdown_in_the_middle_of_everything(
 
 
 async def test_53_served_but_not_fetched_at_the_end(echo_server: Server) -> None:
-    """pools.md 3.53: envoy#22527: whoever was served but has not fetched is told as well."""
+    """heritage pools 3.53: envoy#22527: whoever was served but has not fetched is told as well."""
     async with ConnectionManager(max_per_host=1) as mgr:
         (await ask(mgr, echo_server)).release()
         served, queued = ask(mgr, echo_server), ask(mgr, echo_server)
@@ -353,7 +356,7 @@ async def test_53_served_but_not_fetched_at_the_end(echo_server: Server) -> None
 
 
 async def test_54_requests_during_the_shutdown(echo_server: Server) -> None:
-    """pools.md 3.54: async-http-client PR#2251, akka-http#1245: refused at once, never left hanging."""
+    """heritage pools 3.54: async-http-client PR#2251, akka-http#1245: refused at once, never left hanging."""
     refused: list[str] = []
 
     def try_one(where: str) -> None:

@@ -1,4 +1,4 @@
-"""Seeded storms for the bugs that pools.md marks with F: 3.1, 3.10, 3.17, 3.20 and 3.25."""
+"""Seeded storms, heritage pools 3.1, 3.10, 3.17, 3.20 and 3.25."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Storm:
 async def test_10_20_25_storm(
     echo_server: Server, tls_server: Server, client_context: ssl.SSLContext, tls: bool
 ) -> None:
-    """pools.md 3.10: httpcore#1093, PR#1099; 3.20: httpx2 PR#974; 3.25: aiohttp#4936, anyio#1170.
+    """heritage pools 3.10: httpcore#1093, PR#1099; 3.20: httpx2 PR#974; 3.25: aiohttp#4936, anyio#1170.
 
     However requests end: one owner per connection, never too many of them in the peer's eyes, and in the
     end every slot is usable.

@@ -1,4 +1,4 @@
-"""Every event that frees a place wakes one who waits, and none is lost: pools.md 3.1 to 3.7, poe.md 3.13."""
+"""Every event that frees a place wakes one who waits, and none is lost."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ async def fetch(mgr: ConnectionManager, server: Server, into: list[Connection]) 
 
 @pytest.mark.parametrize("how", ["scope", "cancel", "deallocate"])
 async def test_1_woken_waiter_is_cancelled_before_it_runs(echo_server: Server, how: str) -> None:
-    """pools.md 3.1: aiohttp#9670, cpython#90155: A frees and B is cancelled in the same tick; C gets it."""
+    """heritage pools 3.1: aiohttp#9670, cpython#90155: A frees and B is cancelled in the same tick; C gets
+    it."""
     async with ConnectionManager(max_per_host=1) as mgr, anyio.create_task_group() as group:
         held = await ask(mgr, echo_server)
         b = ask(mgr, echo_server)
@@ -70,7 +71,8 @@ async def test_1_woken_waiter_is_cancelled_before_it_runs(echo_server: Server, h
 
 
 async def test_2_every_second_waiter_is_cancelled_at_its_wake_up(echo_server: Server) -> None:
-    """pools.md 3.2: anyio#947, anyio#1170: no token is lost to a cancelled waiter, none granted twice."""
+    """heritage pools 3.2: anyio#947, anyio#1170: no token is lost to a cancelled waiter, none granted
+    twice."""
     async with ConnectionManager(max_per_host=3) as mgr, anyio.create_task_group() as group:
         held = await take(mgr, echo_server, 3)
         scopes = [anyio.CancelScope() for _ in range(30)]
@@ -99,7 +101,7 @@ async def test_2_every_second_waiter_is_cancelled_at_its_wake_up(echo_server: Se
 
 @timed
 async def test_4_timed_out_waiters_leave_the_queue(echo_server: Server) -> None:
-    """pools.md 3.4: httpcore PR#502: after the timeouts nobody waits and the slots are free."""
+    """heritage pools 3.4: httpcore PR#502: after the timeouts nobody waits and the slots are free."""
     async with ConnectionManager(max_per_host=2, keep_alive=None) as mgr, anyio.create_task_group() as group:
         held = await take(mgr, echo_server, 2)
         requests = [ask(mgr, echo_server, 10 * unit()) for _ in range(20)]
@@ -122,7 +124,7 @@ async def test_4_timed_out_waiters_leave_the_queue(echo_server: Server) -> None:
 
 @pytest.mark.parametrize("when", ["before the release", "before the fetch", "after the fetch"])
 async def test_5_peer_closes_at_hand_over(echo_server: Server, when: str) -> None:
-    """pools.md 3.5: go#32336, go#65705: the next waiter is dialled for, nobody waits for ever."""
+    """heritage pools 3.5: go#32336, go#65705: the next waiter is dialled for, nobody waits for ever."""
     async with ConnectionManager(max_per_host=1) as mgr, anyio.create_task_group() as group:
         held = await ask(mgr, echo_server)
         got: list[Connection] = []
@@ -153,7 +155,7 @@ async def test_5_peer_closes_at_hand_over(echo_server: Server, when: str) -> Non
 async def test_7_as_many_dials_or_hand_overs_as_waiters(
     echo_server: Server, free_ones: int, released: str
 ) -> None:
-    """pools.md 3.7: HikariCP#452: N waiters and N slots make N dials or hand-overs, always."""
+    """heritage pools 3.7: HikariCP#452: N waiters and N slots make N dials or hand-overs, always."""
     gate = Gate()
     async with ConnectionManager(connectors={"http": gate}, max_per_host=4) as mgr:
         gate.open()
@@ -183,7 +185,7 @@ async def test_7_as_many_dials_or_hand_overs_as_waiters(
 
 
 async def test_7_waiters_and_releases_in_random_order(echo_server: Server) -> None:
-    """pools.md 3.7: HikariCP#452, in 300 random orders of requests, releases, discards and turns."""
+    """heritage pools 3.7: HikariCP#452, in 300 random orders of requests, releases, discards and turns."""
     rng = random.Random(7)
     async with ConnectionManager(max_per_host=4) as mgr:
         held: list[Connection] = []
@@ -285,7 +287,8 @@ async def test_every_way_of_giving_back(
     way: Way,
     waits: str,
 ) -> None:
-    """poe.md 3.13: whoever waits for the key or for room in all goes on, whatever the connection's fate."""
+    """heritage poe 3.13: whoever waits for the key or for room in all goes on, whatever the connection's
+    fate."""
     wanted = echo_server if waits == "same key" else other_server
     with unchanged_limit(echo_server, other_server):
         async with ConnectionManager(max_open=1) as mgr, anyio.create_task_group() as group:
@@ -301,7 +304,7 @@ async def test_every_way_of_giving_back(
 
 
 async def test_a_dropped_handle(echo_server: Server) -> None:
-    """poe.md 3.13, 1.63: a connection dropped in use frees its place by itself."""
+    """heritage poe 3.13, 1.63: a connection dropped in use frees its place by itself."""
     with unchanged_limit(echo_server):
         async with ConnectionManager(max_open=1) as mgr, anyio.create_task_group() as group:
             handles = [await ask(mgr, echo_server)]
@@ -364,7 +367,8 @@ async def test_every_end_of_an_attempt(
     end: Callable[[ConnectionManager, Awaited, Stuck], Awaitable[None]],
     limit: str,
 ) -> None:
-    """poe.md 3.13, 1.61, 1.62: the place of an attempt that failed or is not wanted any more is used."""
+    """heritage poe 3.13, 1.61, 1.62: the place of an attempt that failed or is not wanted any more is
+    used."""
     connector = Stuck()
     short = 0.03 if end is out_of_time else 5.0
     async with (
@@ -386,7 +390,7 @@ async def test_every_end_of_an_attempt(
 
 
 async def test_a_failed_look_up(echo_server: Server) -> None:
-    """poe.md 3.13: so does the place of an attempt whose name could not be resolved."""
+    """heritage poe 3.13: so does the place of an attempt whose name could not be resolved."""
     resolver = GatedResolver()
     async with (
         ConnectionManager(max_open=1, resolver=resolver) as mgr,
@@ -401,7 +405,7 @@ async def test_a_failed_look_up(echo_server: Server) -> None:
 
 
 async def test_a_connection_served_but_not_fetched_in_time(echo_server: Server, other_server: Server) -> None:
-    """poe.md 3.13: what was handed to a request nobody awaits goes on when that one's time is over."""
+    """heritage poe 3.13: what was handed to a request nobody awaits goes on when that one's time is over."""
     async with ConnectionManager(max_open=1) as mgr, anyio.create_task_group() as group:
         conn = await ask(mgr, echo_server)
         forgotten = ask(mgr, echo_server, 0.03)

@@ -1,4 +1,4 @@
-"""The desk with a bug planted into it."""
+"""The core with a bug planted into it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 from tests.support import planting
 
 if TYPE_CHECKING:
-    from keepalive.multi.desk import Desk
+    from keepalive.multi.core.dispatch import Dispatch
     from tests.support.planting import Bug
 
-GARDEN = planting.Garden(
-    tuple(f"keepalive.multi.{module}" for module in ("timers", "later", "line", "lives", "traffic", "desk"))
-)
+MODULES = ("timers", "deferred", "pending", "places", "lifecycle", "input", "output", "dispatch")
+GARDEN = planting.Garden(tuple(f"keepalive.multi.core.{module}" for module in MODULES))
 
 
 def planted() -> list[Bug]:
@@ -21,7 +20,8 @@ def planted() -> list[Bug]:
     return planting.planted(Path(__file__).with_name("planted.txt"))
 
 
-def mutant(bug: Bug | None) -> type[Desk]:
-    """Compile the desk once more, with a bug."""
-    desk: type[Desk] = GARDEN.mutant(bug, "Desk")
-    return desk
+def mutant(bug: Bug | None) -> type[Dispatch]:
+    """Compile the core once more, with a bug."""
+    assert bug is None or bug.module in MODULES
+    core: type[Dispatch] = GARDEN.mutant(bug, "Dispatch")
+    return core

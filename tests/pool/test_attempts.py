@@ -1,4 +1,4 @@
-"""Attempts belong to keys: pools.md 3, dialling, on the pure pool."""
+"""Attempts belong to keys: heritage pools 3.49 to 3.51, on the pure pool."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from .kit import A, B, C, D, Scene, scene
 
 
 def test_short_deadlines() -> None:
-    """pools.md 3.49 (go#59017): timeout 10 ms, dial 50 ms, ten requests in a row: one gets a connection."""
+    """heritage pools 3.49 (go#59017): timeout 10 ms, dial 50 ms, ten requests in a row: one gets a
+    connection."""
     world = scene(1)
     served = 0
     for n in range(10):
@@ -25,7 +26,7 @@ def test_short_deadlines() -> None:
 
 @pytest.mark.parametrize("timeout", [NEVER, 1.0])
 def test_abandoned_attempts_are_bounded(timeout: float) -> None:
-    """pools.md 3.50 (go#76784): ten thousand cancelled requests to a black hole: one spare attempt."""
+    """heritage pools 3.50 (go#76784): ten thousand cancelled requests to a black hole: one spare attempt."""
     world = scene(4)
     for _ in range(2000):
         asks = [world.ask(timeout=timeout) for _ in range(5)]
@@ -40,7 +41,8 @@ def test_abandoned_attempts_are_bounded(timeout: float) -> None:
 
 
 def test_whose_attempt_it_is() -> None:
-    """pools.md 3.51 (hyper#3199): the request that "owns" the attempt is cancelled; it serves the others."""
+    """heritage pools 3.51 (hyper#3199): the request that "owns" the attempt is cancelled; it serves the
+    others."""
     world = scene(2)
     first, second, third = world.asks_of(A, A, A)
     world.cancel(first)

@@ -152,12 +152,13 @@ def cycles(crowd: Callable[[int], tuple[Pool, list[Slot], list[Waiter]]], n: int
 def test_no_input_costs_more_in_a_crowd(
     crowd: Callable[[int], tuple[Pool, list[Slot], list[Waiter]]],
 ) -> None:
-    """pools.md 3.33 (curl#2369, httpx#3215, httpcore PR#1035): a hundred times as many cost the same."""
+    """heritage pools 3.33 (curl#2369, httpx#3215, httpcore PR#1035): a hundred times as many cost the
+    same."""
     assert cycles(crowd, MANY) == cycles(crowd, FEW)
 
 
 def test_last_ones_cost_what_the_first_ones_do() -> None:
-    """pools.md 3.33: 10,000 waiters on 100 keys; each hand-over runs the same few lines."""
+    """heritage pools 3.33: 10,000 waiters on 100 keys; each hand-over runs the same few lines."""
     pool = Pool(Limits(max_per_host=1, max_open=100))
     slots = lend(pool, 100, other)
     for n in range(MANY):
@@ -172,7 +173,7 @@ def test_last_ones_cost_what_the_first_ones_do() -> None:
 
 @pytest.mark.parametrize("ticks", [False, True])
 def test_cancelled_requests_leave_nothing(ticks: bool) -> None:
-    """pools.md 3.19 (go#33849, #33850, hyper#1315): 200,000 cancelled requests; memory is flat."""
+    """heritage pools 3.19 (go#33849, #33850, hyper#1315): 200,000 cancelled requests; memory is flat."""
     pool = Pool(Limits(max_per_host=1, max_open=2))
     held = lend(pool, 1, same)
     waiting = pool.submit(A, 0.0, 1e9)
@@ -197,7 +198,8 @@ def test_cancelled_requests_leave_nothing(ticks: bool) -> None:
 
 
 def test_served_requests_leave_nothing() -> None:
-    """pools.md 3.19: nor do requests that were served and claimed, with a server's own keep-alive time."""
+    """heritage pools 3.19: nor do requests that were served and claimed, with a server's own keep-alive
+    time."""
     pool = Pool(Limits())
     for slot in lend(pool, 2, same):
         pool.release(slot, 0.0, 14.0)
@@ -214,7 +216,7 @@ def test_served_requests_leave_nothing() -> None:
 
 
 def test_claimed_request_keeps_no_connection() -> None:
-    """pools.md 3.19: whoever keeps a request that has ended keeps nothing of the pool's alive by it."""
+    """heritage pools 3.19: whoever keeps a request that has ended keeps nothing of the pool's alive by it."""
     pool = Pool(Limits())
     pool.submit(A, 0.0, NEVER)
     connect(pool)

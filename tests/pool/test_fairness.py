@@ -1,4 +1,4 @@
-"""Who gets what: pools.md 3, fairness and double hand-out, on the pure pool."""
+"""Who gets what: heritage pools 3.20, 3.31 to 3.33, on the pure pool."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def test_never_two_owners() -> None:
-    """pools.md 3.20 (httpx2 PR#974, pravega#3632): two requests at once get two connections."""
+    """heritage pools 3.20 (httpx2 PR#974, pravega#3632): two requests at once get two connections."""
     world = scene(2)
     world.idle()
     first, second = world.ask(), world.ask()
@@ -29,7 +29,7 @@ def test_never_two_owners() -> None:
 @pytest.mark.parametrize("what", ["release", "discard"])
 @pytest.mark.parametrize("before", ["release", "discard"])
 def test_given_back_twice(what: str, before: str) -> None:
-    """pools.md 3.20 (POE croaks): an error, and nothing has changed."""
+    """heritage pools 3.20 (POE croaks): an error, and nothing has changed."""
     world = scene(2)
     slot = world.lend().slot
     give(world, slot, before)
@@ -74,7 +74,7 @@ def test_illegal_inputs_are_refused() -> None:
 
 
 def test_nobody_starves() -> None:
-    """pools.md 3.31 (asyncpg#1247, HikariCP#1909): 100 workers, 10 places: each waits its turn."""
+    """heritage pools 3.31 (asyncpg#1247, HikariCP#1909): 100 workers, 10 places: each waits its turn."""
     world = scene(10, 10)
     asked = {world.ask([A, B, C][n % 3]).number: 0 for n in range(100)}
     busy: list[Link] = []
@@ -94,7 +94,7 @@ def test_nobody_starves() -> None:
 
 
 def test_full_key_does_not_block_others() -> None:
-    """pools.md 3.32 (aiohttp PR#2964): A is full and hundreds wait; B is served at once."""
+    """heritage pools 3.32 (aiohttp PR#2964): A is full and hundreds wait; B is served at once."""
     world = scene(1, 10)
     world.lend(A)
     for _ in range(200):
@@ -104,7 +104,8 @@ def test_full_key_does_not_block_others() -> None:
 
 
 def test_strict_order_when_the_pool_is_full() -> None:
-    """pools.md 3.32: a busy key does not starve a quiet one; the order of arrival counts, over all keys."""
+    """heritage pools 3.32: a busy key does not starve a quiet one; the order of arrival counts, over all
+    keys."""
     world = scene(2, 2)
     held = [world.lend(A), world.lend(A)]
     first, _, third = world.ask(A), world.ask(B), world.ask(A)

@@ -1,4 +1,4 @@
-"""Neither limit is ever exceeded, as the peer counts: pools.md 3, limits, on the pure pool.
+"""Neither limit is ever exceeded, as the peer counts: heritage pools 3.25 to 3.30, on the pure pool.
 
 The model counts sockets itself, at each effect, so a scene that ends well has kept its limits.
 """
@@ -14,7 +14,8 @@ from .kit import A, B, C, D, scene
 
 
 def test_newcomer_between_wakeup_and_fetch() -> None:
-    """pools.md 3.25 (aiohttp#4936, anyio#1170): who comes meanwhile neither gets it nor opens one more."""
+    """heritage pools 3.25 (aiohttp#4936, anyio#1170): who comes meanwhile neither gets it nor opens one
+    more."""
     world = scene(1)
     held = world.lend()
     first = world.ask()
@@ -26,7 +27,7 @@ def test_newcomer_between_wakeup_and_fetch() -> None:
 
 
 def test_failed_requests_leave_the_counts_right() -> None:
-    """pools.md 3.26 (netty#3988, #4031, go#29889): timeouts and refusals in the queue."""
+    """heritage pools 3.26 (netty#3988, #4031, go#29889): timeouts and refusals in the queue."""
     world = scene(1, 1, max_waiting=1)
     held = world.lend()
     for _ in range(3):
@@ -40,7 +41,8 @@ def test_failed_requests_leave_the_counts_right() -> None:
 
 
 def test_idle_ones_count() -> None:
-    """pools.md 3.27: limit 2, ten hosts in turn: never more than two sockets, the coldest goes first."""
+    """heritage pools 3.27: limit 2, ten hosts in turn: never more than two sockets, the coldest goes
+    first."""
     world = scene(4, 2)
     for host in [A, B, C, D] * 3:
         world.idle(host)
@@ -49,7 +51,7 @@ def test_idle_ones_count() -> None:
 
 
 def test_aborted_attempts_count_until_they_are_gone() -> None:
-    """pools.md 3.28 (curl#15857): the socket of an attempt that is given up is still there."""
+    """heritage pools 3.28 (curl#15857): the socket of an attempt that is given up is still there."""
     world = scene(4, 1)
     world.cancel(world.ask(A))
     world.ask(B)
@@ -60,7 +62,7 @@ def test_aborted_attempts_count_until_they_are_gone() -> None:
 
 
 def test_only_idle_ones_are_evicted() -> None:
-    """pools.md 3.29 (urllib3#1252, #951): neither what is lent nor what is reserved."""
+    """heritage pools 3.29 (urllib3#1252, #951): neither what is lent nor what is reserved."""
     world = scene(4, 3)
     held = world.lend(A)
     world.idle(B)
@@ -106,7 +108,8 @@ def test_max_idle_of_zero_still_hands_over() -> None:
 
 
 def test_lowered_limits() -> None:
-    """pools.md 3.30 (anyio PR#1223): idle ones beyond them go at once, lent ones when they come back."""
+    """heritage pools 3.30 (anyio PR#1223): idle ones beyond them go at once, lent ones when they come
+    back."""
     world = scene(4, 8)
     lent = [world.lend(A) for _ in range(4)]
     others = [world.idle(B), world.idle(C)]
@@ -133,7 +136,7 @@ def test_lowered_limits_cost_nothing_once_they_are_kept() -> None:
 
 
 def test_raised_limits() -> None:
-    """pools.md 3.30: whoever waited gets the new room, the oldest first, and no more than that."""
+    """heritage pools 3.30: whoever waited gets the new room, the oldest first, and no more than that."""
     world = scene(1, 2)
     for host in (A, B):
         world.lend(host)

@@ -140,7 +140,7 @@ def test_timer_queue_beside_a_dict(seed: int) -> None:
 
 
 def test_timer_queue_keeps_nothing_alive() -> None:
-    """pools.md 3.19 (go#33849): what is withdrawn is let go at once, not when its time comes."""
+    """heritage pools 3.19 (go#33849): what is withdrawn is let go at once, not when its time comes."""
     agenda: TimerQueue[Thing] = TimerQueue()
     thing = Thing()
     agenda.enter(thing, 1.0)

@@ -1,4 +1,4 @@
-"""The end in every phase: pools.md 3, lifecycle, on the pure pool."""
+"""The end in every phase: heritage pools 3.53, 3.54, on the pure pool."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def test_end_in_every_phase_at_once() -> None:
-    """pools.md 3.53 (envoy#22527, PR#19780): waiters are told, attempts aborted, idle ones closed."""
+    """heritage pools 3.53 (envoy#22527, PR#19780): waiters are told, attempts aborted, idle ones closed."""
     world = scene(2, 6)
     held = world.lend(A)
     idle = world.idle(B)
@@ -51,7 +51,7 @@ def test_end_twice() -> None:
 
 
 def test_request_after_the_end() -> None:
-    """pools.md 3.54 (async-http-client PR#2251): it is told at once and does not hang."""
+    """heritage pools 3.54 (async-http-client PR#2251): it is told at once and does not hang."""
     world = scene()
     world.lend()
     world.shutdown()
@@ -62,7 +62,7 @@ def test_request_after_the_end() -> None:
 
 @pytest.mark.parametrize("late", ["discard", "release", "tick", "set_limits"])
 def test_nothing_begins_after_the_end(late: str) -> None:
-    """pools.md 3.53: whatever comes free, no attempt starts."""
+    """heritage pools 3.53: whatever comes free, no attempt starts."""
     world = scene(1, 1)
     held = world.lend()
     world.asks_of(A, B)

@@ -1,4 +1,4 @@
-"""Deadlines, idle times, lifetimes: pools.md 3, liveness, on the pure pool."""
+"""Deadlines, idle times, lifetimes: heritage pools 3.37 to 3.39, on the pure pool."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .kit import A, B, C, Scene, scene
 
 
 def test_idle_ones_expire_without_traffic() -> None:
-    """pools.md 3.37 (httpcore2): closed at keep_alive, exactly; the shell is told when to ring."""
+    """heritage pools 3.37 (httpcore2): closed at keep_alive, exactly; the shell is told when to ring."""
     world = scene()
     link = world.idle()
     assert world.pool.next_deadline() == 15.0
@@ -25,7 +25,8 @@ def test_idle_ones_expire_without_traffic() -> None:
 
 @pytest.mark.parametrize("first", ["timer", "request"])
 def test_expiry_at_the_moment_of_hand_out(first: str) -> None:
-    """pools.md 3.38 (agentkeepalive#23, undici#3141): in one instant: a good connection or a new one."""
+    """heritage pools 3.38 (agentkeepalive#23, undici#3141): in one instant: a good connection or a new
+    one."""
     world = scene()
     link = world.idle()
     world.now = 15.0
@@ -38,7 +39,7 @@ def test_expiry_at_the_moment_of_hand_out(first: str) -> None:
 
 
 def test_clock_jump() -> None:
-    """pools.md 3.39: the machine slept for a day; nothing old is reused, though no timer has run."""
+    """heritage pools 3.39: the machine slept for a day; nothing old is reused, though no timer has run."""
     world = scene()
     links = [world.lend(), world.lend()]
     for link in links:

@@ -1,4 +1,4 @@
-"""Whoever waits is served or told: pools.md 3, lost wake-ups and deadlocks, on the pure pool."""
+"""Whoever waits is served or told: heritage pools 3.1 to 3.9, on the pure pool."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .kit import A, B, C, Scene, key, scene
 
 @pytest.mark.parametrize("later", [0.0, 1.0])
 def test_cancelled_after_the_wakeup_before_it_runs(later: float) -> None:
-    """pools.md 3.1 (aiohttp#9670, cpython#90155): limit 1, B is served, then cancelled: C gets it."""
+    """heritage pools 3.1 (aiohttp#9670, cpython#90155): limit 1, B is served, then cancelled: C gets it."""
     world = scene(1)
     held = world.lend()
     b, c = world.ask(), world.ask()
@@ -24,7 +24,7 @@ def test_cancelled_after_the_wakeup_before_it_runs(later: float) -> None:
 
 
 def test_a_whole_queue_cancelled_after_the_wakeup() -> None:
-    """pools.md 3.1: each one in turn is served and cancelled; the connection ends up idle, once."""
+    """heritage pools 3.1: each one in turn is served and cancelled; the connection ends up idle, once."""
     world = scene(1)
     held = world.lend()
     asks = [world.ask() for _ in range(5)]
@@ -36,7 +36,7 @@ def test_a_whole_queue_cancelled_after_the_wakeup() -> None:
 
 
 def test_cancelled_twice_costs_nothing() -> None:
-    """pools.md 3.2 (anyio#947, anyio#1170): no token is lost, and none is made, by cancelling."""
+    """heritage pools 3.2 (anyio#947, anyio#1170): no token is lost, and none is made, by cancelling."""
     world = scene(1)
     held = world.lend()
     for _ in range(3):
@@ -48,7 +48,7 @@ def test_cancelled_twice_costs_nothing() -> None:
 
 
 def test_failing_host_passes_its_place_on() -> None:
-    """pools.md 3.3 (aiohttp#835, #1623): limit 1, two requests to a bad name: both fail."""
+    """heritage pools 3.3 (aiohttp#835, #1623): limit 1, two requests to a bad name: both fail."""
     world = scene(1)
     first, second = world.ask(), world.ask()
     for ask in (first, second):
@@ -59,7 +59,7 @@ def test_failing_host_passes_its_place_on() -> None:
 
 
 def test_failing_host_passes_its_place_on_to_another_key() -> None:
-    """pools.md 3.3: the same at max_open; the place goes to whoever waits, whatever its key."""
+    """heritage pools 3.3: the same at max_open; the place goes to whoever waits, whatever its key."""
     world = scene(4, 1)
     world.ask(A)
     world.ask(B)
@@ -68,7 +68,7 @@ def test_failing_host_passes_its_place_on_to_another_key() -> None:
 
 
 def test_timed_out_request_leaves_the_queue() -> None:
-    """pools.md 3.4 (httpcore PR#502): after timeouts the queue is empty and every place free."""
+    """heritage pools 3.4 (httpcore PR#502): after timeouts the queue is empty and every place free."""
     world = scene(1)
     held = world.lend()
     asks = [world.ask(timeout=5.0) for _ in range(10)]
@@ -80,7 +80,7 @@ def test_timed_out_request_leaves_the_queue() -> None:
 
 
 def test_dead_at_the_hand_over() -> None:
-    """pools.md 3.5 (go#32336): the connection dies before its new owner has it: he is dialled for."""
+    """heritage pools 3.5 (go#32336): the connection dies before its new owner has it: he is dialled for."""
     world = scene(1)
     held = world.lend()
     ask = world.ask()
@@ -92,7 +92,7 @@ def test_dead_at_the_hand_over() -> None:
 
 
 def test_dead_at_the_hand_over_and_cancelled() -> None:
-    """pools.md 3.5 (go#65705): he is cancelled instead; the attempt serves the next one."""
+    """heritage pools 3.5 (go#65705): he is cancelled instead; the attempt serves the next one."""
     world = scene(1)
     held = world.lend()
     first, second = world.ask(), world.ask()
@@ -104,7 +104,8 @@ def test_dead_at_the_hand_over_and_cancelled() -> None:
 
 
 def test_hosts_dial_in_parallel() -> None:
-    """pools.md 3.6 (redis-py#3056, PR#2997): requests to a hundred hosts: a hundred attempts at once."""
+    """heritage pools 3.6 (redis-py#3056, PR#2997): requests to a hundred hosts: a hundred attempts at
+    once."""
     world = scene(1)
     for n in range(100):
         world.ask(key(f"host{n}"))
@@ -113,7 +114,7 @@ def test_hosts_dial_in_parallel() -> None:
 
 @pytest.mark.parametrize("idle", range(4))
 def test_as_many_attempts_as_requests_need(idle: int) -> None:
-    """pools.md 3.7 (HikariCP#452): N requests, N places: N attempts or hand-overs, always."""
+    """heritage pools 3.7 (HikariCP#452): N requests, N places: N attempts or hand-overs, always."""
     world = scene(4)
     for link in [world.lend() for _ in range(idle)]:
         world.release(link)
@@ -125,7 +126,7 @@ def test_as_many_attempts_as_requests_need(idle: int) -> None:
 
 
 def test_server_away_for_long() -> None:
-    """pools.md 3.8 (psycopg#1315, #370), 3.9 (pgbouncer#328): a hundred failures leave no trace."""
+    """heritage pools 3.8 (psycopg#1315, #370), 3.9 (pgbouncer#328): a hundred failures leave no trace."""
     world = scene(2)
     for n in range(100):
         world.ask(timeout=1.0)
@@ -141,7 +142,8 @@ def test_server_away_for_long() -> None:
 
 
 def test_opened_for_one_who_has_gone() -> None:
-    """pools.md 3.17 (httpcomponents-core PR#277, netty#9669): it serves the next one in the same step."""
+    """heritage pools 3.17 (httpcomponents-core PR#277, netty#9669): it serves the next one in the same
+    step."""
     world = scene(1)
     first, second = world.ask(), world.ask()
     world.cancel(first)

@@ -14,5 +14,5 @@ INPUTS = 1_000_000
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_walk_without_a_broken_promise(name: str) -> None:
-    """pools.md 3, the fuzz invariants; 1, 4, 10, 20, 25, 27, 29 under random cancels and timeouts."""
+    """heritage pools 3.1, 3.4, 3.10, 3.20, 3.25, 3.27, 3.29 under random cancels and timeouts."""
     walk(name, SEED, -(-INPUTS // len(CONFIGS)), replays=2)

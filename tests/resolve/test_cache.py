@@ -99,7 +99,7 @@ def test_that_there_is_nothing_ends_an_outdated_answer() -> None:
 
 
 def test_a_hundred_thousand_names_take_the_room_of_a_thousand() -> None:
-    """pools.md 2.8: aiohttp PR#12106: bounded."""
+    """heritage pools 2.8: aiohttp PR#12106: bounded."""
     cache = Cache()
     for n in range(100_000):
         cache.found(f"{n}.test", ("192.0.2.1",), 60.0, 0.0, 0.0)

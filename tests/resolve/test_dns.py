@@ -198,7 +198,7 @@ async def test_another_host_s_answer_does_not_arrive() -> None:
 
 
 async def test_records_for_other_names_are_not_used() -> None:
-    """pools.md 3.46 ff., the issue: what was not asked for is not believed."""
+    """heritage pools 3.46: what was not asked for is not believed."""
 
     def answer(question: Question) -> Iterable[bytes]:
         soa = [". 60 SOA ns. admin. 1 1 1 1 60"]
@@ -245,7 +245,8 @@ async def test_fuzz() -> None:
 
 
 async def test_full_thread_pools_do_not_delay_a_look_up(echo_server: Server) -> None:
-    """pools.md 3.48: cpython#112169: the loop's default executor and anyio's threads are full of sleepers."""
+    """heritage pools 3.48: cpython#112169: the loop's default executor and anyio's threads are full of
+    sleepers."""
     go = threading.Event()
     asleep: list[None] = []
 

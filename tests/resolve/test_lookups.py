@@ -90,7 +90,7 @@ def missing(ttl: float) -> OSError:
 
 
 async def test_a_thousand_requests_make_one_question_per_family(echo_server: Server) -> None:
-    """pools.md 3.46: aiohttp#1924. Nobody asks again while the answer lives."""
+    """heritage pools 3.46: aiohttp#1924. Nobody asks again while the answer lives."""
     with NameServer(Zone({"peer.test": [f"60 A {HERE}"]})) as server:
         resolver = DNSResolver([server.address], hosts=None)
         async with ConnectionManager(resolver=resolver, max_per_host=20, max_open=None) as mgr:
@@ -107,7 +107,8 @@ async def test_a_thousand_requests_make_one_question_per_family(echo_server: Ser
 
 @pytest.mark.parametrize("first_by", ["cancel", "timeout", "scope"])
 async def test_the_first_asker_goes(echo_server: Server, first_by: str) -> None:
-    """pools.md 3.47, poe.md 3.17: aiohttp PR#2910, go#22724, go#10117: the others are answered."""
+    """heritage pools 3.47, heritage poe 3.17: aiohttp PR#2910, go#22724, go#10117: the others are
+    answered."""
     with NameServer(Zone({"peer.test": [f"60 A {HERE}"]})) as server:
         server.holding = True
         resolver = DNSResolver([server.address], hosts=None, timeout=30)
@@ -139,7 +140,7 @@ async def test_the_first_asker_goes(echo_server: Server, first_by: str) -> None:
 
 
 async def test_all_askers_go(echo_server: Server) -> None:
-    """pools.md 3.47, poe.md 3.4: the question is dropped; what is answered later is nobody's."""
+    """heritage pools 3.47, heritage poe 3.4: the question is dropped; what is answered later is nobody's."""
     with NameServer(Zone({"peer.test": [f"60 A {HERE}"]})) as server:
         server.holding = True
         resolver = DNSResolver([server.address], hosts=None, timeout=30)
@@ -161,7 +162,7 @@ async def test_all_askers_go(echo_server: Server) -> None:
 
 
 async def test_two_managers_share_a_resolver_and_nothing_else(echo_server: Server) -> None:
-    """poe.md 3.19: the end of one is not the end of the other's look-ups."""
+    """heritage poe 3.19: the end of one is not the end of the other's look-ups."""
     resolver = Told(Resolution((HERE,)))
     resolver.gate = anyio.Event()
     async with ConnectionManager(resolver=resolver) as mgr, anyio.create_task_group() as group:
@@ -175,7 +176,7 @@ async def test_two_managers_share_a_resolver_and_nothing_else(echo_server: Serve
 
 
 async def test_order_is_by_request_not_by_look_up() -> None:
-    """poe.md 3.16: within a key, who asked first is served first; here for one connection in all."""
+    """heritage poe 3.16: within a key, who asked first is served first; here for one connection in all."""
     resolver = Told(Resolution((HERE,)))
     resolver.gate = anyio.Event()
     with Server() as server:
@@ -422,7 +423,7 @@ async def test_families_of_a_real_answer_come_one_by_one() -> None:
 
 
 async def test_failures_tell_the_phase_and_the_cause() -> None:
-    """poe.md 3.22, 3.23."""
+    """heritage poe 3.22, 3.23."""
     with NameServer(Zone({})) as server:
         async with ConnectionManager(resolver=DNSResolver([server.address], hosts=None)) as mgr:
             for _ in range(2):

@@ -1,4 +1,4 @@
-"""Section 1.5 of poe.md: which names are looked up, by whom, and what an answer does."""
+"""heritage poe 1.36 to 1.44: which names are looked up, by whom, and what an answer does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from tests.support.waiting import until
 
 
 async def test_literals_and_localhost_are_never_looked_up(echo_server: Server) -> None:
-    """poe.md 1.36, 1.37, contract: neither IPv4 nor IPv6 addresses reach a resolver, nor does localhost."""
+    """heritage poe 1.36, 1.37, contract: neither IPv4 nor IPv6 addresses reach a resolver, nor does
+    localhost."""
     resolver = TableResolver()
     async with ConnectionManager(resolver=resolver) as mgr:
         for addr in (HOST, "localhost", "LOCALHOST.", "peer.localhost"):
@@ -29,7 +30,7 @@ async def test_literals_and_localhost_are_never_looked_up(echo_server: Server) -
 
 
 async def test_everything_else_is(echo_server: Server) -> None:
-    """poe.md 1.37: also what only looks like an address."""
+    """heritage poe 1.37: also what only looks like an address."""
     resolver = TableResolver(**{"peer.test": HOST, "1.2.3": HOST, "999.0.0.1": HOST})
     async with ConnectionManager(resolver=resolver) as mgr:
         for addr in resolver.table:
@@ -39,7 +40,7 @@ async def test_everything_else_is(echo_server: Server) -> None:
 
 
 async def test_one_look_up_for_all_who_ask_at_a_time(echo_server: Server, line_server: Server) -> None:
-    """poe.md 1.38: whatever the ports, and whatever is behind."""
+    """heritage poe 1.38: whatever the ports, and whatever is behind."""
     resolver = GatedResolver()
     async with ConnectionManager(resolver=resolver) as mgr, anyio.create_task_group() as group:
         requests = [
@@ -58,7 +59,7 @@ async def test_one_look_up_for_all_who_ask_at_a_time(echo_server: Server, line_s
 
 
 async def test_its_failure_is_everybody_s(echo_server: Server) -> None:
-    """poe.md 1.39: each gets an error of its own, for its own request."""
+    """heritage poe 1.39: each gets an error of its own, for its own request."""
     resolver = GatedResolver()
     reason = OSError("no such name")
     async with ConnectionManager(resolver=resolver) as mgr, anyio.create_task_group() as group:
@@ -100,7 +101,7 @@ class Odd:
     ],
 )
 async def test_answers_that_help_nobody(echo_server: Server, answer: object, text: str) -> None:
-    """poe.md 1.34, 3.22: no address, nothing of the kind, an error: the request fails, and no other."""
+    """heritage poe 1.34, 3.22: no address, nothing of the kind, an error: the request fails, and no other."""
     async with ConnectionManager(max_open=1, resolver=Odd(answer)) as mgr:
         with pytest.raises(ResolveError, match=text) as caught:
             await mgr.allocate("http", "peer", echo_server.port, 5)
@@ -110,7 +111,7 @@ async def test_answers_that_help_nobody(echo_server: Server, answer: object, tex
 
 
 async def test_a_name_is_looked_up_when_its_turn_comes(echo_server: Server) -> None:
-    """poe.md 1.41, contract: a request beyond the limits waits for room, not for its name."""
+    """heritage poe 1.41, contract: a request beyond the limits waits for room, not for its name."""
     resolver = TableResolver(peer=HOST)
     async with ConnectionManager(max_open=1, resolver=resolver) as mgr, anyio.create_task_group() as group:
         held = await mgr.allocate("http", HOST, echo_server.port, 5)

@@ -264,7 +264,7 @@ def test_broken_message_is_alone(message: bytes, flaw: str) -> None:
 )
 def test_call_id_and_cseq_must_be_there(fields: bytes, flaw: str) -> None:
     message = FIRST + fields + b"\r\nl: 0\r\n\r\n"
-    check_flaws(message + GOOD, [(message, flaw), (GOOD, "")])  # weak spot 24
+    check_flaws(message + GOOD, [(message, flaw), (GOOD, "")])  # heritage sip 5.24
 
 
 @pytest.mark.parametrize(
