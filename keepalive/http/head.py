@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 import httptools
 
-from keepalive.base.arguments import whole
-
 from .errors import BadAnswer
 
 BEGINNING = b"HTTP/1."
@@ -58,15 +56,24 @@ class HeadLimits:
     interim: int = 10_000
 
     def __post_init__(self) -> None:
-        whole("size", self.size, least=1, most=MOST)
-        if self.fields is not None:
-            whole("fields", self.fields, least=0, most=MOST)
-        whole("interim", self.interim, least=0, most=MOST)
+        for name, value, least in (
+            ("size", self.size, 1),
+            ("fields", self.fields, 0),
+            ("interim", self.interim, 0),
+        ):
+            if value is None and name == "fields":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool):
+                msg = f"{name} must be a whole number, not {value!r}"
+                raise TypeError(msg)
+            if not least <= value <= MOST:
+                msg = f"{name} must be from {least} to {MOST}, not {value!r}"
+                raise ValueError(msg)
 
     def check(self, size: int, fields: int = 0) -> None:
         """Raise `BadAnswer` for a head, or the beginning of one, that is too long."""
         if size > self.size:
-            raise BadAnswer(f"a head or the trailers of the answer are longer than {self.size} bytes")
+            raise BadAnswer(f"the answer's head is longer, or its trailers are, than {self.size} bytes")
         if self.fields is not None and fields > self.fields:
             raise BadAnswer(f"a head or the trailers of the answer have more than {self.fields} fields")
 
