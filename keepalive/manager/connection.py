@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from threading import get_ident
 from typing import TYPE_CHECKING, Protocol
 
 from anyio.lowlevel import checkpoint
@@ -141,7 +142,8 @@ class Connection(LinkStream):
         if link is None or link.closed:
             return
         driver = self._driver
-        if not driver.reactor.here():
+        reactor = driver.reactor
+        if get_ident() != reactor.thread or not reactor.running():
             driver.check_here()
         kept = NEVER if keep_for is None else settings.seconds("keep_for", keep_for)
         self._link = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
 from anyio.lowlevel import checkpoint_if_cancelled
@@ -83,7 +84,8 @@ class Request:
             msg = f"request {self._waiter.id} was awaited before"
             raise RuntimeError(msg)
         driver = self._driver
-        if not driver.reactor.here():
+        reactor = driver.reactor
+        if get_ident() != reactor.thread or not reactor.running():
             driver.check_serving()
         self._awaited = True
         waiter, context = self._waiter, self.context
