@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-from typing import TYPE_CHECKING
+import threading
+from typing import IO, TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 
 from keepalive import ConnectionManager, TLSConnector
 from tests.support.peers import free_port, require_peer
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,18 +20,28 @@ if TYPE_CHECKING:
 
 
 async def test_a_send_in_the_midst_of_a_renegotiation(ca: Authority, tmp_path: Path) -> None:
+    """The peer gets every byte, in order; it writes what it gets to its output."""
     pair, _ = ca.write(tmp_path)
     port = free_port()
     argv = [require_peer("openssl"), "s_server", "-tls1_2", "-accept", str(port), "-cert", str(pair)]
     context = ca.client()
+    accepting, got = threading.Event(), [0]
+
+    def listen(output: IO[bytes]) -> None:
+        for line in output:
+            if b"ACCEPT" in line:
+                accepting.set()
+            got[0] += line.startswith(b"x" * 1000)
+
     with subprocess.Popen(argv, stdin=-1, stdout=-1, stderr=-3) as peer:
         assert peer.stdin is not None
         assert peer.stdout is not None
+        listener = threading.Thread(target=listen, args=(peer.stdout,))
+        listener.start()
         try:
-            while b"ACCEPT" not in peer.stdout.readline():
-                pass
+            assert accepting.wait(10)
             async with ConnectionManager(connectors={"tls": TLSConnector(context, "localhost")}) as mgr:
-                with anyio.fail_after(10):
+                with anyio.fail_after(20):
                     async with mgr.allocate("tls", "127.0.0.1", port, 5) as conn:
                         assert conn.is_new
                         peer.stdin.write(b"R\n")
@@ -40,6 +53,8 @@ async def test_a_send_in_the_midst_of_a_renegotiation(ca: Authority, tmp_path: P
                                 await conn.send(b"x" * 1000 + b"\n")
                                 await anyio.lowlevel.checkpoint()
                             tasks.cancel_scope.cancel()
+                        await until(lambda: got[0] >= 200, 20)
                         conn.discard()
         finally:
             peer.kill()
+            listener.join()
