@@ -68,7 +68,7 @@ THIRD_PARTIES = {
     "testing": {"anyio", "trio"},
     "sip": {"anyio", "sipmessage"},
     "http": {"anyio", "httptools", "trio"},  # trio: for a task without a nursery
-    "httpx": {"anyio", "httpx2"},  # for types; what runs is imported by its name, httpx2 or httpx
+    "httpx": {"anyio", "httpx", "httpx2"},  # for types; what runs is imported by its name, httpx2 or httpx
 }
 
 
