@@ -132,7 +132,10 @@ def get(
     """
     targets = _parse_all(urls)
     _raise_limit(min(concurrency, times * len(targets)))
-    job = Get(Plan(targets, times, concurrency, max_per_host or concurrency, timeout, insecure))
+    try:
+        job = Get(Plan(targets, times, concurrency, max_per_host or concurrency, timeout, insecure))
+    except (ValueError, ImportError) as exc:
+        raise UsageProblem(f"a proxy of the environment: {exc}") from exc
     code = run(backend, job.run)
     for line in job.error_lines():
         complain(line)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from keepalive import ConnectionManager
 
+    from .proxies import Ways
     from .target import Target
 
 _HEADERS = {"User-Agent": f"keepalive/{version('keepalive-manager')}", "Accept": "*/*"}
@@ -63,9 +64,16 @@ class Fetcher:
     """Fetch every target ``times`` times, at most ``concurrency`` at a time, through one manager."""
 
     def __init__(
-        self, manager: ConnectionManager, targets: Sequence[Target], times: int, timeout: float, tally: Tally
+        self,
+        manager: ConnectionManager,
+        ways: Ways,
+        targets: Sequence[Target],
+        times: int,
+        timeout: float,
+        tally: Tally,
     ) -> None:
-        self._client = http.Client(manager, headers=_HEADERS, timeout=timeout)
+        self._manager = manager
+        self._requests = {target.url: ways.get(target.url, _HEADERS) for target in targets}
         self._timeout = timeout
         self._tally = tally
         self._failures: Counter[str] = Counter()  # in a row, by URL
@@ -105,7 +113,8 @@ class Fetcher:
     async def _get(self, target: Target) -> int:
         tally, size = self._tally, 0
         try:
-            async with self._client.request("GET", target.url) as response:
+            limits = http.Timeout(total=self._timeout)
+            async with http.Exchange(self._manager, *self._requests[target.url], limits) as response:
                 async for piece in response:
                     size += len(piece)
         except AllocateTimeout as exc:

@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from keepalive import ConnectionManager, TLSConnector, http
+from keepalive import ConnectionManager, http
 
 from . import screen
 from .fetch import Fetcher, Tally
+from .proxies import Ways
 from .schemes import better_scheme
 
 if TYPE_CHECKING:
@@ -43,7 +44,10 @@ class Plan:
 
 
 class Get:
-    """One run of the command; its numbers are good at any moment, so also after an interruption."""
+    """One run of the command; its numbers are good at any moment, so also after an interruption.
+
+    :raises ValueError, ImportError: what the environment says of proxies; see `Ways`
+    """
 
     def __init__(self, plan: Plan) -> None:
         self.tally = Tally(wanted=plan.times * len(plan.targets))
@@ -51,6 +55,11 @@ class Get:
         self.seconds = 0.0
         self.notes: list[str] = []
         self._plan = plan
+        context = ssl.create_default_context()
+        if plan.insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        self._ways = Ways(context)
 
     async def run(self) -> None:
         """Fetch everything, with a progress bar if somebody watches."""
@@ -68,7 +77,7 @@ class Get:
         ) as progress:
             bar = progress.add_task("", total=self.tally.wanted, note="")
             async with self._manager() as manager:
-                fetcher = Fetcher(manager, plan.targets, plan.times, plan.timeout, self.tally)
+                fetcher = Fetcher(manager, self._ways, plan.targets, plan.times, plan.timeout, self.tally)
 
                 def advance() -> None:
                     failed = self.tally.errors.total()
@@ -91,14 +100,10 @@ class Get:
                 self.notes.append(note)
 
     def _manager(self) -> ConnectionManager:
-        context = ssl.create_default_context()
-        if self._plan.insecure:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
         return ConnectionManager(
             max_per_host=self._plan.per_host,
             max_open=max(128, self._plan.concurrency),
-            connectors={"https": TLSConnector(ssl_context=context, alpn=("http/1.1",))},
+            connectors=self._ways.connectors,
         )
 
     def error_lines(self) -> list[str]:

@@ -54,12 +54,21 @@ class Exchange:
     :param may_keep: called with the connection when the exchange is complete, before the connection is
         given back; if it says no, the connection is closed
     :param head_limits: what the answer's head may come to
+    :param served: called with each connection that it gets, before anything is sent
     :ivar opened: whether a connection was opened for it, as far as it has come
     """
 
     __slots__ = (
-        "_head_limits", "_manager", "_may_keep", "_message", "_place", "_response", "_timeout", "opened",
-    )  # fmt: skip
+        "_head_limits",
+        "_manager",
+        "_may_keep",
+        "_message",
+        "_place",
+        "_response",
+        "_served",
+        "_timeout",
+        "opened",
+    )
 
     _response: Response
 
@@ -71,6 +80,7 @@ class Exchange:
         timeout: Timeout | None = None,
         may_keep: Callable[[Connection], bool] | None = None,
         head_limits: HeadLimits = GENEROUS,
+        served: Callable[[Connection], None] | None = None,
     ) -> None:
         self._manager = manager
         self._head_limits = head_limits
@@ -78,6 +88,7 @@ class Exchange:
         self._message = message
         self._timeout = NONE if timeout is None else timeout
         self._may_keep = may_keep
+        self._served = served
         self.opened = False
 
     def __await__(self) -> Generator[Any, Any, Response]:
@@ -104,6 +115,8 @@ class Exchange:
             else:
                 conn = await self._allocate(deadline, retry)
             self.opened = conn.from_cache is None
+            if self._served is not None:
+                self._served(conn)
             reader = Reader(message.method, message.upgrades, self._head_limits)
             wire = Wire(conn, reader, limits, deadline)
             try:

@@ -73,7 +73,7 @@ class HeadLimits:
     def check(self, size: int, fields: int = 0) -> None:
         """Raise `BadAnswer` for a head, or the beginning of one, that is too long."""
         if size > self.size:
-            raise BadAnswer(f"the answer's head is longer, or its trailers are, than {self.size} bytes")
+            raise BadAnswer(f"the answer's head is longer than {self.size} bytes, or its trailers are")
         if self.fields is not None and fields > self.fields:
             raise BadAnswer(f"a head or the trailers of the answer have more than {self.fields} fields")
 

@@ -92,10 +92,10 @@ class Content:
                 await self._events("http11.receive_response_body.complete", {"return_value": None})
             raise
         except Exception as exc:
-            if self._events is not None:
-                await self._events("http11.receive_response_body.failed", {"exception": exc})
-            await self.aclose()
             translated = self._library.translated(exc)
+            if self._events is not None:
+                await self._events("http11.receive_response_body.failed", {"exception": translated or exc})
+            await self.aclose()
             if translated is None:
                 raise
             raise translated from exc
@@ -105,7 +105,7 @@ class Content:
         events, self._events = self._events, None
         try:
             if events is not None:
-                await events("http11.response_closed.started", {"request": events.request})
+                await events("http11.response_closed.started", {})
             if self._response.uploading and sys.exception() is self._handled:
                 await self._response.finish()
         except http.HTTPError as exc:

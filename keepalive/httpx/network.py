@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from socket import MSG_PEEK
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 from anyio.abc import SocketAttribute
@@ -13,15 +13,30 @@ from keepalive import HostName
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable, Mapping
     from socket import socket
 
     from anyio.abc import ByteStream
 
-    from keepalive import http
-
     from .library import Library
 
 __all__ = ("NetworkStream",)
+
+
+class Below(Protocol):
+    """What a network stream needs of what is below it, as long as it only tells of that."""
+
+    @property
+    def stream(self) -> ByteStream | None:
+        """What may be read and written."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the connection is nobody else's."""
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """The attributes, as anyio has them."""
 
 
 class NetworkStream:
@@ -30,7 +45,7 @@ class NetworkStream:
     Reading and writing is for after an upgrade or CONNECT; before, it is there for `get_extra_info`.
     """
 
-    def __init__(self, library: Library, below: http.Response | TLSStream) -> None:
+    def __init__(self, library: Library, below: Below | TLSStream) -> None:
         self._library = library
         self._below = below
         self._stream: ByteStream | None = below if isinstance(below, TLSStream) else below.stream

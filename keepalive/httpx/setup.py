@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from keepalive import (
@@ -18,6 +18,7 @@ from keepalive import (
 )
 
 from .library import library_of, some_library
+from .trace import Way
 
 if TYPE_CHECKING:
     import ssl
@@ -35,22 +36,10 @@ _OUR_NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class Forward:
-    """An HTTP proxy that is sent plain requests with the whole URL (RFC 9112 3.2.2).
-
-    :ivar headers: fields for the proxy
-    """
-
-    host: str
-    port: int
-    headers: tuple[tuple[bytes, bytes], ...]
-
-
 class Setup:
     """What the transport's arguments come to.
 
-    :ivar forward: the HTTP proxy for "http" requests, if there is one
+    :ivar way: how its connections are opened
     """
 
     def __init__(
@@ -79,7 +68,7 @@ class Setup:
         )
         self._limits = limits
         self._local_address = local_address
-        self.forward: Forward | None = None
+        self.way = Way(self._context, local_address, socket_options, uds)
         options = None if socket_options is None else SocketOptions(more=tuple(socket_options))
         self._tcp = TCPConnector(options)
         self._connectors: dict[str, Connector] = {"http": self._tcp, "https": self._tls(self._tcp)}
@@ -107,7 +96,9 @@ class Setup:
         url, scheme = proxy.url, proxy.url.scheme
         inside = {"https": TLSConnector(self._context, alpn=ALPN, standard_compatible=False)}
         host = f"[{url.host}]" if ":" in url.host else url.raw_host.decode("ascii")
+        way = replace(self.way, proxy=scheme, host=url.raw_host.decode("ascii"))
         if scheme in ("socks5", "socks5h"):
+            self.way = replace(way, port=url.port or 1080, auth=proxy.raw_auth)
             where = f"{scheme}://{host}:{url.port or 1080}"
             through: Connector = SOCKS5Connector(where, auth=proxy.auth, over=self._tcp, inside=inside)
             self._connectors = {"http": through, "https": through}
@@ -123,7 +114,7 @@ class Setup:
         self._connectors = {"http": to_proxy, "https": tunnel, "ws": tunnel}
         if proxy.raw_auth is not None:
             headers.insert(0, (b"Proxy-Authorization", b"Basic " + b64encode(b":".join(proxy.raw_auth))))
-        self.forward = Forward(url.raw_host.decode("ascii"), port, tuple(headers))
+        self.way = replace(way, port=port, headers=tuple(headers), proxy_context=proxy.ssl_context)
 
     def manager(self) -> ConnectionManager:
         """Make a manager, to be entered by whoever uses it."""
@@ -142,11 +133,11 @@ class Setup:
 class Route:
     """One way to servers, and the manager that goes it in each event loop and process that it is used in.
 
-    :ivar forward: the proxy to be asked for "http" URLs, if there is one
+    :ivar way: how its connections are opened
     """
 
     def __init__(self, setup: Setup) -> None:
-        self.forward = setup.forward
+        self.way = setup.way
         self._setup = setup
         self._managers: dict[ConnectionManager, None] = {}
 

@@ -11,10 +11,10 @@ from keepalive import AllocateError, ConnectionManager, KeepaliveError, http
 from .library import Library, base_transports, library_of
 from .network import NetworkStream
 from .setup import Routes, Setup
+from .trace import Trace, Way
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable
     from types import TracebackType
     from typing import Self
 
@@ -37,32 +37,8 @@ _Known: TypeAlias = "tuple[Route | None, http.Place, http.Message]"
 _PORTS = {"http": 80, "https": 443}
 _PLAIN = {"http": "http", "ws": "http", "https": "https", "wss": "https"}
 _REMEMBERED = 256
-
-
-class Events:
-    """Tells a request's `trace` extension what happens, in httpcore's words."""
-
-    def __init__(self, trace: Callable[[str, dict[str, Any]], Awaitable[None]], request: object) -> None:
-        self._trace = trace
-        self.request = request
-
-    async def __call__(self, name: str, info: dict[str, Any]) -> None:
-        """Tell one event."""
-        told = self._trace(name, info)
-        if not hasattr(told, "__await__"):
-            msg = "the callback of the `trace` extension must be an async function"
-            raise TypeError(msg)
-        await told
-
-    async def step(self, name: str, result: object = None) -> None:
-        """Tell a step that went well."""
-        await self(f"{name}.started", {"request": self.request})
-        await self(f"{name}.complete", {"return_value": result})
-
-    async def failed(self, name: str, exc: Exception) -> None:
-        """Tell a step that did not."""
-        await self(f"{name}.started", {"request": self.request})
-        await self(f"{name}.failed", {"exception": exc})
+_GIVEN = Way()
+"""A given manager's affair."""
 
 
 class Transport(Base):
@@ -170,21 +146,22 @@ class Transport(Base):
         extensions = request.extensions
         route, place, message = self._known(library, request)
         timeout = self._timeout(extensions.get("timeout"))
-        trace = extensions.get("trace")
-        events = None if trace is None else Events(trace, request)
+        send = extensions.get("trace")
+        way = _GIVEN if route is None else route.way
+        trace = None if send is None else Trace(send, library, way, request, place)
         manager = self._manager if route is None else await route.here()
         assert manager is not None, "given, or its own"
-        response = await self._exchange(library, manager, place, message, timeout, events)
-        if events is not None:
+        response = await self._exchange(library, manager, place, message, timeout, trace)
+        if trace is not None:
             try:
-                await _tell(events, response, place, message)
+                await trace.answered(response)
             except BaseException:
                 response.close()
                 raise
         return library.response(
             response.status,
             headers=response.headers,
-            stream=library.stream(library, response, events),
+            stream=library.stream(library, response, trace),
             extensions={
                 "http_version": b"HTTP/1.1" if response.http_version == "1.1" else b"HTTP/1.0",
                 "reason_phrase": response.reason,
@@ -199,22 +176,27 @@ class Transport(Base):
         place: http.Place,
         message: http.Message,
         timeout: http.Timeout | None,
-        events: Events | None,
+        trace: Trace | None,
     ) -> http.Response:
         tries, pause = self._retries, 0.0
+        served = None if trace is None else trace.served
         while True:
-            exchange = http.Exchange(manager, place, message, timeout, head_limits=self._head_limits)
+            exchange = http.Exchange(
+                manager, place, message, timeout, head_limits=self._head_limits, served=served
+            )
             try:
                 return await exchange
             except KeepaliveError as exc:
                 translated = library.translated(exc)
-                if events is not None:
-                    await _tell_failure(events, exc, translated or exc, exchange.opened, place)
+                if trace is not None:
+                    await trace.failed(exc, translated or exc, exchange)
                 if translated is None:
                     raise
                 if tries <= 0 or not isinstance(exc, AllocateError) or exc.function == "queue":
                     raise translated from exc
             tries -= 1
+            if trace is not None:
+                await trace.again()
             await anyio.sleep(pause)
             pause = pause * 2 or 0.5
 
@@ -259,14 +241,14 @@ class Transport(Base):
         target = request.extensions.get("target") or url.raw_path
         headers = request.headers.raw
         route = None if self._routes is None else self._routes.of(url)
-        forward = None if route is None else route.forward
-        if forward is not None and scheme == "http":
-            place = http.Place("http", forward.host, forward.port)
+        way = _GIVEN if route is None else route.way
+        if way.forwards and scheme == "http":
+            place = http.Place("http", way.host, way.port)
             own = {name.lower() for name, _ in headers}
-            headers = [pair for pair in forward.headers if pair[0].lower() not in own] + headers
+            headers = [pair for pair in way.headers if pair[0].lower() not in own] + headers
             if target.startswith(b"/"):
                 target = b"http://" + url.netloc + target
-        elif forward is not None and scheme == "ws":
+        elif way.forwards and scheme == "ws":
             place = http.Place("ws", host, port)  # a proxy between would not pass on what follows the upgrade
         else:
             sni = request.extensions.get("sni_hostname")
@@ -299,40 +281,3 @@ def _content(library: Library, request: Any) -> Any:
     """Return the content: bytes if they are at hand, for such a request may be repeated."""
     stream: Any = request.stream
     return (b"".join(iter(stream)) or None) if isinstance(stream, library.whole) else stream
-
-
-async def _tell(events: Events, response: http.Response, place: http.Place, message: http.Message) -> None:
-    """Tell what has happened up to the head, now that it has: attempts belong to no request."""
-    if response.from_cache is None:
-        await _tell_opened(events, place)
-    await events.step("http11.send_request_headers")
-    await events.step("http11.send_request_body")
-    version = b"HTTP/1.1" if response.http_version == "1.1" else b"HTTP/1.0"
-    head = (version, response.status, response.reason, list(response.headers))
-    await events.step("http11.receive_response_headers", head)
-
-
-async def _tell_opened(events: Events, place: http.Place) -> None:
-    await events.step("connection.connect_tcp")
-    if place.scheme == "https":
-        await events.step("connection.start_tls")
-
-
-async def _tell_failure(
-    events: Events, exc: Exception, told: Exception, opened: bool, place: http.Place
-) -> None:
-    if isinstance(exc, AllocateError):
-        if exc.function != "queue":
-            await events.failed(
-                "connection.start_tls" if exc.function == "tls" else "connection.connect_tcp", told
-            )
-        return
-    if opened:
-        await _tell_opened(events, place)
-    await events.step("http11.send_request_headers")
-    if isinstance(exc, (http.WriteTimeout, http.InvalidRequest)):
-        await events.failed("http11.send_request_body", told)
-    else:
-        await events.step("http11.send_request_body")
-        await events.failed("http11.receive_response_headers", told)
-    await events.step("http11.response_closed")

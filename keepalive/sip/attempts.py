@@ -123,9 +123,14 @@ class FlowAttempt:
         """Let messages go."""
         engine, flow = self._engine, self._flow
         root = link.inner if isinstance(link, TLSLink) else link
-        root.slot = flow
         flow.attempt = None
-        flow.where = place_of(root.sock.getpeername())
+        try:
+            flow.where = place_of(root.sock.getpeername())
+        except OSError as exc:  # the peer has gone already
+            link.close()
+            flow.end(self.phase, exc.errno, exc.strerror or str(exc))
+            return
+        root.slot = flow
         engine.services.counts["opened"] += 1
         engine.flows.routes.alias(flow, flow.where)
         flow.start(link)
