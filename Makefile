@@ -1,14 +1,18 @@
 # make run: the demo.  make test: every check.  Both need only Python 3.11+ with venv, and make.
+# make docs: the manual, from docs/ into build/docs.
 # make bench: the figures, side by side with the peers that are installed.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test lint bench clean
+.PHONY: run test lint docs bench clean
 
 run: $(VENV)/.has-cli
 	@$(BIN)/keepalive demo
+
+# One worker per core; PYTEST_ARGS="tests/pool -x" runs some of them, in one process.
+PYTEST_ARGS ?= -n auto --dist worksteal
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -17,6 +21,10 @@ lint: $(VENV)/.has-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.has-docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet -b html docs build/docs
+	@echo "The manual is in build/docs/index.html"
 
 bench: $(VENV)/.has-bench
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
@@ -35,6 +43,11 @@ $(VENV)/.has-dev: $(BIN)/python pyproject.toml
 	@echo "Installing keepalive and its development tools into $(VENV) ..."
 	@$(PIP_INSTALL) --editable '.[dev]'
 	@touch $@ $(VENV)/.has-cli
+
+$(VENV)/.has-docs: $(BIN)/python pyproject.toml
+	@echo "Installing keepalive and what builds its manual into $(VENV) ..."
+	@$(PIP_INSTALL) --editable '.[docs]'
+	@touch $@
 
 $(VENV)/.has-bench: $(BIN)/python pyproject.toml
 	@echo "Installing keepalive and what it is measured against into $(VENV) ..."

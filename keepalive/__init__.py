@@ -4,21 +4,26 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # type checkers take it as true; `typing` itself takes long to load
 if TYPE_CHECKING:
-    from . import abc as abc
-    from . import errors as errors
-    from ._connection import Connection
-    from ._connectors import HTTPProxyConnector, SOCKS5Connector, TCPConnector, TLSConnector, UnixConnector
-    from ._core._types import CloseReason, Key, Phase, Reuse
-    from ._dial import Dial
-    from ._io._link import Link
-    from ._io._tls import TLSSessionAttribute
-    from ._manager import ConnectionManager
-    from ._names import DNSResolver, StaticResolver, SystemResolver
-    from ._request import Request
-    from ._route._hostname import HostName
-    from ._route._options import SocketOptions
-    from ._stats import KeyStats, Stats
-    from ._warmup import WarmUp
+    from keepalive.base.hostname import HostName
+    from keepalive.base.text import printable
+    from keepalive.base.types import CloseReason, Key, Phase, Reuse
+    from keepalive.connect.dial import Dial
+    from keepalive.connect.http_proxy import HTTPProxyConnector
+    from keepalive.connect.options import SocketOptions
+    from keepalive.connect.socks import SOCKS5Connector
+    from keepalive.connect.tcp import TCPConnector, UnixConnector
+    from keepalive.connect.tls import TLSConnector
+    from keepalive.manager.connection import Connection
+    from keepalive.manager.manager import ConnectionManager
+    from keepalive.manager.preconnect import WarmUp
+    from keepalive.manager.request import Request
+    from keepalive.manager.stats import KeyStats, Stats
+    from keepalive.resolve.dns import DNSResolver
+    from keepalive.resolve.static import StaticResolver
+    from keepalive.resolve.system import SystemResolver
+    from keepalive.transport.link import Link
+    from keepalive.transport.tls import TLSSessionAttribute
+
     from .abc import Connector, Observer, Resolution, Resolver
     from .errors import (
         AllocateError,
@@ -72,6 +77,7 @@ __all__ = (
     "TLSSessionAttribute",
     "UnixConnector",
     "WarmUp",
+    "printable",
 )
 
 _PARTS = frozenset({"abc", "errors"})
@@ -81,40 +87,41 @@ _PARTS = frozenset({"abc", "errors"})
 _HOMES = {
     "AllocateError": "errors",
     "AllocateTimeout": "errors",
-    "CloseReason": "_core._types",
+    "CloseReason": "base.types",
     "ConnectError": "errors",
-    "Connection": "_connection",
-    "ConnectionManager": "_manager",
+    "Connection": "manager.connection",
+    "ConnectionManager": "manager.manager",
     "Connector": "abc",
-    "DNSResolver": "_names",
-    "Dial": "_dial",
-    "HTTPProxyConnector": "_connectors",
-    "HostName": "_route._hostname",
+    "DNSResolver": "resolve.dns",
+    "Dial": "connect.dial",
+    "HTTPProxyConnector": "connect.http_proxy",
+    "HostName": "base.hostname",
     "KeepaliveError": "errors",
-    "Key": "_core._types",
-    "KeyStats": "_stats",
-    "Link": "_io._link",
+    "Key": "base.types",
+    "KeyStats": "manager.stats",
+    "Link": "transport.link",
     "ManagerClosed": "errors",
     "Observer": "abc",
-    "Phase": "_core._types",
+    "Phase": "base.types",
     "QueueFull": "errors",
-    "Request": "_request",
+    "Request": "manager.request",
     "RequestCancelled": "errors",
     "Resolution": "abc",
     "ResolveError": "errors",
     "Resolver": "abc",
-    "Reuse": "_core._types",
-    "SOCKS5Connector": "_connectors",
-    "SocketOptions": "_route._options",
-    "StaticResolver": "_names",
-    "Stats": "_stats",
-    "SystemResolver": "_names",
-    "TCPConnector": "_connectors",
-    "TLSConnector": "_connectors",
+    "Reuse": "base.types",
+    "SOCKS5Connector": "connect.socks",
+    "SocketOptions": "connect.options",
+    "StaticResolver": "resolve.static",
+    "Stats": "manager.stats",
+    "SystemResolver": "resolve.system",
+    "TCPConnector": "connect.tcp",
+    "TLSConnector": "connect.tls",
     "TLSError": "errors",
-    "TLSSessionAttribute": "_io._tls",
-    "UnixConnector": "_connectors",
-    "WarmUp": "_warmup",
+    "TLSSessionAttribute": "transport.tls",
+    "UnixConnector": "connect.tcp",
+    "WarmUp": "manager.preconnect",
+    "printable": "base.text",
 }
 
 

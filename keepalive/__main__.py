@@ -8,10 +8,10 @@ _EXTRA = frozenset({"click", "httptools", "rich"})
 def main() -> None:
     """Run the command line; what it needs beyond the library comes with the ``cli`` extra."""
     try:
-        from keepalive._cli.interrupts import quiet
+        from keepalive.cli.interrupts import quiet
 
         quiet()
-        from keepalive._cli.app import cli
+        from keepalive.cli.app import cli
     except ModuleNotFoundError as exc:
         missing = (exc.name or "").partition(".")[0]
         if missing not in _EXTRA:

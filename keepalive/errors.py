@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._text import fit
+from keepalive.base.text import printable
 
 if TYPE_CHECKING:
-    from ._core._types import Key
+    from keepalive.base.types import Key
 
 __all__ = (
     "AllocateError",
@@ -55,7 +55,9 @@ class AllocateError(KeepaliveError, OSError):
         request_id: int = 0,
         context: object = None,
     ) -> None:
-        error_str = fit(error_str)  # a proxy, a name server or a foreign connector may have a part in it
+        error_str = printable(
+            error_str
+        )  # a proxy, a name server or a foreign connector may have a part in it
         super().__init__(error_num, error_str)
         self.key = key
         self.scheme, self.addr, self.port, self.for_scheme, self.for_addr, self.for_port = key

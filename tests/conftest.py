@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvloop
 
+from keepalive import TLSConnector
 from tests.support import Authority, HttpOrigin, Lines, Server, Silent
 from tests.support.leaks import LoopWatch, descriptors, left_threads, threads
+from tests.support.wires import Wire
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
 
@@ -126,3 +128,38 @@ def unix_server(tmp_path: Path) -> Iterator[Server]:
     """Echo on a Unix socket; its path is ``server.host``."""
     with Server(path=tmp_path / "echo.sock") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def server_contexts(ca: Authority) -> dict[str, ssl.SSLContext]:
+    """Servers' TLS by the name of the wire; certificates take their time to make."""
+    return {"tls": ca.server(), "tls12": ca.server(version=ssl.TLSVersion.TLSv1_2)}
+
+
+@pytest.fixture
+def make_wire(
+    server_contexts: dict[str, ssl.SSLContext], client_context: ssl.SSLContext, tmp_path: Path
+) -> Callable[[str], Wire]:
+    """Make a wire by its name: tcp, unix, tls (1.3) or tls12."""
+
+    def make(name: str) -> Wire:
+        options: dict[str, Any] = {}
+        if name == "unix":
+            options = {"path": tmp_path / "wire.sock"}
+        elif name != "tcp":
+            options = {"tls": server_contexts[name]}
+        return Wire(name, {"tls": TLSConnector(client_context, server_hostname="localhost")}, options)
+
+    return make
+
+
+@pytest.fixture(params=["tcp", "unix", "tls", "tls12"])
+def wire(request: pytest.FixtureRequest, make_wire: Callable[[str], Wire]) -> Wire:
+    """Every kind of connection."""
+    return make_wire(request.param)
+
+
+@pytest.fixture(params=["tcp", "tls"])
+def net(request: pytest.FixtureRequest, make_wire: Callable[[str], Wire]) -> Wire:
+    """The two kinds of connection that differ in what they can do to a stream."""
+    return make_wire(request.param)

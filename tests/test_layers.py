@@ -1,4 +1,4 @@
-"""The house: who may import whom, what is public, and that all of it is told."""
+"""The house: who may import whom, what is public, and that all of it is told. Without exemptions."""
 
 from __future__ import annotations
 
@@ -22,50 +22,26 @@ if TYPE_CHECKING:
 ROOT = Path(keepalive.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-# Every part of the package, and the parts it may import when it runs. For types alone everybody may look
-# at everybody, but for the parts in SEALED.
-OPENING = {
-    "_dial",
-    "_route",
-    "_names",
-    "_connectors",
-    "_settings",
-    "_failures",
-    "_stats",
-    "_warmup",
-    "_fork",
-    "_lull",
-    "_moved",
-}
-SHELL = {"_attempts", "_connection", "_request", "_engine"}
-TEXT = {"_text", "_extras"}  # what may have to be said anywhere
-BASE = {"_core", "errors", "abc"} | TEXT
-ALLOWED: dict[str, set[str]] = {
-    "_core": set(),
-    "_text": set(),
-    "_extras": set(),
-    "errors": {"_core"} | TEXT,
-    "abc": {"_core"},
-    "_io": {"_core"},
-    "_runtime": {"_core"},
-    **dict.fromkeys(OPENING, BASE | {"_io", "_runtime"} | OPENING),
-    **dict.fromkeys(SHELL, BASE | {"_io", "_runtime"} | OPENING | SHELL),
-    "_manager": BASE | {"_io", "_runtime"} | OPENING | SHELL,
-    "__init__": BASE | {"_io", "_runtime"} | OPENING | SHELL | {"_manager"},
-    "sip": BASE | {"_io", "_runtime"} | OPENING,
-    "multi": BASE | {"_io", "_runtime"} | OPENING,
-    "http": {"__init__"} | TEXT,  # as any user of the package could have written it
-    "httpx": {"__init__", "http"} | TEXT,
-    "_cli": {"__init__", "http", "multi", "sip"} | TEXT,  # a stranger to the package, like any other user
-    "__main__": {"_cli", "__init__"} | TEXT,
-}
-SEALED: dict[str, set[str]] = {
-    "_core": {"_core"},
-    "_io": {"_core", "_io", "_runtime"},
-    "_runtime": {"_core", "_runtime"},
-}
+# Every room of the package, from the ground up, and the rooms that it may import, for types included. A file
+# at the top is a room of its own.
+BELOW: dict[str, set[str]] = {"base": set(), "errors": {"base"}}
+BELOW["pool"] = {"base"}
+BELOW["transport"] = {"base"}
+BELOW["resolve"] = {"base", "errors", "transport"}
+BELOW["connect"] = BELOW["resolve"] | {"resolve"}
+OPENING = BELOW["connect"] | {"connect"}
+BELOW["manager"] = OPENING | {"pool"}
+BELOW["multi"] = BELOW["sip"] = OPENING
+BELOW["abc"] = {"connect", "manager", "resolve"}
+BELOW["testing"] = BELOW["manager"] | {"abc", "manager"}
+BELOW["__init__"] = BELOW["testing"] | {"abc"}
+PUBLIC = {"__init__", "abc", "errors", "testing"}
+BELOW["http"] = PUBLIC
+BELOW["httpx"] = PUBLIC | {"http"}
+BELOW["cli"] = PUBLIC | {"http", "multi", "sip"}
+BELOW["__main__"] = {"cli", *PUBLIC}
 
-# What the pool may not know of: clocks, chance, loops, sockets, logs.
+# What decides must not know of: clocks, chance, loops, sockets, logs.
 IMPURE = {
     "time",
     "random",
@@ -79,33 +55,35 @@ IMPURE = {
     "threading",
     "os",
 }
-# Third parties, by part; a program that does not use a feature never loads what only that feature needs.
+PURE_FOLDERS = ("pool", "multi/core", "sip/core")
+PURE_FILES = ("connect/happy_eyeballs.py", "connect/history.py", "connect/deadlines.py", "resolve/cache.py")
+# Third parties, by room; a program that does not use a feature never loads what only that feature needs.
 THIRD_PARTIES = {
-    "_connectors": {"anyio", "socksio"},
-    "_cli": {"anyio", "click", "rich"},
-    "_core": set(),
-    "_names": {"anyio", "dns"},
-    "_route": {"anyio", "idna"},
-    "_runtime": {"anyio", "trio"},
+    "base": {"anyio", "idna"},  # anyio: the errors of its streams
+    "connect": {"anyio", "idna", "socksio"},
+    "cli": {"anyio", "click", "rich"},
+    "pool": set(),
+    "resolve": {"anyio", "dns", "idna"},
+    "transport": {"anyio", "trio"},
+    "testing": {"anyio", "trio"},
     "sip": {"anyio", "sipmessage"},
-    "http": {"anyio", "httptools", "trio"},  # trio only where it runs: anyio has no task without a nursery
-    "httpx": {"anyio", "httpx2"},  # for types; what runs is imported by its name, httpx2 or httpx
+    "http": {"anyio", "httptools", "trio"},  # trio: for a task without a nursery
+    "httpx": {"anyio", "httpx", "httpx2"},  # for types; what runs is imported by its name, httpx2 or httpx
 }
 
 
 class Import(NamedTuple):
-    """One import: by whom, of what, for types only or not."""
+    """One import: by whom, of which module, of which name of it (None for the module itself)."""
 
     file: Path
-    part: str
     module: str
-    for_types: bool
+    name: str | None
 
-
-def part_of(module: str) -> str:
-    """Return the part of the package that a module of it is in."""
-    names = module.split(".")
-    return names[1] if len(names) > 1 else "__init__"
+    @property
+    def target(self) -> str:
+        """The module that it loads."""
+        inner = f"{self.module}.{self.name}"
+        return inner if self.name and is_module(inner) else self.module
 
 
 def module_of(file: Path) -> str:
@@ -114,110 +92,115 @@ def module_of(file: Path) -> str:
     return ".".join(names[:-1] if names[-1] == "__init__" else names)
 
 
+def is_module(name: str) -> bool:
+    """Say whether this is a module of ours."""
+    path = ROOT.joinpath(*name.split(".")[1:])
+    return name.split(".")[0] == "keepalive" and (path.with_suffix(".py").exists() or path.is_dir())
+
+
+def room_of(module: str) -> str:
+    """Return the room that a module of the package is in."""
+    names = module.split(".")
+    return names[1] if len(names) > 1 else "__init__"
+
+
 def imports(file: Path) -> Iterator[Import]:
-    """Yield all imports of a file, also those inside of functions."""
-    tree = ast.parse(file.read_text())
-    for_types = {
-        id(node)
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
-        for node in ast.walk(block)
-    }
+    """Yield all imports of a file, also those for types and those inside of functions."""
     package = module_of(file).split(".")
     if file.name != "__init__.py":
         package.pop()
-    own = part_of(module_of(file)) if file.name != "__main__.py" else "__main__"
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            found = [alias.name for alias in node.names]
+            for alias in node.names:
+                yield Import(file, alias.name, None)
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
-            # "from . import _settings" names a module of the package itself.
-            submodules = [f"{module}.{alias.name}" for alias in node.names if is_module(module, alias.name)]
-            found = submodules or [module]
-        else:
-            continue
-        for name in found:
-            yield Import(file, own, name, id(node) in for_types)
-
-
-def is_module(package: str, name: str) -> bool:
-    """Say whether a name of a package is a module of ours."""
-    folder = ROOT.joinpath(*package.split(".")[1:])
-    return package.split(".")[0] == "keepalive" and (
-        (folder / f"{name}.py").exists() or (folder / name).is_dir()
-    )
+            for alias in node.names:
+                yield Import(file, module, alias.name)
 
 
 ALL = [found for file in FILES for found in imports(file)]
+OWN = [found for found in ALL if found.module.split(".")[0] == "keepalive"]
 
 
-def test_every_part_has_its_place() -> None:
-    assert {found.part for found in ALL} <= set(ALLOWED)
-    assert {"_core", "_io", "_runtime", "_engine", "_manager"} <= {found.part for found in ALL}
+def test_every_room_has_its_place() -> None:
+    assert {room_of(module_of(file)) for file in FILES} == set(BELOW)
 
 
-@pytest.mark.parametrize("part", sorted(ALLOWED))
-def test_imports_point_downwards(part: str) -> None:
-    for found in ALL:
-        if found.part != part or not found.module.startswith("keepalive"):
-            continue
-        other = part_of(found.module)
-        allowed = SEALED.get(part, set(ALLOWED)) if found.for_types else ALLOWED[part] | {part}
-        assert other in allowed, f"{found.file.name} of {part} imports {found.module}"
+@pytest.mark.parametrize("room", sorted(BELOW))
+def test_imports_point_downwards(room: str) -> None:
+    for found in OWN:
+        own, other = room_of(module_of(found.file)), room_of(found.target)
+        if own == room != other:
+            assert other in BELOW[room], f"{found.file} imports {found.module}"
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
+    """Not by way of others either, nor for types."""
     arrows: dict[str, set[str]] = {}
-    for found in ALL:
-        if not found.for_types and found.module.startswith("keepalive."):
-            arrows.setdefault(module_of(found.file), set()).add(found.module)
+    for found in OWN:
+        if found.target != module_of(found.file):
+            arrows.setdefault(module_of(found.file), set()).add(found.target)
     done: set[str] = set()
 
     def visit(module: str, path: tuple[str, ...]) -> None:
-        assert module not in path, " -> ".join([*path, module])
+        assert module not in path, " -> ".join([*path[path.index(module) :], module])
         if module not in done:
             for other in arrows.get(module, ()):
                 visit(other, (*path, module))
             done.add(module)
 
-    for module in list(arrows):
+    for module in sorted(arrows):
         visit(module, ())
 
 
-def test_the_pool_is_pure() -> None:
-    seen = {found.module.split(".")[0] for found in ALL if found.part == "_core"} - {"keepalive"}
-    assert seen <= sys.stdlib_module_names
-    assert not seen & IMPURE
-    for file in (ROOT / "_core").glob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            assert not isinstance(node, (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)), file
+def test_no_private_name_leaves_its_room() -> None:
+    for found in OWN:
+        if room_of(found.target) != room_of(module_of(found.file)):
+            for name in (*found.module.split("."), found.name or ""):
+                assert not name.startswith("_") or name.startswith("__"), found
 
 
-def test_which_address_is_tried_when_is_pure() -> None:
-    for name in ("_race", "_memory", "_budget"):
-        seen = {found.module.split(".")[0] for found in ALL if found.file == ROOT / "_route" / f"{name}.py"}
-        assert not seen & IMPURE, name
+def test_features_use_what_is_listed() -> None:
+    """HTTP, httpx and the commands are users of the public API, as anybody could have written them."""
+    for found in OWN:
+        room, other = room_of(module_of(found.file)), room_of(found.target)
+        if room not in ("http", "httpx", "cli") or other == room or other == "__init__":
+            continue
+        listed = importlib.import_module(f"keepalive.{other}")
+        if found.target == found.module:
+            assert found.module == f"keepalive.{other}", found
+            assert found.name is None or found.name in listed.__all__, found
 
 
-def test_what_decides_for_many_peers_is_pure() -> None:
-    pure = {"_desk", "_filters", "_later", "_line", "_lives", "_timers", "_traffic", "_types"}
-    for found in ALL:
-        if found.module == "asyncio.exceptions":
-            continue  # words only
-        if found.part == "multi" and found.file.stem in pure and not found.for_types:
-            assert found.module.split(".")[0] not in IMPURE - {"anyio"}, found  # whose errors links raise
-    for name in pure:
-        for node in ast.walk(ast.parse((ROOT / "multi" / f"{name}.py").read_text())):
-            assert not isinstance(node, (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)), name
+@pytest.mark.parametrize("folder", PURE_FOLDERS)
+def test_what_decides_is_pure(folder: str) -> None:
+    files = sorted((ROOT / folder).glob("*.py"))
+    assert files, "the folder is gone"
+    for file in files:
+        check_pure(file)
+
+
+@pytest.mark.parametrize("name", PURE_FILES)
+def test_this_part_is_pure(name: str) -> None:
+    check_pure(ROOT / name)
+
+
+def check_pure(file: Path) -> None:
+    seen = {found.module.split(".")[0] for found in ALL if found.file == file}
+    assert seen - {"keepalive"} <= sys.stdlib_module_names, file
+    assert not seen & IMPURE, file
+    for node in ast.walk(ast.parse(file.read_text())):
+        assert not isinstance(node, (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)), file
 
 
 def test_third_parties_are_where_they_belong() -> None:
     for found in ALL:
         top = found.module.split(".")[0]
         if top != "keepalive" and top not in sys.stdlib_module_names:
-            assert top in THIRD_PARTIES.get(found.part, {"anyio"}), f"{found.file.name} imports {top}"
+            room = room_of(module_of(found.file))
+            assert top in THIRD_PARTIES.get(room, {"anyio"}), f"{found.file} imports {top}"
 
 
 def test_importing_loads_no_more_than_needed() -> None:
@@ -242,16 +225,12 @@ def test_public_names_are_sorted_and_there() -> None:
 
 
 def test_all_that_is_public_is_exported() -> None:
-    public = set(keepalive.__all__)
-    parts = ("_connection", "_connectors", "_manager", "_names", "_request", "_route._options", "_stats")
-    for name in ("errors", "abc", *parts):
+    for name in ("errors", "abc"):
         module = importlib.import_module(f"keepalive.{name}")
-        missing = set(module.__all__) - public - {"Names"}
-        assert not missing, f"keepalive.{name} has {missing}"
+        assert set(module.__all__) <= set(keepalive.__all__), name
     visible = {name for name in dir(keepalive) if not name.startswith("_")} - {"annotations"}
     modules = {name for name in visible if inspect.ismodule(getattr(keepalive, name))}
-    assert visible - modules == public
-    assert modules <= {"abc", "errors", "http", "httpx", "multi", "sip"}
+    assert visible - modules == set(keepalive.__all__)
 
 
 @pytest.mark.parametrize("name", [*keepalive.__all__, *(f"multi.{name}" for name in multi.__all__)])
@@ -259,7 +238,7 @@ def test_all_that_is_public_is_documented(name: str) -> None:
     thing = attrgetter(name)(keepalive)
     if name == "multi.Event":
         return  # the union of the event classes
-    assert inspect.isclass(thing)
+    assert inspect.isclass(thing) or inspect.isfunction(thing)
     assert (thing.__doc__ or "").strip()
     assert not (thing.__doc__ or "").startswith(f"{name}(")  # what a dataclass writes by itself
     for member, value in vars(thing).items():

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keepalive import ConnectError, ConnectionManager, HTTPProxyConnector, Key, http
-from keepalive._text import fit
+from keepalive.base.text import printable
 from keepalive.errors import AllocateError
 from keepalive.multi import MultiClient
 from keepalive.sip import SendError, SipConfig, open_leg
@@ -43,23 +43,23 @@ def check(text: str, most: int = 2000) -> None:
 
 @given(st.binary() | st.text(st.characters()), st.integers(3, 40))
 def test_whatever_comes_in_what_goes_out_is_one_bounded_printable_line(text: str | bytes, most: int) -> None:
-    shown = fit(text, most)
+    shown = printable(text, most)
     check(shown, most)
-    assert fit(shown, most) == shown
+    assert printable(shown, most) == shown
 
 
 def test_what_is_fit_stays_as_it_is() -> None:
     for text in ("", "OK", "Größe 漢字 é", "a\\x1b", "x" * 1000):
-        assert fit(text) == text
-        assert fit(text.encode()) == text
+        assert printable(text) == text
+        assert printable(text.encode()) == text
 
 
 def test_what_is_replaced_and_what_is_cut() -> None:
-    assert fit(b"\x1b[31mred\xff\r\n") == ".[31mred\\xff.."
-    assert fit("a\u202eb\x9bc\u2028d\ud800e\ue000f\ufffdg") == "a.b.c.d.e.f.g"
-    assert fit("x" * 11, 10) == "xxxxxxx..."
-    assert fit("ä" * 11, 10) == fit("ä".encode() * 11, 10) == "äääääää..."
-    assert fit(b"\x00\x01", instead="?") == "??"
+    assert printable(b"\x1b[31mred\xff\r\n") == ".[31mred\\xff.."
+    assert printable("a\u202eb\x9bc\u2028d\ud800e\ue000f\ufffdg") == "a.b.c.d.e.f.g"
+    assert printable("x" * 11, 10) == "xxxxxxx..."
+    assert printable("ä" * 11, 10) == printable("ä".encode() * 11, 10) == "äääääää..."
+    assert printable(b"\x00\x01", instead="?") == "??"
 
 
 @kinds

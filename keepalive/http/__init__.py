@@ -8,9 +8,10 @@
 HTTP/1.1 only: no HTTP/2, cookies, redirects or decoding. `keepalive.httpx` puts it under a whole client.
 """
 
-from . import _needs  # noqa: F401  # for what it says if something is missing
-from ._client import Client, Exchange, Place, request
-from ._errors import (
+from . import needs  # noqa: F401  # for what it says if something is missing
+from .client import Client, Exchange, Place, request
+from .environment import EnvironmentProxies
+from .errors import (
     BadAnswer,
     HTTPError,
     HTTPTimeout,
@@ -21,18 +22,20 @@ from ._errors import (
     ReadTimeout,
     WriteTimeout,
 )
-from ._head import Headers
-from ._request import Message, compose
-from ._response import RawStream, Response
-from ._timeout import Timeout
-from ._url import ParsedURL, parse_url
+from .head import Headers, HeadLimits
+from .request import Message, compose
+from .response import RawStream, Response
+from .timeout import Timeout
+from .url import ParsedURL, parse_url
 
 __all__ = (
     "BadAnswer",
     "Client",
+    "EnvironmentProxies",
     "Exchange",
     "HTTPError",
     "HTTPTimeout",
+    "HeadLimits",
     "Headers",
     "InvalidRequest",
     "InvalidURL",

@@ -4,6 +4,6 @@ async with httpx2.AsyncClient(transport=keepalive.httpx.Transport()) as client:
     response = await client.get("https://example.org/")
 """
 
-from ._transport import Transport
+from .transport import Transport
 
 __all__ = ("Transport",)

@@ -1,10 +1,10 @@
 """Many outgoing connections in one task, with plain callbacks: one record per connection, no task each."""
 
-from ._client import MultiClient
-from ._events import Disconnected, Error, Event, Failure, Flushed, Initialize, Input, Success, Timeout
-from ._filters import BlockFilter, Filter, LengthFilter, LineFilter, StreamFilter, UnitError
-from ._peer import Peer
-from ._types import ClientClosed, EndReason, OutputFull, PeerState
+from .client import MultiClient
+from .core.filters import BlockFilter, Filter, LengthFilter, LineFilter, StreamFilter, UnitError
+from .core.states import ClientClosed, EndReason, OutputFull, PeerState
+from .events import Disconnected, Error, Event, Failure, Flushed, Initialize, Input, Success, Timeout
+from .peer import Peer
 
 __all__ = (
     "BlockFilter",

@@ -4,12 +4,13 @@ The ancestor is Net::SIP::SocketPool. It carries messages, not transactions: not
 no header field is changed.
 """
 
-from ._config import SipConfig, SipTLS
-from ._leg import open_leg
-from ._pool import SocketPool
-from ._source import Source
-from ._stats import ConnectionInfo, SipStats
+from .config import SipConfig, SipTLS
 from .errors import PoolClosed, SendError, SendTimeout, SipError
+from .leg import open_leg
+from .lookup import resolve_host
+from .pool import SocketPool
+from .source import Source
+from .stats import ConnectionInfo, SipStats
 
 __all__ = (
     "ConnectionInfo",
@@ -23,4 +24,5 @@ __all__ = (
     "SocketPool",
     "Source",
     "open_leg",
+    "resolve_host",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from keepalive._text import fit
+from keepalive.base.text import printable
 from keepalive.errors import KeepaliveError
 
 __all__ = ("PoolClosed", "SendError", "SendTimeout", "SipError")
@@ -26,7 +26,7 @@ class SendError(SipError, OSError):
     """
 
     def __init__(self, where: str, reason: str, error_num: int | None, error_str: str) -> None:
-        where, error_str = fit(where), fit(error_str)
+        where, error_str = printable(where), printable(error_str)
         super().__init__(error_num, error_str)
         self.where = where
         self.reason = reason

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner, Result
 
-from keepalive._cli.app import cli
+from keepalive.cli.app import cli
 
 if TYPE_CHECKING:
     from pathlib import Path

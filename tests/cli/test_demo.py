@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from keepalive._cli.demo import IN_ALL, PER_HOST
+from keepalive.cli.demo import IN_ALL, PER_HOST
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Cli

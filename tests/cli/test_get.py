@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from keepalive._cli.get import percentiles
+from keepalive.cli.get import percentiles
 from tests.support import (
     Answer,
     Greeting,

@@ -149,13 +149,13 @@ def test_ctrl_c_while_it_loads_gives_no_traceback(args: tuple[str, ...]) -> None
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=20)
         assert b"Traceback" not in said, (number, said)
-        assert process.returncode in (0, 1, 130), (number, said)
+        assert process.returncode in (0, 1, 130, -signal.SIGINT), (number, said)
 
 
 LOADS = """
 import sys
 from keepalive.__main__ import main
-import keepalive._cli.interrupts as early
+import keepalive.cli.interrupts as early
 early.quiet()
 sys.stdout.write("up\\n")
 sys.stdout.flush()

@@ -12,8 +12,8 @@ import pytest
 from anyio import from_thread
 
 from keepalive import StaticResolver
-from keepalive._cli.loops import run as run_job
-from keepalive._cli.sip import Ping, SipPing, parse_target
+from keepalive.cli.loops import run as run_job
+from keepalive.cli.sip import Ping, SipPing, parse_target
 from keepalive.sip import SipTLS
 from tests.sip.kit import Callee, leg, port_of
 from tests.support import refused_port

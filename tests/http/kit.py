@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import anyio
 import h11
 
+from keepalive import http
 from tests.support import Behaviour
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from keepalive import ConnectionManager
     from tests.support import Peer, Server
+
+
+SIZE = 30_000_000  # more than the kernel takes for both directions before anybody reads
 
 
 class Asked(NamedTuple):
@@ -88,6 +92,24 @@ class Script(Behaviour):
             answer(peer, asked)
 
 
+class ThenReads(Behaviour):
+    """Gives its answer at once, and reads on until it has all of a request in one length."""
+
+    def __init__(self, answer: bytes, rest: bytes = b"", size: int = SIZE) -> None:
+        self.answer, self.rest, self.size = answer, rest, size
+        self.taken = 0
+
+    def received(self, peer: Peer, data: bytes) -> None:
+        if not peer.turns:
+            _, _, data = data.partition(b"\r\n\r\n")
+            peer.turns = 1
+            peer.send(self.answer)
+        self.taken += len(data)
+        if self.taken == self.size:
+            peer.send(self.rest)
+            peer.close()
+
+
 def then_close(raw: bytes) -> Callable[[Peer, Asked], None]:
     def answer(peer: Peer, asked: Asked) -> None:
         peer.send(raw)
@@ -121,8 +143,9 @@ def once(first: Callable[[Peer, Asked], None], after: bytes) -> Callable[[Peer, 
     return answer
 
 
-async def until(true: Callable[[], bool]) -> None:
-    """Wait for what another thread, or the kernel, is about to do."""
-    with anyio.fail_after(5):
-        while not true():  # noqa: ASYNC110  # nothing here tells when
-            await anyio.sleep(0.01)
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+async def get(mgr: ConnectionManager, server: Server, path: str = "/", **options: Any) -> bytes:
+    async with http.request(mgr, "GET", url(server, path), **options) as response:
+        return await response.read()

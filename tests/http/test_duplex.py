@@ -17,8 +17,9 @@ import pytest
 from keepalive import ConnectionManager, TLSConnector, http
 from keepalive.http import ReadTimeout, Timeout
 from tests.support import Behaviour, Server
+from tests.support.waiting import until
 
-from .kit import Script, until, url
+from .kit import SIZE, Script, ThenReads, url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -27,26 +28,7 @@ if TYPE_CHECKING:
 
     from tests.support import Authority, Peer
 
-SIZE = 30_000_000  # more than the kernel takes for both directions before anybody reads
 BLOCK = 65536
-
-
-class ThenReads(Behaviour):
-    """Gives its answer at once, and reads on until it has all of a request in one length."""
-
-    def __init__(self, answer: bytes, rest: bytes = b"", size: int = SIZE) -> None:
-        self.answer, self.rest, self.size = answer, rest, size
-        self.taken = 0
-
-    def received(self, peer: Peer, data: bytes) -> None:
-        if not peer.turns:
-            _, _, data = data.partition(b"\r\n\r\n")
-            peer.turns = 1
-            peer.send(self.answer)
-        self.taken += len(data)
-        if self.taken == self.size:
-            peer.send(self.rest)
-            peer.close()
 
 
 class Echo(Behaviour):

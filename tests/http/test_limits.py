@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from anyio.abc import SocketAttribute
 
 from keepalive import AllocateTimeout, ConnectionManager, SocketOptions, TCPConnector, http
-from keepalive.http import ReadTimeout, Timeout, WriteTimeout
+from keepalive.http import ReadError, ReadTimeout, Timeout, WriteTimeout
 from tests.http.kit import Script, silent, url
 from tests.support import Server, full_backlog
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from keepalive import Dial, Link
     from tests.support import Peer
 
 
@@ -54,7 +58,7 @@ async def test_equal_limits_are_told_apart() -> None:
 
 
 async def test_a_continue_that_never_comes_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("keepalive.http._wire.CONTINUE_PATIENCE", 0.05)
+    monkeypatch.setattr("keepalive.http.wire.CONTINUE_PATIENCE", 0.05)
     script = Script()
     with Server(script) as server:
         async with ConnectionManager() as mgr:
@@ -64,3 +68,62 @@ async def test_a_continue_that_never_comes_is_not_waited_for_long(monkeypatch: p
                     assert await response.read() == b"hello"
             assert mgr.stats().idle == 1
     assert [asked.body for asked in script.asked] == [b"x"]
+
+
+class OneWay:
+    """Opens connections whose sending side can be broken, as a failed renegotiation of TLS leaves them."""
+
+    def __init__(self, *, at_once: bool) -> None:
+        self._at_once = at_once
+        self._socket: Any = None
+
+    async def connect(self, dial: Dial) -> Link:
+        link = await TCPConnector().connect(dial)
+        self._socket = link.attributes()[SocketAttribute.raw_socket]()
+        if self._at_once:
+            self.break_sending()
+        return link
+
+    def break_sending(self) -> None:
+        self._socket.shutdown(socket.SHUT_WR)
+
+    async def content(self) -> AsyncIterator[bytes]:
+        yield b"x"
+        self.break_sending()
+        yield b"y"
+        yield b"z"
+
+
+class AtTheEnd(Script):
+    """Answers nothing before the other side ends, and then maybe something; does not close."""
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__({"/": silent})
+        self.answer = answer
+
+    def ended(self, peer: Peer) -> None:
+        peer.send(self.answer)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nno!"])
+async def test_after_sending_breaks_an_answer_is_not_waited_for_long(answer: bytes) -> None:
+    """What the peer said before is on its way. If nothing is, the break is the error, whatever the limits."""
+
+    async def ask(content: Any, limit: Timeout | None, way: OneWay) -> None:
+        async with ConnectionManager(connectors={"http": way}) as mgr:
+            asked = http.request(mgr, "POST", url(server), content=content, timeout=limit)
+            if answer:
+                async with asked as response:
+                    assert (response.status, await response.read()) == (413, b"no!")
+            else:
+                with pytest.raises(ReadError, match="broke"):
+                    await asked
+            assert mgr.stats().open == 0
+
+    with Server(AtTheEnd(answer)) as server, anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            for limit in (None, Timeout(read=30), Timeout(read=30, write=30), Timeout(total=30)):
+                for content in (b"x", bytes(1_000_000)):
+                    group.start_soon(ask, content, limit, OneWay(at_once=True))
+                way = OneWay(at_once=False)
+                group.start_soon(ask, way.content(), limit, way)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import resource
+import subprocess
+import sys
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import httpx
@@ -13,8 +17,12 @@ import pytest
 
 from keepalive import ConnectionManager, HTTPProxyConnector, http
 from keepalive.httpx import Transport
-from tests.http.kit import Script, ok, once, silent, url
+from tests.http.kit import SIZE, Script, ThenReads, ok, once, silent, url
 from tests.support import Server
+from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from tests.support import Authority, Peer
 
 LIBRARIES: list[Any] = [httpx2, httpx]
 
@@ -24,7 +32,7 @@ async def test_a_managers_limits_are_shared_by_all_who_use_it() -> None:
         async with ConnectionManager(max_per_host=2) as mgr:
             async with (
                 httpx2.AsyncClient(transport=Transport(mgr)) as one,
-                httpx.AsyncClient(transport=Transport(mgr)) as two,  # type: ignore[arg-type]  # a type of httpx2's
+                httpx.AsyncClient(transport=Transport(mgr)) as two,
                 anyio.create_task_group() as group,
             ):
 
@@ -93,6 +101,26 @@ async def test_cancelled_request_closes_its_connection() -> None:
             with anyio.move_on_after(0.05):
                 await client.get(url(server, "/never"))
             assert mgr.stats().open == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"limits": httpx2.Limits(max_connections=0)}, "max_connections must be at least 1"),
+        ({"limits": httpx.Limits(max_connections="5")}, "max_connections must be a whole number"),  # type: ignore[arg-type]
+        ({"limits": httpx.Limits(max_keepalive_connections=-1)}, "max_keepalive_connections must be"),
+        ({"limits": httpx2.Limits(keepalive_expiry=-1)}, "keepalive_expiry must not be negative"),
+        ({"limits": httpx2.Timeout(5)}, "limits must be httpx2.Limits"),
+        ({"limits": 5}, "neither httpx2 nor httpx"),
+        ({"retries": -1}, "retries must not be negative"),
+        ({"retries": 1.5}, "retries must be a whole number"),
+        ({"retries": None}, "retries must be a whole number"),
+        ({"local_address": "here"}, "local_address"),
+    ],
+)
+def test_wrong_settings_are_told_at_once(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=told):
+        Transport(**wrong)
 
 
 async def test_wrong_arguments() -> None:
@@ -186,3 +214,119 @@ async def test_a_trace_that_fails_or_is_cancelled_costs_no_connection(lib: Any) 
                 with anyio.CancelScope() as scope:
                     held.append(await leave(hang))
                 assert mgr.stats().open == 0, bad
+
+
+class Deaf(ThenReads):
+    """Gives its answer, and reads nothing more."""
+
+    def received(self, peer: Peer, data: bytes) -> None:
+        super().received(peer, data)
+        peer.pause()
+
+
+OK_FIRST = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("lib", LIBRARIES, ids=["httpx2", "httpx"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("handling", [False, True], ids=["plainly", "while an error is handled"])
+async def test_a_response_left_unread_does_not_cut_the_upload(
+    lib: Any, scheme: str, handling: bool, ca: Authority
+) -> None:
+    """A server may answer first and read then."""
+    server_says = ThenReads(OK_FIRST)
+    with Server(server_says, tls=ca.server() if scheme == "https" else None) as server:
+        async with lib.AsyncClient(transport=Transport(verify=ca.client())) as client:
+
+            async def ask() -> None:
+                where = url(server, scheme=scheme)
+                async with client.stream("POST", where, content=bytes(SIZE)) as response:
+                    assert response.status_code == 200
+
+            with anyio.fail_after(20):
+                try:
+                    if handling:
+                        raise LookupError
+                except LookupError:
+                    await ask()
+                else:
+                    await ask()
+                await until(lambda: server_says.taken == SIZE)
+
+
+@pytest.mark.parametrize("lib", LIBRARIES, ids=["httpx2", "httpx"])
+async def test_an_error_while_the_request_goes_out_ends_it(lib: Any) -> None:
+    with Server(Deaf(OK_FIRST)) as server:
+        async with lib.AsyncClient(transport=Transport(), timeout=None) as client:
+            with anyio.fail_after(20), pytest.raises(LookupError):
+                async with client.stream("POST", url(server), content=bytes(SIZE)):
+                    raise LookupError
+            with anyio.move_on_after(0.05) as scope:
+                async with client.stream("POST", url(server), content=bytes(SIZE)):
+                    pass
+            assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("lib", LIBRARIES, ids=["httpx2", "httpx"])
+async def test_a_request_that_does_not_get_out_after_its_answer_is_a_write_timeout(lib: Any) -> None:
+    with Server(Deaf(OK_FIRST)) as server:
+        async with lib.AsyncClient(transport=Transport(), timeout=lib.Timeout(5, write=0.05)) as client:
+            with anyio.fail_after(20), pytest.raises(lib.WriteTimeout):
+                async with client.stream("POST", url(server), content=bytes(SIZE)):
+                    pass
+
+
+@pytest.mark.parametrize("lib", LIBRARIES, ids=["httpx2", "httpx"])
+def test_it_is_a_transport_of_the_library_it_serves(lib: Any) -> None:
+    """Wrappers such as httpx-retries tell the async ones from the others by their class."""
+    transport = Transport()
+    assert isinstance(transport, lib.AsyncBaseTransport)
+    assert not isinstance(transport, lib.BaseTransport)
+
+
+async def test_type_checkers_take_it_for_a_transport_of_either() -> None:
+    async with httpx2.AsyncClient(transport=Transport()), httpx.AsyncClient(transport=Transport()):
+        pass
+
+
+@pytest.mark.parametrize("alias", [False, True], ids=["apart", "aliased"])
+def test_it_can_be_imported_first(alias: bool) -> None:
+    """Before httpx, and where httpx is httpx2 by another name."""
+    code = (
+        ("import httpx2\nhttpx2.alias_httpx()\n" if alias else "")
+        + "from keepalive.httpx import Transport\nimport httpx, httpx2\n"
+        "assert isinstance(Transport(), (httpx.AsyncBaseTransport))\n"
+        "assert isinstance(Transport(), (httpx2.AsyncBaseTransport))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("lib", LIBRARIES, ids=["httpx2", "httpx"])
+async def test_is_readable_with_many_descriptors(lib: Any) -> None:
+    """`select` ends at descriptor 1023."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(2048, hard), hard))
+    gates: list[Any] = []
+    peers: list[Any] = []
+
+    def head_only(peer: Any, asked: Any) -> None:
+        peers.append(peer)
+        peer.send(ok()[:-5])
+
+    def rest(peer: Any, asked: Any) -> None:
+        peers[0].send(b"hello")
+        peer.send(ok())
+
+    with contextlib.ExitStack() as stack, Server(Script({"/": head_only, "/rest": rest})) as server:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        while not gates or gates[-1] < 1024:
+            gates.append(os.dup(0))
+            stack.callback(os.close, gates[-1])
+        client = lib.AsyncClient(transport=Transport())
+        async with client, client.stream("GET", url(server)) as response:
+            stream = response.extensions["network_stream"]
+            assert stream.get_extra_info("socket").fileno() > 1023
+            assert stream.get_extra_info("is_readable") is False
+            await client.get(url(server, "/rest"))
+            await until(lambda: bool(stream.get_extra_info("is_readable")))
+            assert await response.aread() == b"hello"

@@ -1,22 +1,18 @@
-"""The desk with a bug planted into it."""
+"""The core with a bug planted into it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import keepalive.multi
 from tests.support import planting
 
 if TYPE_CHECKING:
-    from keepalive.multi._desk import Desk
+    from keepalive.multi.core.dispatch import Dispatch
     from tests.support.planting import Bug
 
-GARDEN = planting.Garden(
-    keepalive.multi,
-    modules=("_timers", "_later", "_line", "_lives", "_traffic", "_desk"),
-    shared=("_types", "_filters", "_peer"),
-)
+MODULES = ("timers", "deferred", "pending", "places", "lifecycle", "input", "output", "dispatch")
+GARDEN = planting.Garden(tuple(f"keepalive.multi.core.{module}" for module in MODULES))
 
 
 def planted() -> list[Bug]:
@@ -24,7 +20,8 @@ def planted() -> list[Bug]:
     return planting.planted(Path(__file__).with_name("planted.txt"))
 
 
-def mutant(bug: Bug | None) -> type[Desk]:
-    """Compile the desk once more, with a bug."""
-    desk: type[Desk] = GARDEN.mutant(bug, "Desk")
-    return desk
+def mutant(bug: Bug | None) -> type[Dispatch]:
+    """Compile the core once more, with a bug."""
+    assert bug is None or bug.module in MODULES
+    core: type[Dispatch] = GARDEN.mutant(bug, "Dispatch")
+    return core

@@ -11,7 +11,7 @@ from anyio.streams.tls import TLSAttribute
 
 from keepalive import HTTPProxyConnector, Key, TLSConnector, UnixConnector
 from keepalive.multi import LineFilter, MultiClient
-from tests.proxies.tools import HttpProxy
+from tests.connect.proxies import HttpProxy
 from tests.support import Lines, Server, has_ipv6
 
 from .kit import Log

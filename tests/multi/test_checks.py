@@ -1,4 +1,4 @@
-"""What tcpmulti.md 2 asks for, number by number."""
+"""The scenarios of heritage tcpmulti 2.1 to 2.10, number by number."""
 
 from __future__ import annotations
 

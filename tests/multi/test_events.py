@@ -21,12 +21,13 @@ from keepalive.multi import (
 )
 from tests.support import Behaviour, Greeting, Lines, Server, Silent, refused_port
 from tests.support import Peer as Visitor
+from tests.support.inside import core_of, events_of
 
 
 async def full(client: MultiClient) -> None:
     """Wait until nothing more is read."""
     with anyio.fail_after(8):
-        while not client._running().desk.stalled:  # noqa: ASYNC110  # nobody is told of it
+        while not core_of(client).places.paused:  # noqa: ASYNC110  # nobody is told of it
             await anyio.sleep(0.01)
 
 
@@ -71,7 +72,7 @@ async def test_a_flood_waits_for_whoever_takes_the_events() -> None:
     with Server(Flood()) as server:
         async with MultiClient(max_events=100) as client:
             peers = [client.connect(server.host, server.port) for _ in range(2)]
-            events = client._events
+            events = events_of(client)
             assert events is not None
             await full(client)
             await anyio.sleep(0.1)  # nothing may follow

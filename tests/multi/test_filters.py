@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from keepalive.multi import BlockFilter, Filter, LengthFilter, LineFilter, StreamFilter, UnitError
-from keepalive.multi._filters import Inbox
+from keepalive.multi.core.filters import Inbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,17 +13,17 @@ from .world import BrokenPromise
 if TYPE_CHECKING:
     from tests.support.planting import Bug
 
-SEEDS = range(1, 9)
+SEEDS = range(1, 17)
 STEPS = 2000
 
 
 @pytest.mark.parametrize("bug", planted(), ids=lambda bug: bug.name)
 def test_planted_bug_is_caught(bug: Bug) -> None:
-    desk = mutant(bug)
+    core = mutant(bug)
     for seed in SEEDS:
         for name in CONFIGS:
             try:
-                walk(name, seed, STEPS, desk)
+                walk(name, seed, STEPS, core)
             except (Exception, BrokenPromise):
                 return
     pytest.fail("not caught")
@@ -31,6 +31,6 @@ def test_planted_bug_is_caught(bug: Bug) -> None:
 
 def test_copy_without_a_bug_passes() -> None:
     """What catches the bugs is the bugs, not the way they are planted."""
-    desk = mutant(None)
+    core = mutant(None)
     for name in CONFIGS:
-        walk(name, 1, STEPS, desk)
+        walk(name, 1, STEPS, core)

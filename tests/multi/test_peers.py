@@ -25,7 +25,7 @@ from keepalive.multi import (
     PeerState,
     StreamFilter,
 )
-from tests.bugs.test_processes import forking, in_child
+from tests.manager.test_fork import forking, in_child
 from tests.support import (
     Behaviour,
     Deaf,
@@ -36,6 +36,7 @@ from tests.support import (
     has_ipv6,
     refused_port,
 )
+from tests.support.inside import core_of
 
 from .kit import Log
 
@@ -598,23 +599,23 @@ async def test_ten_thousand_connections_that_cost_nothing_while_idle() -> None:
     try:
         with holding(4096) as port:
             async with MultiClient(on_success=success) as client:
-                desk = client._running().desk
+                core = core_of(client)
                 for _ in range(count):
                     client.connect("127.0.0.1", port)
                 with anyio.fail_after(60):
                     await done.wait()
-                assert len(client) == len(desk._timers) == count
-                tick = desk.tick
+                assert len(client) == len(core.timers) == count
+                tick = core.tick
 
                 def ticked(now: float) -> None:
                     nonlocal rings
                     rings += 1
                     tick(now)
 
-                desk.tick = ticked  # type: ignore[method-assign]  # a look at what must not happen
+                core.tick = ticked  # type: ignore[method-assign]  # a look at what must not happen
                 await anyio.sleep(0.3)
                 assert rings == 0
                 client.die()
-                assert len(desk._timers) <= 64
+                assert len(core.timers) <= 64
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

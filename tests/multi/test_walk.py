@@ -1,4 +1,4 @@
-"""The desk in random worlds, and with bugs planted into it."""
+"""The core in random worlds, and with bugs planted into it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ancestor's weak spots, tcpmulti.md 3, number by number: none is inherited."""
+"""The ancestor's weak spots, heritage tcpmulti 3.1 to 3.20, number by number: none is inherited."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from keepalive.multi import (
     StreamFilter,
 )
 from tests.support import Deaf, Greeting, Lines, Server, Silent, full_backlog, refused_port
+from tests.support.inside import core_of
 
 from .kit import Log
 
@@ -136,7 +137,7 @@ async def test_07_zero_is_zero_for_the_client_too() -> None:
             assert peer.timeout == 0
             await log.connected(peer)
             assert peer.timeout == 0
-            assert len(client._running().desk._timers) == 0
+            assert len(core_of(client).timers) == 0
 
 
 async def test_08_send_while_connecting_is_queued() -> None:

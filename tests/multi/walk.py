@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keepalive.multi import PeerState
-from keepalive.multi._desk import Desk
-from keepalive.multi._types import Limits
+from keepalive.multi.core.dispatch import Dispatch
+from keepalive.multi.core.states import Limits
 
-from .world import FakeWire, Record, World
+from .world import Account, FakeWire, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 CONFIGS = {
     "narrow": Limits(5, 5, 7, 6, max_connecting=2, max_output=40),
     "wide": Limits(20, 50, 30, 30, max_connecting=100, max_output=4000),
+    "single": Limits(5, 5, 7, 6, max_connecting=2, max_output=40, max_open=1),
     "few": Limits(5, 5, 7, 6, max_connecting=100, max_output=40, max_open=4),
 }
 
@@ -28,17 +29,25 @@ class Walk(World):
         if not trying:
             return
         record = self.rng.choice(trying)
+        if self.scarce and self.rng.random() < self.refusing:
+            self.finds_no_descriptor(record)
+            return
         record.opening = False
         if self.rng.random() < 0.8:
             record.wire = FakeWire(record)
             record.wire.room = self.rng.choice((0, 5, 1000))
             record.stuck = self.now
-            self.desk.connected(record.peer, record.wire)
+            self.core.connected(record.inner, record.wire, self.now)
         else:
             record.failing = ("connect", 111, "refused")
-            self.desk.failed(record.peer, *record.failing)
+            self.core.failed(record.inner, *record.failing, self.now)
 
-    def _wired(self) -> tuple[Record, FakeWire] | None:
+    def attempt_is_given_up(self) -> None:
+        trying = [record for record in self.live if record.opening and record.failing is None]
+        if trying:
+            self.cut(self.rng.choice(trying))
+
+    def _wired(self) -> tuple[Account, FakeWire] | None:
         wired = [record for record in self.live if record.wire is not None and not record.shut]
         if not wired:
             return None
@@ -51,7 +60,7 @@ class Walk(World):
             record, wire = found
             wire.coming += bytes(self.rng.choices(b"xyz\r\n", k=self.rng.randint(1, 40)))
             wire.readable = True
-            self.desk.readable(record.peer)
+            self.core.readable(record.inner, self.now)
 
     def end_comes(self) -> None:
         if found := self._wired():
@@ -59,7 +68,7 @@ class Walk(World):
             wire.reset = wire.reset or self.rng.random() < 0.4
             wire.ended = wire.readable = True
             if self.rng.random() < 0.6:  # else the event is still to come
-                self.desk.readable(record.peer)
+                self.core.readable(record.inner, self.now)
 
     def room_comes(self) -> None:
         if found := self._wired():
@@ -67,50 +76,53 @@ class Walk(World):
             wire.room += self.rng.randint(1, 30)
             if wire.watched:
                 wire.watched = False
-                self.desk.writable(record.peer)
+                self.core.writable(record.inner, self.now)
 
     def time_goes_by(self) -> None:
         self.now += self.rng.choice((0.5, 1.0, 3.0))
         if self.alarm is not None and self.alarm <= self.now:
             self.alarm = None
-            self.desk.tick(self.now)
+            self.core.tick(self.now)
         for record in self.live:
             if record.shut:
                 continue
-            held = record.peer in self.desk._held and record.end_of_life() > self.now
+            held = record.inner in self.core.pending.held and record.end_of_life() > self.now
             if record.deadline() <= self.now and held:
-                assert self.desk.stalled or self.asked, "held up by nobody"
+                assert self.core.places.paused or self.asked, "held up by nobody"
                 record.since = self.now  # it is not the peer who is late
             assert record.deadline() > self.now, "somebody should have been timed out"
 
     def turn(self) -> None:
         if self.asked:
             self.asked = False
-            self.desk.catch_up()
+            self.core.run_deferred(self.now)
 
     def stall_or_go_on(self) -> None:
-        if self.desk.stalled:
-            self.desk.resume()
+        if self.core.places.paused:
+            self.core.resume(self.now)
         elif self.rng.random() < 0.3:
-            self.desk.stall()
+            self.core.pause()
 
     def descriptors_come_and_go(self) -> None:
         self.scarce = not self.scarce
+        self.refusing = self.rng.choice((0.5, 0.9))
         trying = [record for record in self.live if record.opening and record.failing is None]
         if self.scarce and trying:  # an attempt that has got further
-            record = self.rng.choice(trying)
-            record.opening, record.put_off = False, True
-            self.refused = self.now
-            self.desk.no_room(record.peer)
+            self.finds_no_descriptor(self.rng.choice(trying))
+
+    def finds_no_descriptor(self, record: Account) -> None:
+        record.opening, record.put_off = False, True
+        self.refused = self.now
+        self.core.no_room(record.inner, self.now)
 
     def places_move(self) -> None:
         if self.closing:
             self.closing -= 1
-            self.desk.freed()
+            self.core.freed(self.now)
         elif self.borrowed:
             self.borrowed -= 1
-            self.desk.freed()
-        elif self.desk.borrow():
+            self.core.freed(self.now)
+        elif self.core.borrow():
             self.borrowed += 1
             assert self.places() <= self.limits.max_open
 
@@ -118,27 +130,28 @@ class Walk(World):
         steps: tuple[Callable[[], None], ...] = (
             self.command, self.attempts_end, self.bytes_come, self.end_comes, self.room_comes,
             self.time_goes_by, self.turn, self.stall_or_go_on, self.descriptors_come_and_go, self.places_move,
+            self.attempt_is_given_up,
         )  # fmt: skip
-        self.rng.choices(steps, (60, 40, 60, 10, 40, 10, 60, 10, 2, 20))[0]()
+        self.rng.choices(steps, (60, 40, 60, 10, 40, 10, 60, 25, 2, 20, 10))[0]()
         self.check()
 
     def check(self) -> None:
         """Compare what can be seen between two steps."""
-        desk = self.desk
+        core, places = self.core, self.core.places
         opened = sum(record.opening for record in self.live)
-        assert desk.connecting == opened
-        if desk.holding > opened:
+        assert places.connecting == opened
+        if places.taken > opened:
             self.held = self.now
-        assert desk.holding == self.places() <= self.limits.max_open
+        assert places.taken == self.places() <= self.limits.max_open
         queued = [r for r in self.live if not r.shut and not r.opening and r.wire is None and r.told]
-        if not desk.stalled and queued:
-            full = desk.connecting == self.limits.max_connecting or self.places() == self.limits.max_open
+        if not places.paused and queued:
+            full = places.connecting == self.limits.max_connecting or self.places() == self.limits.max_open
             assert full or self.alarm is not None, "somebody waits for nothing"
-            assert full or desk._room < self.limits.max_open, "somebody waits for nothing"
-        assert set(desk.peers) == {r.peer.id for r in self.live if not r.shut}
+            assert full or places.room < self.limits.max_open, "somebody waits for nothing"
+        assert set(core.records) == {r.peer.id for r in self.live if not r.shut}
         if not self.asked:
             assert all(not record.shut for record in self.live), "an end that nobody will be told of"
-            if not desk.stalled:
+            if not places.paused:
                 self._check_nothing_lies_there()
 
     def _check_nothing_lies_there(self) -> None:
@@ -158,8 +171,8 @@ class Walk(World):
     def finish(self) -> None:
         """Let everything end, and see that nothing is left."""
         self.wild = False
-        self.desk.stalled = False
-        self.desk.die()
+        self.core.places.paused = False
+        self.core.die(self.now)
         while self.asked:
             self.turn()
         assert not self.live
@@ -167,17 +180,20 @@ class Walk(World):
         tried = set(self.order)
         firsts = list(dict.fromkeys(self.order))
         assert firsts == [number for number in self.arrival if number in tried], "out of order"
-        desk = self.desk
-        assert not desk.connecting
-        assert desk.holding == self.closing + self.borrowed
-        left = (desk.peers, desk._queue, desk._put_off, desk._held, desk._hot, desk._emptied, desk.later)
+        core, places, pending = self.core, self.core.places, self.core.pending
+        assert not places.connecting
+        assert places.taken == self.closing + self.borrowed
+        left = (
+            core.records, places.queue, places.put_off,
+            pending.held, pending.to_read, pending.emptied, core.deferred,
+        )  # fmt: skip
         assert [len(things) for things in left] == [0] * len(left)
-        assert not any(entry[2] for entry in desk._timers._agenda._heap), "a timer of nobody"
+        assert core.timers.next() == float("inf"), "a timer of nobody"
 
 
-def walk(name: str, seed: int, steps: int, desk: type[Desk] = Desk) -> Walk:
+def walk(name: str, seed: int, steps: int, core: type[Dispatch] = Dispatch) -> Walk:
     """Walk; AssertionError tells the step at which a promise was broken."""
-    world = Walk(seed, CONFIGS[name], desk)
+    world = Walk(seed, CONFIGS[name], core)
     step = 0
     try:
         for step in range(steps):  # noqa: B007  # told when it fails

@@ -1,4 +1,4 @@
-"""A world for the desk: wires, time and users, and an outside opinion of what may be told to whom."""
+"""A world for the core: wires, time and users, and an outside opinion of what may be told to whom."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Any
 from anyio import BrokenResourceError
 
 from keepalive.multi import BlockFilter, LineFilter, OutputFull, Peer, PeerState
-from keepalive.multi._desk import Desk
-from keepalive.multi._line import SHORTAGE
-from keepalive.multi._types import Callbacks, EndReason, Limits
+from keepalive.multi.core.dispatch import Dispatch
+from keepalive.multi.core.effects import Callbacks
+from keepalive.multi.core.places import SHORTAGE
+from keepalive.multi.core.record import Record
+from keepalive.multi.core.states import EndReason, Limits
 
 
 class Oops(Exception):
@@ -20,7 +22,7 @@ class Oops(Exception):
 
 
 class BrokenPromise(BaseException):
-    """The desk did what it must not; no `except Exception` of its own may catch this."""
+    """The core did what it must not; no `except Exception` of its own may catch this."""
 
 
 class FakeWire:
@@ -29,7 +31,7 @@ class FakeWire:
     layered = False
     unsent = False
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Account) -> None:
         self.record = record
         self.readable = self.eof = self.eof_sent = False
         self.ended = self.reset = False
@@ -56,7 +58,7 @@ class FakeWire:
     def try_send(self, data: bytes | memoryview, /) -> int:
         assert not self.record.shut
         assert not self.eof_sent
-        if self.record.world.rng.random() < 0.02:
+        if self.record.world.rng.random() < 0.05:
             self.reset = self.ended = self.readable = True
         if self.reset:
             raise BrokenResourceError from BrokenPipeError(errno.EPIPE, "broken pipe")
@@ -76,10 +78,11 @@ class FakeWire:
 
 
 @dataclass(eq=False)
-class Record:
+class Account:
     """What the world knows of one peer."""
 
     world: World
+    inner: Record
     peer: Peer
     told: list[str] = field(default_factory=list)
     wire: FakeWire | None = None
@@ -127,14 +130,14 @@ class Record:
 
 
 class World:
-    """Hands, clock and users of one desk."""
+    """Effects, clock and users of one core."""
 
-    def __init__(self, seed: int, limits: Limits, desk: type[Desk] = Desk) -> None:
+    def __init__(self, seed: int, limits: Limits, core: type[Dispatch] = Dispatch) -> None:
         self.rng = random.Random(seed)
         self.now = 0.0
         self.limits = limits
-        self.records: dict[int, Record] = {}
-        self.live: list[Record] = []
+        self.records: dict[int, Account] = {}
+        self.live: list[Account] = []
         self.asked = False
         self.alarm: float | None = None
         self.inside = 0  # how deep in user code
@@ -144,16 +147,19 @@ class World:
         self.arrival: list[int] = []
         self.errors = 0
         self.scarce = False  # the system refuses descriptors
+        self.refusing = 0.5  # so many of them
         self.refused = -9.0  # when it did that last
         self.held = 0.0  # when a place was last taken, but for attempts that found no descriptor
         self.closing = 0  # ended attempts with their descriptors still open
         self.borrowed = 0
         names = Callbacks.__slots__
-        self.desk = desk(
-            Callbacks(**{name: self._callback(name) for name in names}), limits, self, lambda: self.now
-        )
+        self.core = core(Callbacks(**{name: self._callback(name) for name in names}), limits, self)
+        self.last_id = 0
 
-    # -- hands --------------------------------------------------------------------------------------
+    def clock(self) -> float:
+        return self.now
+
+    # -- effects ------------------------------------------------------------------------------------
 
     def park(self) -> Any:
         raise NotImplementedError
@@ -161,29 +167,31 @@ class World:
     def check_here(self) -> None:
         pass
 
-    def open(self, peer: Peer) -> bool:
-        record = self.records[peer.id]
+    def open(self, inner: Record) -> bool:
+        record = self.records[inner.id]
         assert not record.opening
         assert record.wire is None
         assert self.places() < self.limits.max_open
+        before = [r.inner.id for r in self.live if r.put_off and not r.shut and r.inner.id < inner.id]
+        assert not before, "somebody else has waited for longer"
         record.born = self.now
-        if self.scarce and self.rng.random() < 0.5:
+        if self.scarce and self.rng.random() < self.refusing:
             record.put_off = True
             self.refused = self.now
             return False
         record.put_off = False
         record.opening = True
-        self.order.append(peer.id)
-        if peer.state is PeerState.CONNECTING:
+        self.order.append(inner.id)
+        if inner.state is PeerState.CONNECTING:
             record.since = self.now
         assert sum(r.opening for r in self.live) <= self.limits.max_connecting
         if self.rng.random() < 0.1:
             record.failing = ("bind", errno.EADDRINUSE, "in use")
-            self.desk.fail_later(peer, *record.failing)
+            self.core.fail_later(inner, *record.failing)
         return True
 
-    def shut(self, peer: Peer) -> bool:
-        record = self.records[peer.id]
+    def close(self, inner: Record) -> bool:
+        record = self.records[inner.id]
         assert not record.shut
         record.shut = True
         if record.opening:
@@ -200,24 +208,24 @@ class World:
         held = sum(not record.shut and (record.opening or record.wire is not None) for record in self.live)
         return held + self.closing + self.borrowed
 
-    def want_room(self, peer: Peer) -> None:
-        wire = self.records[peer.id].wire
+    def watch_writable(self, inner: Record) -> None:
+        wire = self.records[inner.id].wire
         assert wire is not None
         wire.watched = True
 
-    def hurry(self, peer: Peer) -> None:
-        wire = self.records[peer.id].wire
+    def set_no_delay(self, inner: Record) -> None:
+        wire = self.records[inner.id].wire
         assert wire is not None
         assert not wire.hurried
         wire.hurried = True
 
-    def soon(self) -> None:
+    def call_soon(self) -> None:
         self.asked = True
 
     def wake_at(self, when: float) -> None:
         self.alarm = when
 
-    def report(self, name: str, peer: Peer, exc: BaseException) -> None:
+    def log_error(self, name: str, record: Record, exc: BaseException) -> None:
         if not isinstance(exc, Oops):
             raise BrokenPromise from exc
         self.errors += 1
@@ -237,7 +245,7 @@ class World:
 
         return callback
 
-    def told(self, name: str, record: Record, args: tuple[Any, ...]) -> None:
+    def told(self, name: str, record: Account, args: tuple[Any, ...]) -> None:
         told, peer = record.told, record.peer
         first = name == "on_initialize"
         assert first == (not told)
@@ -252,13 +260,13 @@ class World:
         told.append(name)
         self._user_code(name, record)
 
-    def _told_success(self, record: Record, args: Any, connected: bool, quiet: bool) -> None:
+    def _told_success(self, record: Account, args: Any, connected: bool, quiet: bool) -> None:
         assert not connected
         assert not quiet
         record.since, record.timeout = self.now, record.input_timeout
         assert record.peer.timeout == record.input_timeout
 
-    def _told_failure(self, record: Record, args: Any, connected: bool, quiet: bool) -> None:
+    def _told_failure(self, record: Account, args: Any, connected: bool, quiet: bool) -> None:
         assert not connected
         assert not quiet
         if args[0] == "socket":
@@ -270,22 +278,22 @@ class World:
         else:
             assert args == record.failing
 
-    def _told_input(self, record: Record, args: Any, connected: bool, quiet: bool) -> None:
+    def _told_input(self, record: Account, args: Any, connected: bool, quiet: bool) -> None:
         assert connected
         assert not record.asked_shutdown
-        assert not self.desk.stalled
+        assert not self.core.places.paused
         expected = record.unit()
         assert expected is not None
         assert args == (expected[0],)
         del record.came[: expected[1]]
         record.since = self.now
 
-    def _told_flushed(self, record: Record, args: Any, connected: bool, quiet: bool) -> None:
+    def _told_flushed(self, record: Account, args: Any, connected: bool, quiet: bool) -> None:
         assert connected
         assert not record.asked_shutdown
         assert record.arrived == record.accepted
 
-    def _told_error(self, record: Record, args: Any, connected: bool, quiet: bool) -> None:
+    def _told_error(self, record: Account, args: Any, connected: bool, quiet: bool) -> None:
         assert not quiet
         operation, number, text = args
         if operation.startswith("on_"):
@@ -301,7 +309,7 @@ class World:
             assert wire.reset
             assert (operation, number) in (("read", errno.ECONNRESET), ("write", errno.EPIPE))
 
-    def _told_timeout(self, record: Record, args: Any, connected: bool, quiet: bool) -> None:
+    def _told_timeout(self, record: Account, args: Any, connected: bool, quiet: bool) -> None:
         assert not quiet
         assert args == ()
         reason = record.peer.reason
@@ -315,9 +323,9 @@ class World:
             assert record.timeout
             assert self.now >= record.since + record.timeout
             assert (reason is EndReason.INPUT_TIMEOUT) == connected
-            assert not (self.desk.stalled and record.unit()), "it was not the peer who was late"
+            assert not (self.core.places.paused and record.unit()), "it was not the peer who was late"
 
-    def _told_disconnected(self, record: Record, args: Any, connected: bool, quiet: bool) -> None:
+    def _told_disconnected(self, record: Account, args: Any, connected: bool, quiet: bool) -> None:
         self.live.remove(record)
         assert record.accepted.startswith(record.arrived)
         wire = record.wire
@@ -325,13 +333,13 @@ class World:
             assert record.arrived == record.accepted
             assert wire.eof_sent or wire.eof
 
-    def _user_code(self, name: str, record: Record) -> None:
+    def _user_code(self, name: str, record: Account) -> None:
         if not self.wild or self.inside > 2:
             return
         self.inside += 1
         try:
             if name == "on_input" and self.rng.random() < 0.05:
-                self.desk.stall()  # as a full queue of events does
+                self.core.pause()  # as a full queue of events does
             while self.rng.random() < 0.25:
                 self.command()
             if self.rng.random() < 0.03:
@@ -348,27 +356,25 @@ class World:
         rng = self.rng
         record = rng.choice(self.live) if self.live and rng.random() < 0.9 else None
         if record is None and self.records and rng.random() < 0.5:
-            record = self.records[rng.randint(max(1, self.desk.last_id - 30), self.desk.last_id)]
+            record = self.records[rng.randint(max(1, self.last_id - 30), self.last_id)]
         if record is None or (len(self.live) < 12 and rng.random() < 0.3):
             self.connect()
             return
-        do = rng.choices(
-            (self.send, self.shutdown, self.close, self.patience, self.exchange), (8, 1, 1, 1, 3)
-        )
+        do = rng.choices((self.send, self.shutdown, self.cut, self.patience, self.exchange), (8, 1, 1, 1, 3))
         do[0](record)
 
     def connect(self) -> None:
-        desk = self.desk
-        desk.last_id += 1
+        self.last_id += 1
         timeouts = (float(self.rng.choice((0, 5, 20))), float(self.rng.choice((0, 5, 50))))
-        peer = Peer(desk, desk.last_id, "host", 1, LineFilter(), timeouts)
-        lifetime = peer._lifetime = float(self.rng.choice((0, 0, 0, 15)))
-        record = Record(self, peer, timeout=timeouts[0], input_timeout=timeouts[1], lifetime=lifetime)
+        inner = Record(self.last_id, ("tcp", "host", 1), LineFilter(), timeouts)
+        lifetime = inner.lifetime = float(self.rng.choice((0, 0, 0, 15)))
+        peer = Peer(self, inner)
+        record = Account(self, inner, peer, timeout=timeouts[0], input_timeout=timeouts[1], lifetime=lifetime)
         self.records[peer.id] = record
         self.live.append(record)
-        desk.enter(peer)
+        self.core.enter(inner, self.now)
 
-    def send(self, record: Record) -> None:
+    def send(self, record: Account) -> None:
         peer = record.peer
         state = peer.state
         units = [bytes(self.rng.choices(b"abc", k=4)) for _ in range(self.rng.randint(1, 3))]
@@ -390,7 +396,7 @@ class World:
             if wire is None or not wire.reset:
                 assert len(record.accepted) - len(record.arrived) == peer.waiting
 
-    def shutdown(self, record: Record) -> None:
+    def shutdown(self, record: Account) -> None:
         peer = record.peer
         before = peer.state
         first = before not in (PeerState.FLUSHING, PeerState.CLOSED)
@@ -401,19 +407,19 @@ class World:
         if first and not record.wire and not record.accepted:
             assert peer.reason is EndReason.SHUTDOWN
 
-    def close(self, record: Record) -> None:
+    def cut(self, record: Account) -> None:
         was_open = record.peer.state is not PeerState.CLOSED
         assert record.peer.close() == was_open
         assert record.shut
 
-    def patience(self, record: Record) -> None:
+    def patience(self, record: Account) -> None:
         seconds = float(self.rng.choice((0, 1, 10)))
         record.peer.timeout = seconds
         if record.peer.state in (PeerState.CONNECTING, PeerState.CONNECTED):
             record.since = self.now
         record.timeout = seconds
 
-    def exchange(self, record: Record) -> None:
+    def exchange(self, record: Account) -> None:
         """Exchange the filters, at any moment."""
         record.kind = self.rng.choice(("line", "block"))
         codec = BlockFilter(4) if record.kind == "block" else LineFilter()

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from keepalive.sip import SipConfig, SipTLS, open_leg
-from keepalive.sip._stun import binding_response, is_stun
+from keepalive.sip.core.stun import binding_response, is_stun
 from tests.sip.kit import dial, leg, port_of, request, response, until
 
 if TYPE_CHECKING:

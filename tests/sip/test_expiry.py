@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from keepalive.sip._expiry import Expiry
+from keepalive.sip.core.expiry import Expiry
 
 if TYPE_CHECKING:
-    from keepalive._core._agenda import Entry
+    from keepalive.base.timer_queue import Entry
 
 
 class One:
@@ -18,7 +18,7 @@ class One:
         self.heard = heard
         self.spared = self.pending = self.pings = False
         self.kept_until = 0.0
-        self.entry: Entry | None = None
+        self.timer: Entry | None = None
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ import sipmessage
 
 from keepalive import StaticResolver
 from keepalive.sip import PoolClosed, SendError, SipConfig, SipTLS, SocketPool, open_leg
-from tests.shell.tools import turns
+from tests.manager.tools import turns
 from tests.sip.kit import Outcomes, answer, dial, leg, port_of, request, response, response_of, told, until
 from tests.support import Server, Silent, has_ipv6
+from tests.support.inside import engine_of
 
 if TYPE_CHECKING:
     import ssl
@@ -292,8 +293,7 @@ async def test_all_addresses_of_a_name_are_tried() -> None:
         await pool.send_to(packet, f"Two.test.:{port_of(other)}")
         await pool.send_to(packet, f"127.0.0.1:{port_of(other)}")
         assert pool.stats().opened == 1
-        assert pool._engine is not None
-        assert pool._engine.loans == 0
+        assert engine_of(pool).flows.extra == 0
 
 
 async def test_ipv6() -> None:

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from keepalive._core._types import NEVER
-from keepalive.sip._routes import MEMORY, Place, Routes
+from keepalive.base.types import NEVER
+from keepalive.sip.core.routes import MEMORY, Place, Routes
 
 
 class Conn:
@@ -46,7 +46,7 @@ def test_response_goes_back_where_its_request_came_in() -> None:
 
 
 def test_repeated_key_is_refreshed_not_entered_twice() -> None:
-    # Weak spot 6: a retransmission's entry went when the older one of the same key did.
+    # heritage sip 5.6: a retransmission's entry went when the older one of the same key did.
     one = Conn(HERE)
     routes = table(one, max_tid=3)
     for key in (b"t", b"t", b"u", b"v"):
@@ -59,7 +59,7 @@ def test_repeated_key_is_refreshed_not_entered_twice() -> None:
 
 
 def test_connection_takes_only_its_own_entries_along() -> None:
-    # Weak spot 7: the same key on two connections.
+    # heritage sip 5.7: the same key on two connections.
     one, other, third = Conn(HERE), Conn(THERE), Conn(HERE)
     routes = table(one, other, third)
     for conn in (one, other, third):
@@ -94,7 +94,7 @@ def test_of_several_addresses_none_is_guessed() -> None:
 
 
 def test_most_recently_used_connection_of_the_right_name() -> None:
-    # Weak spots 11 and 18.
+    # heritage sip 5.11, 5.18.
     old, new, named = Conn(HERE, 1.0), Conn(HERE, 2.0), Conn(HERE, 3.0, ("a.test",))
     routes = table(old, new, named)
     assert routes.for_request(HERE, None) is new

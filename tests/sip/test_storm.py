@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.shell.tools import turns
+from tests.manager.tools import turns
 from tests.sip.kit import leg, request
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ import anyio
 import pytest
 
 from keepalive.sip import SendError, SendTimeout, SipTLS
-from tests.shell.tools import turns
-from tests.shell.virtual import jump, run
+from tests.manager.tools import turns
 from tests.sip.kit import Outcomes, dial, leg, port_of, request, response, told, until
 from tests.support import full_backlog
+from tests.support.inside import engine_of
+from tests.support.virtual import jump, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,8 +94,7 @@ def test_answered_transactions_do_not_stay_in_memory(backend: str) -> None:
             sources = [(await pool.__anext__())[1] for _ in packets]
             for packet in packets[:2]:
                 await pool.send_to(response(packet), sources[0])
-            assert pool._engine is not None
-            [flow] = pool._engine.flows
+            [flow] = engine_of(pool).flows.all
             await jump(100.0)
             assert len(flow.tids or ()) == 3
             await pool.send_to(response(packets[2]))

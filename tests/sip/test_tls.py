@@ -9,11 +9,11 @@ import anyio
 import pytest
 
 from keepalive.sip import SendError, SipTLS
-from keepalive.sip._identity import identities, matches
-from tests.shell.virtual import jump, run
+from keepalive.sip.core.identity import identities, matches
 from tests.sip.handmade import Handmade
 from tests.sip.kit import dial, leg, port_of, request, response, response_of, until
 from tests.support import Authority, Server, Silent
+from tests.support.virtual import jump, run
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,9 +9,9 @@ from __future__ import annotations
 import pytest
 import sipmessage
 
-from keepalive.sip._framer import Framer
-from keepalive.sip._head import Flaw, Head, parse_head
-from keepalive.sip._messages import Parser
+from keepalive.sip.core.framer import Framer
+from keepalive.sip.core.head import Flaw, Head, parse_head
+from keepalive.sip.messages import Parser
 
 COMMON = (
     "To: sip:j.user@example.com\r\nFrom: sip:caller@example.net;tag=134161461246\r\nMax-Forwards: 7\r\n"

@@ -1,4 +1,4 @@
-"""The ancestor's weak spots, by their numbers, and what happens here instead."""
+"""The ancestor's weak spots, heritage sip 5.1 to 5.25, by their numbers, and what happens here instead."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import anyio
 import pytest
 
 from keepalive.sip import SendError, SendTimeout, SipTLS, open_leg
-from tests.shell.tools import turns
+from tests.manager.tools import turns
 from tests.sip.kit import Outcomes, dial, leg, port_of, request, response, response_of, told, until
 from tests.support import Authority, Server, Silent, full_backlog, refused_port
+from tests.support.inside import engine_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -218,9 +219,9 @@ async def test_14_and_15_what_is_gone_is_closed_and_freed() -> None:
             await until(lambda: sources)
             assert sources[0].connected
         await until(lambda: not sources[0].connected)
-        engine = pool._engine
+        engine = engine_of(pool)
         assert engine is not None
-        assert list(engine.poller.links) == [pool.master.fileno()]
+        assert list(engine.reactor.poller.links) == [pool.master.fileno()]
         gc.collect()
         assert sources[0].peer_certificate is None
 

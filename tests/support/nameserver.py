@@ -14,10 +14,14 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 import dns.rrset
+import pytest
+
+from keepalive import DNSResolver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
+
 
 SOA = "ns. admin. 1 3600 600 86400"
 
@@ -180,3 +184,19 @@ def truncated(question: Question) -> bytes:
     wire = bytearray(question.reply())
     wire[2] |= dns.flags.TC >> 8
     return bytes(wire)
+
+
+V4, V6 = "60 A 192.0.2.1", "60 AAAA 2001:db8::1"
+
+
+def only(*servers: NameServer, **options: object) -> DNSResolver:
+    """Return a resolver that knows of nothing but these servers."""
+    options = {"hosts": None, "timeout": 0.05, **options}
+    return DNSResolver([server.address for server in servers], **options)  # type: ignore[arg-type]  # mixed
+
+
+async def refused(resolver: DNSResolver, name: str) -> socket.gaierror:
+    """Return what asking for a name fails with."""
+    with pytest.raises(socket.gaierror) as caught:
+        await resolver.resolve(name)
+    return caught.value

@@ -1,7 +1,0 @@
-"""What a host name may be, and how it is asked for."""
-
-from __future__ import annotations
-
-from keepalive._route._hostname import LONGEST_NAME as LONGEST_NAME
-from keepalive._route._hostname import WrongName as WrongName
-from keepalive._route._hostname import ascii_name as ascii_name

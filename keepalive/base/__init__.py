@@ -1,0 +1,1 @@
+"""What all parts share and what depends on nothing: values, argument checks, timer queue, addresses."""

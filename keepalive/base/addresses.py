@@ -1,0 +1,38 @@
+"""Addresses in the forms that users write and the kernel reads. No resolver is asked in here."""
+
+from __future__ import annotations
+
+import socket
+
+Target = tuple[str, int] | tuple[str, int, int, int]
+"""A socket address of IPv4 or IPv6."""
+
+BindAddresses = dict[int, tuple[str, int]]
+"""Local addresses and ports by family."""
+
+
+def is_literal(host: str) -> bool:
+    """Say whether this is an IPv4 or IPv6 address (with a zone, maybe) and not a name."""
+    bare, percent, zone = host.partition("%")
+    v6 = ":" in bare
+    if percent and not (v6 and zone):
+        return False
+    try:
+        socket.inet_pton(socket.AF_INET6 if v6 else socket.AF_INET, bare)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def family_of(address: str) -> socket.AddressFamily:
+    """Return the family of a literal."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def target_of(address: str, port: int) -> Target:
+    """Make the socket address of a literal, as the kernel gives it back."""
+    if ":" not in address:
+        return address, port
+    bare, _, zone = address.partition("%")
+    index = 0 if not zone else int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
+    return socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, bare)), port, 0, index

@@ -1,0 +1,144 @@
+"""GETs through a manager: many of them, a few at a time."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import anyio
+
+from keepalive import AllocateError, AllocateTimeout, http
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from keepalive import ConnectionManager
+
+    from .proxies import Ways
+    from .target import Target
+
+_HEADERS = {"User-Agent": f"keepalive/{version('keepalive-manager')}", "Accept": "*/*"}
+
+# A host that fails so often in a row is left alone, so that -n 1000 does not wait 1000 timeouts.
+GIVE_UP_AFTER = 5
+
+
+class FetchError(Exception):
+    """One GET has failed; the text is a line for people.
+
+    :ivar scheme: whether that may be for a wrong scheme
+    """
+
+    def __init__(self, text: str, *, scheme: bool = False) -> None:
+        super().__init__(text)
+        self.scheme = scheme
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has come of the requests so far."""
+
+    wanted: int
+    statuses: Counter[int] = field(default_factory=Counter)
+    latencies: list[float] = field(default_factory=list)
+    errors: Counter[str] = field(default_factory=Counter)
+    given_up: int = 0
+    size: int = 0
+    retried: int = 0
+    saved_tcp: int = 0
+    saved_tls: int = 0
+    interrupted: bool = False
+    doubtful: dict[str, None] = field(default_factory=dict)
+    """URLs whose scheme may be the wrong one."""
+
+    @property
+    def done(self) -> int:
+        """How many requests have ended, well or not."""
+        return len(self.latencies) + self.errors.total() + self.given_up
+
+
+class Fetcher:
+    """Fetch every target ``times`` times, at most ``concurrency`` at a time, through one manager."""
+
+    def __init__(
+        self,
+        manager: ConnectionManager,
+        ways: Ways,
+        targets: Sequence[Target],
+        times: int,
+        timeout: float,
+        tally: Tally,
+    ) -> None:
+        self._manager = manager
+        self._requests = {target.url: ways.get(target.url, _HEADERS) for target in targets}
+        self._timeout = timeout
+        self._tally = tally
+        self._failures: Counter[str] = Counter()  # in a row, by URL
+        self._jobs: Iterator[Target] = (target for _ in range(times) for target in targets)
+
+    async def run(self, concurrency: int, progress: Callable[[], None]) -> None:
+        """Do all the work; ``progress`` is called after each request."""
+        async with anyio.create_task_group() as group:
+            for _ in range(concurrency):
+                group.start_soon(self._work, progress)
+
+    async def _work(self, progress: Callable[[], None]) -> None:
+        for target in self._jobs:
+            if self._failures[target.url] >= GIVE_UP_AFTER:
+                self._tally.given_up += 1
+            else:
+                await self._one(target)
+            progress()
+
+    async def _one(self, target: Target) -> None:
+        tally = self._tally
+        started = time.perf_counter()
+        try:
+            status = await self._get(target)
+        except FetchError as exc:
+            self._failures[target.url] += 1
+            tally.errors[f"{target.url}: {exc}"] += 1
+            if exc.scheme:
+                tally.doubtful[target.url] = None
+            return
+        self._failures[target.url] = 0
+        tally.latencies.append(time.perf_counter() - started)
+        tally.statuses[status] += 1
+        if status == 400 and target.scheme == "http":  # what most servers answer at their TLS ports
+            tally.doubtful[target.url] = None
+
+    async def _get(self, target: Target) -> int:
+        tally, size = self._tally, 0
+        try:
+            limits = http.Timeout(total=self._timeout)
+            async with http.Exchange(self._manager, *self._requests[target.url], limits) as response:
+                async for piece in response:
+                    size += len(piece)
+        except AllocateTimeout as exc:
+            text = f"timed out after {self._timeout:g} s ({exc.function})"
+            raise FetchError(text, scheme=exc.function == "tls") from exc
+        except AllocateError as exc:
+            raise FetchError(f"{exc.function}: {exc.error_str}", scheme=_no_tls(exc)) from exc
+        except http.HTTPTimeout as exc:
+            raise FetchError(f"timed out after {self._timeout:g} s (no full answer)") from exc
+        except http.NoAnswer as exc:
+            hint = "; does the port want https://?" if target.scheme == "http" else ""
+            raise FetchError(f"{exc}{hint}") from exc
+        except http.HTTPError as exc:
+            # A TLS server that cannot read the request sends an alert, or resets the connection.
+            odd = isinstance(exc, http.ReadError) or r"b'\x15\x03" in str(exc)
+            raise FetchError(str(exc), scheme=odd and target.scheme == "http") from exc
+        tally.size += size
+        tally.retried += response.retried
+        used = response.from_cache is not None
+        tally.saved_tcp += used
+        tally.saved_tls += used and target.scheme == "https"
+        return response.status
+
+
+def _no_tls(exc: AllocateError) -> bool:
+    """Say whether a handshake failed, and not for a certificate: then there may be no TLS at all."""
+    return exc.function == "tls" and "certificate" not in exc.error_str

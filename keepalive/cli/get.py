@@ -1,0 +1,172 @@
+"""``keepalive get``: what it does and how it tells the result."""
+
+from __future__ import annotations
+
+import json
+import math
+import ssl
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from keepalive import ConnectionManager, http
+
+from . import screen
+from .fetch import Fetcher, Tally
+from .proxies import Ways
+from .schemes import better_scheme
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from keepalive import Stats
+
+    from .target import Target
+
+_LOOKS = 4  # at wrong schemes; who has more of them has seen enough
+_PERCENTILES = (50, 90, 99)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was asked for on the command line."""
+
+    targets: Sequence[Target]
+    times: int
+    concurrency: int
+    per_host: int
+    timeout: float
+    insecure: bool
+
+
+class Get:
+    """One run of the command; its numbers are good at any moment, so also after an interruption.
+
+    :raises ValueError, ImportError: what the environment says of proxies; see `Ways`
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.tally = Tally(wanted=plan.times * len(plan.targets))
+        self.stats: Stats | None = None
+        self.seconds = 0.0
+        self.notes: list[str] = []
+        self._plan = plan
+        context = ssl.create_default_context()
+        if plan.insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        self._ways = Ways(context)
+
+    async def run(self) -> None:
+        """Fetch everything, with a progress bar if somebody watches."""
+        plan, console = self._plan, Console(stderr=True)
+        columns = (
+            TextColumn("GET"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        started = time.perf_counter()
+        with Progress(
+            *columns, console=console, transient=True, disable=not console.is_interactive
+        ) as progress:
+            bar = progress.add_task("", total=self.tally.wanted, note="")
+            async with self._manager() as manager:
+                fetcher = Fetcher(manager, self._ways, plan.targets, plan.times, plan.timeout, self.tally)
+
+                def advance() -> None:
+                    failed = self.tally.errors.total()
+                    note = f"[red]{failed} failed[/]" if failed else ""
+                    progress.update(bar, completed=self.tally.done, note=note)
+
+                try:
+                    await fetcher.run(min(plan.concurrency, self.tally.wanted), advance)
+                finally:
+                    self.seconds = time.perf_counter() - started
+                    self.stats = manager.stats()
+            await self._look_at_schemes()
+
+    async def _look_at_schemes(self) -> None:
+        """See whether what failed has failed for its scheme; each port once."""
+        places = {at[1:3]: at for at in map(http.parse_url, self.tally.doubtful)}
+        for target in [*places.values()][:_LOOKS]:
+            note = await better_scheme(target)
+            if note is not None:
+                self.notes.append(note)
+
+    def _manager(self) -> ConnectionManager:
+        return ConnectionManager(
+            max_per_host=self._plan.per_host,
+            max_open=max(128, self._plan.concurrency),
+            connectors=self._ways.connectors,
+        )
+
+    def error_lines(self) -> list[str]:
+        """Give one line for each kind of failure."""
+        tally = self.tally
+        lines = [f"{what} ({n} times)" if n > 1 else what for what, n in tally.errors.most_common()]
+        if tally.given_up:
+            lines.append(f"{tally.given_up} requests were not tried, since those before them failed in a row")
+        return lines
+
+    def as_json(self) -> str:
+        """Give the result as one JSON object; times are in seconds."""
+        tally = self.tally
+        result: dict[str, Any] = {
+            "requests": tally.wanted,
+            "answered": len(tally.latencies),
+            "failed": tally.errors.total(),
+            "not_tried": tally.wanted - len(tally.latencies) - tally.errors.total(),
+            "statuses": {str(status): n for status, n in sorted(tally.statuses.items())},
+            "errors": [{"error": what, "count": n} for what, n in tally.errors.most_common()],
+            "handshakes_saved": {"tcp": tally.saved_tcp, "tls": tally.saved_tls},
+            "retried": tally.retried,
+            "bytes": tally.size,
+            "seconds": round(self.seconds, 6),
+            "latency": {name: round(value, 6) for name, value in percentiles(tally.latencies).items()},
+        }
+        if self.stats is not None:
+            result["connections"] = {
+                "opened": self.stats.opened,
+                "reused_immediate": self.stats.immediate,
+                "reused_deferred": self.stats.deferred,
+            }
+        return json.dumps(result, indent=2)
+
+    def print_table(self) -> None:
+        """Tell the result to people."""
+        tally, answered = self.tally, len(self.tally.latencies)
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="bold")
+        statuses = "  ".join(f"{status}: {n}" for status, n in sorted(tally.statuses.items()))
+        table.add_row("Statuses", statuses or "none")
+        if tally.errors:
+            table.add_row("Failed", str(tally.errors.total()))
+        if self.stats is not None:
+            reused = f"{self.stats.immediate} times immediate, {self.stats.deferred} deferred"
+            table.add_row("Connections", f"{self.stats.opened} opened, reused {reused}")
+        if answered:
+            saved = f"TCP {tally.saved_tcp} of {answered}"
+            tls = f", TLS {tally.saved_tls}" if any(t.scheme == "https" for t in self._plan.targets) else ""
+            table.add_row("Handshakes saved", saved + tls)
+            if tally.retried:
+                table.add_row("Retried", f"{tally.retried} (the server had just closed the connection)")
+            table.add_row("Time", f"{self.seconds:.2f} s, {answered / self.seconds:.0f} requests/s")
+            table.add_row("Body bytes", f"{tally.size:,}")
+            shown = (f"{name} {value * 1000:.1f}" for name, value in percentiles(tally.latencies).items())
+            table.add_row("Latency, ms", "  ".join(shown))
+        screen.console().print(table)
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float]:
+    """Give p50, p90, p99 (by nearest rank) and the maximum; nothing of nothing."""
+    if not values:
+        return {}
+    ranked = sorted(values)
+    found = {f"p{p}": ranked[math.ceil(p / 100 * len(ranked)) - 1] for p in _PERCENTILES}
+    return {**found, "max": ranked[-1]}

@@ -1,0 +1,277 @@
+"""``keepalive probe``: which ports of which hosts answer, how fast, and with what first line."""
+
+from __future__ import annotations
+
+import errno
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from keepalive import DNSResolver, printable
+from keepalive.multi import MultiClient, StreamFilter
+
+from .screen import records
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from keepalive import Resolution
+    from keepalive.multi import Peer
+
+    from .ports import Span
+
+LONGEST = 256
+"""Bytes of a first line; whatever is longer is cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What was asked for on the command line."""
+
+    spans: Sequence[Span]
+    concurrency: int
+    timeout: float
+    wait: float
+    send: bytes
+
+
+@dataclass(slots=True)
+class Found:
+    """A port that accepted a connection; times are in seconds."""
+
+    host: str
+    port: int
+    connected: float
+    answered: float | None = None
+    line: str | None = None
+
+
+class Resolver:
+    """The usual one, which remembers for which names no address has come yet."""
+
+    def __init__(self) -> None:
+        self.nameless: set[str] = set()
+        self._inner = DNSResolver()
+
+    async def resolve(self, host: str) -> Resolution:
+        """Look a name up."""
+        self.nameless.add(host)
+        found = await self._inner.resolve(host)
+        self.nameless.discard(host)
+        return found
+
+
+@dataclass(slots=True)
+class Trouble:
+    """One kind of failure: of which hosts, and of how many ports."""
+
+    hosts: dict[str, int] = field(default_factory=dict)  # by host, one of the ports
+    count: int = 0
+
+    def told(self, operation: str, text: str) -> str:
+        """Tell all of them in one line."""
+        first = next(iter(self.hosts))
+        text = text.replace(_HOST, first if len(self.hosts) == 1 else "the host")
+        if len(self.hosts) > 1:
+            some = ", ".join([*self.hosts][:_NAMED])
+            more = f" and {len(self.hosts) - _NAMED} more" if len(self.hosts) > _NAMED else ""
+            return f"{operation}: {text} ({self.count} ports of {len(self.hosts)} hosts: {some}{more})"
+        if operation != "resolve" and self.count == 1:
+            return f"{first}, port {self.hosts[first]}: {operation}: {text}"
+        times = f" ({self.count} ports)" if self.count > 1 else ""
+        return f"{first}: {operation}: {text}{times}"
+
+
+class Probe:
+    """One run of the command; its numbers are good at any moment, so also after an interruption."""
+
+    def __init__(self, errand: Errand) -> None:
+        self.wanted = sum(map(len, errand.spans))
+        self.found: list[Found] = []
+        self.counts: Counter[str] = Counter()
+        self.troubles: dict[tuple[str, str], Trouble] = {}
+        self.unasked = 0
+        """Ports of which nothing is known, since it was not the network that failed, or no name was found."""
+        self.seconds = 0.0
+        self._errand = errand
+        self._lost: set[str] = set()  # hosts without an address
+        self._resolver = Resolver()
+        self._left = self._all()
+        self._running = 0
+        self._client: MultiClient | None = None
+        self._advance: Callable[[], None] = lambda: None
+
+    @property
+    def done(self) -> int:
+        """How many ports have been dealt with."""
+        return self.counts.total()
+
+    def _all(self) -> Iterator[tuple[str, int]]:
+        for span in self._errand.spans:
+            for port in span:
+                if span.host in self._lost:
+                    self.counts["not tried"] += 1
+                    self.unasked += 1
+                else:
+                    yield span.host, port
+
+    async def run(self) -> None:
+        """Try all ports, with a progress bar if somebody watches."""
+        errand, console = self._errand, Console(stderr=True)
+        columns = (TextColumn("probe"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        started = time.perf_counter()
+        with Progress(*columns, console=console, transient=True, disable=not console.is_interactive) as bars:
+            bar = bars.add_task("", total=self.wanted)
+            self._advance = lambda: bars.update(bar, completed=self.done)
+            self._over = anyio.Event()
+            async with MultiClient(
+                on_success=self._connected,
+                on_input=self._heard,
+                on_failure=self._refused,
+                on_timeout=self._silent,
+                on_disconnected=self._next,
+                filter=StreamFilter,
+                connect_timeout=errand.timeout,
+                input_timeout=errand.wait,
+                max_connecting=errand.concurrency,
+                resolver=self._resolver,
+            ) as self._client:
+                try:
+                    for _ in range(errand.concurrency):
+                        self._start()
+                    if self._running:
+                        await self._over.wait()
+                finally:
+                    self.seconds = time.perf_counter() - started
+                    self._left = iter(())
+
+    # -- callbacks ----------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        target = next(self._left, None)
+        if target is not None:
+            assert self._client is not None, "it is running"
+            self._running += 1
+            self._client.connect(*target, heap={"since": time.perf_counter()})
+
+    def _connected(self, peer: Peer) -> None:
+        now = time.perf_counter()
+        peer.heap["found"] = Found(peer.addr, peer.port, now - peer.heap["since"])
+        peer.heap["until"] = now + self._errand.wait
+        self.found.append(peer.heap["found"])
+        self.counts["open"] += 1
+        if self._errand.send:
+            peer.send(self._errand.send)
+
+    def _heard(self, peer: Peer, data: bytes) -> None:
+        found: Found = peer.heap["found"]
+        if found.answered is None:
+            found.answered = time.perf_counter() - peer.heap["since"]
+        said: bytes = peer.heap.get("said", b"") + data
+        peer.heap["said"] = said
+        line, end, _ = said.lstrip(b"\r\n").partition(b"\n")
+        found.line = line[:LONGEST].rstrip(b"\r").decode("utf-8", "backslashreplace")
+        left = peer.heap["until"] - time.perf_counter()
+        if end or len(said) >= LONGEST or left <= 0:
+            peer.close()
+        else:
+            peer.timeout = left  # or a port that drips could hold us for 256 times as long
+
+    def _refused(self, peer: Peer, operation: str, number: int, text: str) -> None:
+        if operation == "resolve":
+            self._lost.add(peer.addr)
+        if operation == "connect" and number == errno.ECONNREFUSED:
+            self.counts["refused"] += 1
+            return
+        self._failed(peer, operation, text, asked=operation == "connect" and number not in _OURS)
+
+    def _silent(self, peer: Peer) -> None:
+        if "found" in peer.heap:
+            return
+        if peer.addr in self._resolver.nameless:
+            text = f"no answer within {self._errand.timeout:g} s"
+            self._lost.add(peer.addr)
+            self._failed(peer, "resolve", text, asked=False)
+        else:
+            self.counts["no answer"] += 1
+
+    def _failed(self, peer: Peer, operation: str, text: str, *, asked: bool) -> None:
+        self.counts["failed"] += 1
+        self.unasked += not asked
+        trouble = self.troubles.setdefault((operation, text.replace(peer.addr, _HOST)), Trouble())
+        trouble.hosts.setdefault(peer.addr, peer.port)
+        trouble.count += 1
+
+    def _next(self, peer: Peer) -> None:
+        self._running -= 1
+        self._start()
+        self._advance()
+        if not self._running:
+            self._over.set()
+
+    # -- the result ---------------------------------------------------------------------------------
+
+    def error_lines(self) -> list[str]:
+        """Give one line for each kind of failure."""
+        return [line for line, _ in self._told()]
+
+    def _told(self) -> list[tuple[str, int]]:
+        ranked = sorted(self.troubles.items(), key=lambda item: -item[1].count)
+        return [(trouble.told(*what), trouble.count) for what, trouble in ranked]
+
+    def as_json(self) -> str:
+        """Give the result as one JSON object; times are in seconds."""
+        result: dict[str, Any] = {
+            "ports": self.wanted,
+            "counts": {name: self.counts[name] for name in _COUNTS},
+            "open": [
+                {
+                    "host": found.host,
+                    "port": found.port,
+                    "connected": round(found.connected, 6),
+                    "answered": None if found.answered is None else round(found.answered, 6),
+                    "line": found.line,
+                }
+                for found in self._sorted()
+            ],
+            "errors": [{"error": what, "count": n} for what, n in self._told()],
+            "seconds": round(self.seconds, 6),
+        }
+        return json.dumps(result, indent=2)
+
+    def table(self) -> Iterator[str]:
+        """Tell the result to people, and to programs that read lines: one for each open port."""
+        if self.found:
+            head = ("host", "port", "connected, ms", "answered, ms", "first line")
+            rows = [
+                (
+                    found.host,
+                    str(found.port),
+                    f"{found.connected * 1000:.1f}",
+                    "-" if found.answered is None else f"{found.answered * 1000:.1f}",
+                    "" if found.line is None else printable(found.line),
+                )
+                for found in self._sorted()
+            ]
+            yield from records(head, rows, right=frozenset({1, 2, 3}))
+        counts = ", ".join(f"{self.counts[name]} {name}" for name in _COUNTS if self.counts[name])
+        yield f"{self.wanted} ports: {counts or 'none tried'}; {self.seconds:.2f} s"
+
+    def _sorted(self) -> list[Found]:
+        order = {span.host: n for n, span in reversed(list(enumerate(self._errand.spans)))}
+        return sorted(self.found, key=lambda found: (order[found.host], found.port))
+
+
+_HOST = "\0"  # stands for the host in texts that are to be compared
+_NAMED = 3
+# What the system of ours says, and nothing of the port.
+_OURS = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN, errno.EPERM}
+)
+_COUNTS = ("open", "refused", "no answer", "failed", "not tried")

@@ -1,5 +1,0 @@
-"""Says which extra is missing, before anything is imported that needs it."""
-
-from keepalive._extras import require
-
-require("httptools", "http", "keepalive.http")

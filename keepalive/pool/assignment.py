@@ -1,0 +1,336 @@
+"""Who gets what when something has become free, and what is done when nothing is: the one place that decides.
+
+`assign` finds the next place of a free connection: the oldest request of its key, unless an older one of
+another key needs its place; else it waits idle. `reconcile` brings a key in order after any change: each
+attempt covers one request, the oldest first; spare attempts are bounded; and as long as room can be made,
+the keys that wait for some start attempts in order of arrival. Room is made by recalling an extra slot, by
+closing the coldest idle connection of all, or by giving a spare attempt up. The parts that it asks decide
+nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keepalive.base.types import DEFERRED, IMMEDIATE, NEVER, CloseReason
+
+from .records import Slot
+from .states import (
+    ABORT,
+    CLOSE,
+    CLOSING,
+    GONE,
+    IDLE,
+    OPEN,
+    QUEUED,
+    RESERVED,
+    SERVED,
+    VALIDATE,
+    WAKE,
+    Failure,
+    illegal,
+    move,
+)
+from .waitqueue import WaitQueue
+
+if TYPE_CHECKING:
+    from keepalive.base.types import Reuse
+
+    from .parts import Parts
+    from .records import KeyState, Waiter
+
+
+class Assignment:
+    """The decisions of one pool. See the module's preface."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._limits = parts.limits
+        self._effects = parts.effects
+        self._timers = parts.timers
+        self._keys = parts.keys
+        self._requests = parts.requests
+        self._capacity = parts.capacity
+        self._extra_slots = parts.extra_slots
+        self._idle = parts.idle
+        self._room = parts.room
+        self._spares = parts.spares
+        self._backoff = parts.backoff
+        self._opened = 0  # attempts so far: the last one's number
+
+    # -- a connection is free -------------------------------------------------------------------------
+
+    def assign(self, slot: Slot, now: float) -> None:
+        """Find the next place of a connection that has just become free."""
+        if (
+            slot.uses >= self._limits.max_uses
+            or slot.expires <= now
+            or self._parts.closed
+            or self._capacity.shrunk
+        ):
+            reason = self._unusable(slot, now)
+            if reason is not None:
+                self.close(slot, reason)
+                return
+        queue = slot.per_key.queue
+        if queue is not None:
+            waiter = queue.oldest_plain() if slot.uses else queue.oldest()
+            if waiter is not None and not (slot.uses and self._outranked(queue, waiter)):
+                self._requests.leave_queue(waiter)
+                self.reserve(waiter, slot, DEFERRED)
+                self._effects.append((WAKE, waiter))
+                return
+        if slot.expires <= now:
+            self.expire(slot, now)
+            return
+        move(slot, IDLE)
+        self._idle.add(slot)
+        if not slot.uses:
+            self._effects.append((VALIDATE, slot))
+        if self._effects.observed:
+            self._effects.notify("idle", slot.per_key.key, slot.id)
+        if len(self._idle.line) > self._limits.max_idle:
+            self.trim(CloseReason.SURPLUS)
+
+    def trim(self, reason: CloseReason) -> None:
+        """Close the least recently used of all idle connections, as long as there are too many."""
+        while len(self._idle.line) > self._limits.max_idle and (coldest := self._idle.coldest()):
+            self._displace(coldest, reason)
+
+    def _displace(self, slot: Slot, reason: CloseReason) -> None:
+        """Close an idle connection, of another key perhaps."""
+        self.close(slot, reason)
+        self._fail_alone(slot.per_key)
+        self._keys.rest(slot.per_key)
+
+    def _unusable(self, slot: Slot, now: float) -> CloseReason | None:
+        """Say what forbids to use a free connection again."""
+        if self._parts.closed:
+            return CloseReason.SHUTDOWN
+        # One just given back, or never used, may serve whoever waits, however short its time as an idle
+        # one; a used one that was given to a request and not fetched has used its time up meanwhile.
+        if slot.expires <= now and (slot.retires_at <= now or (slot.uses and slot.idle_since < now)):
+            return _why_expired(slot, now)
+        if slot.uses >= self._limits.max_uses:
+            return CloseReason.USES
+        if self._capacity.exceeded(slot.per_key):
+            return CloseReason.LIMIT
+        return None
+
+    def _outranked(self, queue: WaitQueue[Waiter], waiter: Waiter) -> bool:
+        """Say whether somebody older, who cannot use this connection, needs its place."""
+        other = queue.oldest_uncovered()
+        if other is not None and other.id < waiter.id and self._backoff.allows(waiter.per_key):
+            return True  # a fresh request of the same key
+        first = self._room.first()
+        return first is not None and first.position < waiter.id
+
+    def reserve(self, waiter: Waiter, slot: Slot, reuse: Reuse) -> None:
+        """Give a connection to a request; a never used one counts as new."""
+        if RESERVED not in slot.state.next or SERVED not in waiter.state.next:  # `move`, twice a request
+            raise illegal(slot, RESERVED)
+        slot.state, waiter.state = RESERVED, SERVED
+        slot.waiter, waiter.slot = waiter, slot
+        waiter.reuse = reuse if slot.uses else None
+
+    def unreserve(self, waiter: Waiter) -> Slot | None:
+        """Take back what a request was given, if it was."""
+        slot = waiter.slot
+        if slot is not None:
+            slot.waiter = waiter.slot = None
+        return slot
+
+    def take_idle(self, per_key: KeyState, now: float, fresh: bool) -> Slot | None:
+        """Take the warmest idle connection that this kind of request may have."""
+        slot = self._idle.take(per_key, fresh)
+        while slot is not None and slot.expires <= now:
+            self._close_taken(slot, _why_expired(slot, now))
+            slot = self._idle.take(per_key, fresh)
+        return slot
+
+    # -- a request waits ------------------------------------------------------------------------------
+
+    def enqueue(self, waiter: Waiter, now: float) -> None:
+        """Let a new request wait, and see whether an attempt can be started for it."""
+        per_key = waiter.per_key
+        queue = self._queue_of(per_key)
+        crowded = queue.waiting > queue.covered
+        queue.append(waiter)
+        self._requests.uncovered += 1
+        if self._effects.observed:
+            self._effects.notify("queued", per_key.key, waiter.id)
+        if not crowded or per_key.idle:
+            self.reconcile(per_key, now)
+        # Otherwise others wait already that no attempt stands for: one more changes nothing for anybody.
+        if waiter.phases is not None and waiter.state is QUEUED and not waiter.covered:
+            self._requests.begin_phase(waiter, now)
+
+    def requeue(self, waiter: Waiter, now: float) -> None:
+        """Find something else for a request whose reserved connection was lost."""
+        other = self.take_idle(waiter.per_key, now, waiter.fresh)
+        if other is not None:
+            was_there = waiter.reuse is IMMEDIATE and other.idle_since <= waiter.since
+            move(waiter, QUEUED)
+            self.reserve(waiter, other, IMMEDIATE if was_there else DEFERRED)
+        elif waiter.deadline <= now:
+            self._requests.fail(waiter, Failure.TIMEOUT)
+        else:
+            move(waiter, QUEUED)
+            self._queue_of(waiter.per_key).put_back(waiter)
+            self._requests.uncovered += not waiter.covered
+
+    def _queue_of(self, per_key: KeyState) -> WaitQueue[Waiter]:
+        """Return the queue that a request of this key is to enter."""
+        self._keys.wake(per_key)
+        if per_key.queue is None:
+            per_key.queue = WaitQueue()
+        return per_key.queue
+
+    def fail_oldest(self, slot: Slot, failure: Failure, error: Exception | None) -> None:
+        """Let a failed attempt fail the oldest request of its key, no other."""
+        queue = slot.per_key.queue
+        oldest = None if queue is None else queue.oldest()
+        if oldest is not None:
+            self._requests.leave_queue(oldest)
+            oldest.error = error
+            self._requests.fail(oldest, failure, slot.phase)
+
+    # -- a key is brought in order --------------------------------------------------------------------
+
+    def reconcile(self, per_key: KeyState, now: float) -> None:
+        """Bring a key in order after a change: cover its requests, bound its spares, use the room."""
+        queue = per_key.queue
+        if queue is not None or per_key.opening or per_key.preconnecting:
+            if queue is not None:
+                self._cover(per_key, queue, now)
+            for _ in range(self._spares.excess(per_key)):
+                self.abort(next(reversed(per_key.opening)))
+        self._fail_alone(per_key)
+        self._spares.note(per_key, now)
+        self.wait_for_room(per_key)
+        if self._room.waiting:
+            self.use_room(now)
+        if not per_key.count:
+            self._keys.rest(per_key)
+
+    def _cover(self, per_key: KeyState, queue: WaitQueue[Waiter], now: float) -> None:
+        """Let each attempt stand for one request, the oldest first."""
+        before = queue.covered
+        for waiter in queue.balance(len(per_key.opening)):
+            if waiter.phases is not None:
+                self._requests.begin_phase(waiter, now)
+        self._requests.uncovered += before - queue.covered
+
+    def _fail_alone(self, per_key: KeyState) -> None:
+        """Fail the requests of a key that pauses, if nothing is open that could serve them."""
+        queue = per_key.queue
+        if per_key.pause is None or queue is None or per_key.count != per_key.closing:
+            return
+        phase, error = per_key.last_failure
+        for waiter in queue.snapshot():
+            self._requests.leave_queue(waiter)
+            waiter.error = error
+            self._requests.fail(waiter, Failure.PAUSED, phase)
+
+    def wait_for_room(self, per_key: KeyState) -> None:
+        """Let a key wait for room, or correct its position, or take it out of the line."""
+        queue = per_key.queue
+        position = 0
+        # A full key waits too: for an extra slot, or that of an idle connection that it may not take.
+        if (
+            queue is not None
+            and (per_key.idle or per_key.extra or not self._capacity.full_for(per_key))
+            and self._backoff.allows(per_key)
+        ):
+            oldest = queue.oldest_uncovered()
+            position = 0 if oldest is None else oldest.id
+        if position != per_key.position:
+            self._room.place(per_key, position)
+
+    def use_room(self, now: float) -> None:
+        """Start attempts, the oldest request first, as long as room can be made."""
+        while not self._parts.closed and (per_key := self._room.first()):
+            if not self._make_room(per_key):
+                return
+            self.open(per_key)
+            assert per_key.queue is not None, "who waits for room has a queue"
+            self._cover(per_key, per_key.queue, now)
+            self.wait_for_room(per_key)
+
+    def _make_room(self, per_key: KeyState) -> bool:
+        """Make room for one more connection of this key, if that is possible at once."""
+        capacity, extra = self._capacity, self._extra_slots
+        if capacity.full_for(per_key):
+            if per_key.extra or not per_key.idle:
+                extra.recall_one(per_key)
+                return False
+            self.close(next(iter(per_key.idle)), CloseReason.EVICTED)
+        if capacity.full and (extra.holders or extra.recalled):
+            extra.recall_one(None)
+            return False
+        while capacity.full and (victim := self._idle.coldest()) is not None:
+            self._displace(victim, CloseReason.EVICTED)
+        if not capacity.full:
+            return True
+        self._give_up_spares()
+        return False
+
+    def _give_up_spares(self) -> None:
+        """Abort spare attempts, as many as there are keys that wait for their room."""
+        spares = self._spares
+        while spares.keys and self._capacity.closing < self._room.waiting:
+            per_key = next(iter(spares.keys))
+            self.abort(next(reversed(per_key.opening)))
+            per_key.preconnecting = min(per_key.preconnecting, len(per_key.opening))
+            if not per_key.surplus:
+                spares.forget(per_key)
+
+    # -- connections begin and end --------------------------------------------------------------------
+
+    def open(self, per_key: KeyState) -> Slot:
+        """Start an attempt."""
+        self._opened += 1
+        slot = Slot(self._opened, per_key)
+        per_key.opening[slot] = None
+        self._capacity.add(per_key)
+        self._effects.append((OPEN, slot))
+        self._effects.notify("opening", per_key.key, slot.id)
+        return slot
+
+    def abort(self, slot: Slot) -> None:
+        """Give an attempt up; it counts until the driver reports that nothing is left of it."""
+        self._extra_slots.recall(slot)
+        self.leave_opening(slot)
+        move(slot, CLOSING)
+        self._capacity.begin_closing(slot.per_key)
+        self._effects.append((ABORT, slot))
+        self._effects.notify("attempt_aborted", slot.per_key.key, slot.id)
+
+    def leave_opening(self, slot: Slot) -> None:
+        """Take a slot out of its key's attempts."""
+        del slot.per_key.opening[slot]
+        self._timers.clear(slot)
+
+    def close(self, slot: Slot, reason: CloseReason) -> None:
+        """End a connection that is open, wherever it stands."""
+        if slot.state is IDLE:
+            self._idle.remove(slot)
+        self._close_taken(slot, reason)
+
+    def _close_taken(self, slot: Slot, reason: CloseReason) -> None:
+        per_key = slot.per_key
+        move(slot, GONE)
+        self._capacity.remove(per_key)
+        per_key.counters.closed[reason] = per_key.counters.closed.get(reason, 0) + 1
+        self._effects.append((CLOSE, slot))
+        self._effects.notify("closed", per_key.key, slot.id, reason)
+
+    def expire(self, slot: Slot, now: float) -> None:
+        """Close one whose time is over."""
+        self.close(slot, _why_expired(slot, now))
+
+
+def _why_expired(slot: Slot, now: float) -> CloseReason:
+    if slot.retires_at > now:
+        return CloseReason.EXPIRED
+    return CloseReason.RETIRED if slot.retires_at == -NEVER else CloseReason.LIFETIME

@@ -1,0 +1,449 @@
+"""The pool: one state machine that decides everything and does nothing.
+
+Theory. A request for a key becomes a `Waiter`, a connection (from the start of its attempt to its
+end) a `Slot`. Inputs are plain methods with the time as an argument; each one takes the pool from
+one consistent state to the next and appends to `effects` what the driver must do about it. Nothing
+is announced and re-checked: a resource changes owner in the step that frees it.
+
+    Waiter:  QUEUED --serve--> SERVED --claim--> CLAIMED      SERVED --cancel--> CANCELLED, and
+               | timeout, failed attempt, shutdown --> FAILED   its slot goes to the next in line
+    Slot:    OPENING --> RESERVED --> LENT --> RESERVED (direct hand-over) | IDLE | GONE
+             OPENING --> CLOSING --> GONE (aborted)    IDLE --> RESERVED | GONE
+
+Who gets what. Within a key: first come, first served; among idle connections the warmest. Between
+keys, when `max_open` is reached: the oldest request that no attempt stands for, over all keys that
+are not full themselves; room is made by recalling an extra slot, by closing the least recently used
+idle connection of all, or by giving up a spare attempt. Attempts belong to keys: whatever comes
+first, a released connection or an opened one, serves the oldest request. One attempt more than requests
+may live on as a spare; a preconnect starts several.
+
+Parts. `Assignment` decides; `RoomQueue` (the line of keys), `WaitQueue` (the line in a key),
+`IdleConnections`, `Capacity` with `ExtraSlots`, `Spares`, `Backoff`, `Timers`, `Requests` and `Keys` answer
+its questions, each with its own invariants. This class is their sum: the inputs.
+
+Invariants, checked by the tests after every input:
+
+ 1. opening + extra + reserved + lent + idle + closing = total <= max_open; likewise per key.
+ 2. Each slot stands in exactly one place, the one that its state names.
+ 3. Never a queued request beside an idle connection of its key that it could take.
+ 4. No lost wake-up: a request without an attempt exists only if its key is full, or pauses (10), or the
+    pool is full and nothing in it is idle.
+ 5. A request ends once; it is woken whenever it is served later than at once, or ends other than by
+    its owner's claim. (Not when what it was served with is lost: it waits again.)
+ 6. First come, first served within a key.
+ 7. When all is released and cancelled, nothing is lent, reserved or waiting.
+ 8. A key has at most one attempt more than requests, or as many as a preconnect started; who has more
+    attempts than requests has a deadline for them.
+ 9. Equal inputs give equal effects.
+10. While a key pauses after failures no attempt of it is started, and after the pause one at a time
+    until one succeeds. A request never waits for a pause alone: it fails if nothing of its key is open.
+11. No attempt has an extra slot while a request waits that could use it; what was recalled is given back
+    within the step.
+12. Never more than `max_idle` are idle: the least recently used of all keys goes, not the newest.
+
+Cost: every input is O(1) in waiters, keys and connections, or O(log n) where time or arrival order must
+be sorted. `shutdown` and `set_limits` pay for all there is; a request whose reserved connection is lost
+passes those put back into the queue before it; recalling a key's extra slot passes its attempts.
+
+Alternatives refused. A semaphore and a queue per request: no place where the state is whole, a cancellation
+at each await. Effects as callbacks: re-entrancy. Separate layers for limits and idle list, each deciding for
+itself: limits, fairness and eviction are one decision. Booleans for states: they come to disagree. A scan of
+all keys: O(keys).
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+from keepalive.base.types import DEFERRED, IMMEDIATE, NEVER, CloseReason
+
+from .assignment import Assignment
+from .parts import Parts
+from .records import KeyState, Pause, Slot, Waiter
+from .states import (
+    CANCELLED,
+    CLAIMED,
+    CLOSING,
+    GONE,
+    IDLE,
+    LENT,
+    OPENING,
+    QUEUED,
+    RESERVED,
+    SERVED,
+    WAKE,
+    Failure,
+    IllegalTransition,
+    illegal,
+    move,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from keepalive.base.types import Key
+
+    from .states import Limits, SlotState
+
+
+class Pool:
+    """All decisions of one manager. See the module's preface.
+
+    :param limits: copied; `set_limits` changes them
+    :param observed: whether effects for an observer are wanted
+    :param seed: 0 to 1; see `Backoff`
+    """
+
+    def __init__(self, limits: Limits, *, observed: bool = False, seed: float = 0.0) -> None:
+        self._parts = parts = Parts(replace(limits), observed=observed, seed=seed)
+        self._assignment = Assignment(parts)
+        self.limits = parts.limits
+        self.effects = parts.effects
+        self.timers = parts.timers
+        self.keys = parts.keys
+        self.requests = parts.requests
+        self.capacity = parts.capacity
+        self.extra_slots = parts.extra_slots
+        self.idle = parts.idle
+        self.room = parts.room
+        self.spares = parts.spares
+        self.backoff = parts.backoff
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was shut down."""
+        return self._parts.closed
+
+    # -- requests ---------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        key: Key,
+        now: float,
+        deadline: float,
+        *,
+        fresh: bool = False,
+        phases: tuple[float, float] | None = None,
+    ) -> Waiter:
+        """Enter a request; its state says whether it was served, queued or failed at once.
+
+        `phases` are seconds that each phase may take from when it begins: while no attempt stands for the
+        request, and while one does. Zero is over at once.
+        """
+        return self.enter(self.keys.of(key), now, deadline, fresh, phases)
+
+    def enter(
+        self,
+        per_key: KeyState,
+        now: float,
+        deadline: float,
+        fresh: bool,
+        phases: tuple[float, float] | None = None,
+    ) -> Waiter:
+        """Enter a request for a key whose state is known; see `submit`."""
+        assignment = self._assignment
+        waiter = self.requests.new(per_key, now, deadline, fresh, phases)
+        if (slot := assignment.take_idle(per_key, now, fresh)) is not None:
+            assignment.reserve(waiter, slot, IMMEDIATE)
+        elif deadline <= now or self._parts.closed:
+            self.requests.fail(waiter, Failure.SHUTDOWN if self._parts.closed else Failure.TIMEOUT)
+            self.keys.rest(per_key)
+        else:
+            assignment.enqueue(waiter, now)
+            if waiter.state is QUEUED and waiter.deadline <= now:
+                self._time_out(waiter, now)
+        return waiter
+
+    def overfull(self, waiter: Waiter) -> bool:
+        """Say whether this new request has no attempt and stands beyond `max_waiting`."""
+        queued = waiter.state is QUEUED
+        return queued and not waiter.covered and self.requests.uncovered > self.limits.max_waiting
+
+    def refuse(self, waiter: Waiter, now: float) -> None:
+        """Take an overfull request out again; it counts as failed in the queue."""
+        self.requests.leave_queue(waiter)
+        self.requests.fail(waiter, Failure.ATTEMPT)
+        self._assignment.reconcile(waiter.per_key, now)
+
+    def claim(self, waiter: Waiter, now: float) -> Slot:
+        """Hand the reserved connection over to the request's owner."""
+        slot = waiter.slot
+        if slot is None:
+            msg = f"{waiter} is {waiter.state.value}, not served"
+            raise IllegalTransition(msg)
+        if LENT not in slot.state.next:
+            raise illegal(slot, LENT)
+        slot.state = LENT
+        slot.waiter = waiter.slot = None  # a request that is kept keeps no connection
+        slot.uses += 1
+        self.requests.end(waiter, CLAIMED)
+        reuse, counters = waiter.reuse, slot.per_key.counters
+        if reuse is IMMEDIATE:
+            counters.immediate += 1
+        elif reuse is DEFERRED:
+            counters.deferred += 1
+        else:
+            counters.new += 1
+        if self.effects.observed:
+            self.effects.notify("lent", slot.per_key.key, slot.id, waiter.id, reuse, now - waiter.since)
+        return slot
+
+    def cancel(self, waiter: Waiter, now: float) -> bool:
+        """Withdraw a request in any phase. False if it had ended already."""
+        if waiter.state is QUEUED:
+            self.requests.leave_queue(waiter)
+        elif waiter.state is not SERVED:
+            return False
+        slot = self._assignment.unreserve(waiter)
+        self.requests.end(waiter, CANCELLED)
+        waiter.per_key.counters.cancelled += 1
+        self.effects.append((WAKE, waiter))
+        self.effects.notify("cancelled", waiter.per_key.key, waiter.id)
+        if slot is not None:
+            self._assignment.assign(slot, now)
+        self._assignment.reconcile(waiter.per_key, now)
+        return True
+
+    # -- attempts ---------------------------------------------------------------------------------
+
+    def enter_phase(self, slot: Slot, phase: str, now: float) -> None:
+        """Note what an attempt is doing from now on."""
+        slot.phase, slot.phase_since = phase, now
+
+    def limit(self, slot: Slot, when: float, overdue: Failure = Failure.CONNECT_TIMEOUT) -> None:
+        """Set when an attempt has taken too long (`NEVER`: not yet known), and what has run out then."""
+        if slot.state is OPENING:
+            slot.overdue = overdue
+            self.timers.set(slot, when)
+
+    def take_extra(self, slot: Slot) -> bool:
+        """Give an attempt a slot for one more socket, if there is room; see `ExtraSlots`."""
+        return self.extra_slots.take(slot)
+
+    def give_back_extra(self, slot: Slot, now: float) -> None:
+        """Take back such a slot."""
+        self.extra_slots.give_back(slot)
+        self._assignment.reconcile(slot.per_key, now)
+
+    def opened(self, slot: Slot, link: Any, now: float, lifetime: float = NEVER) -> None:
+        """Take a new connection in; it serves the oldest request of its key, or waits idle."""
+        _expect(slot, OPENING)
+        per_key = slot.per_key
+        self._assignment.leave_opening(slot)
+        slot.link = link
+        slot.opened_at = now
+        slot.retires_at = now + lifetime
+        per_key.counters.opened += 1
+        self.backoff.reset(per_key)
+        self.effects.notify("opened", per_key.key, slot.id)
+        slot.idle_since = now
+        slot.expires = min(now + self.limits.keep_alive, slot.retires_at)
+        self._assignment.assign(slot, now)
+        self._assignment.reconcile(per_key, now)
+
+    def open_failed(self, slot: Slot, error: Exception, now: float) -> None:
+        """Note that an attempt failed: the oldest request of its key fails, no other."""
+        _expect(slot, OPENING)
+        per_key = slot.per_key
+        self._assignment.leave_opening(slot)
+        move(slot, GONE)
+        self.capacity.remove(per_key)
+        self.effects.notify("attempt_failed", per_key.key, slot.id, error)
+        self._assignment.fail_oldest(slot, Failure.ATTEMPT, error)
+        self.backoff.failed(slot, error, now, closed=self.closed)
+        self._assignment.reconcile(per_key, now)
+
+    def aborted(self, slot: Slot, now: float) -> None:
+        """Note that nothing is left of an attempt that was told to abort."""
+        _expect(slot, CLOSING)
+        move(slot, GONE)
+        self.capacity.end_closing(slot.per_key)
+        self._assignment.reconcile(slot.per_key, now)
+
+    def preconnect(self, per_key: KeyState, ready: int, now: float) -> list[Slot]:
+        """Start attempts for nobody, until so many connections are idle or on their way there.
+
+        Only within free room: nothing is closed for them. They end as spare attempts do.
+        """
+        started: list[Slot] = []
+        missing: float  # max_idle may be NEVER
+        missing = ready - len(per_key.idle) - len(per_key.unused) - per_key.surplus
+        missing = min(missing, self.limits.max_idle - len(self.idle.line))
+        while len(started) < missing and not self.closed and self.backoff.allows(per_key):
+            if not self.capacity.has_room(per_key):
+                break
+            started.append(self._assignment.open(per_key))
+        if started:
+            self.keys.wake(per_key)
+            per_key.preconnecting = per_key.surplus
+            self.spares.forget(per_key)  # it is entered anew, with a later deadline
+        self._assignment.reconcile(per_key, now)
+        return started
+
+    # -- connections ------------------------------------------------------------------------------
+
+    def release(self, slot: Slot, now: float, keep_for: float = NEVER) -> None:
+        """Take a connection back for reuse: it serves the next request, or waits idle."""
+        if slot.state is not LENT:
+            _expect(slot, LENT)
+        assignment = self._assignment
+        if keep_for > self.limits.keep_alive:
+            keep_for = self.limits.keep_alive
+        slot.idle_since = now
+        slot.expires = expires = now + keep_for
+        if expires > slot.retires_at:
+            slot.expires = slot.retires_at
+        assignment.assign(slot, now)
+        per_key = slot.per_key
+        # While it stays open, nothing else can change, unless the key has an attempt that could be one too
+        # many now, or a request that it leaves waiting beside itself, or a key waits for room.
+        state = slot.state
+        if (
+            per_key.opening
+            or self.room.waiting
+            or (state is not RESERVED and (per_key.queue is not None or state is not IDLE))
+        ):
+            assignment.reconcile(per_key, now)
+
+    def discard(self, slot: Slot, now: float, reason: CloseReason) -> None:
+        """Close a lent connection."""
+        _expect(slot, LENT)
+        self._assignment.close(slot, reason)
+        self._assignment.reconcile(slot.per_key, now)
+
+    def lost(self, slot: Slot, now: float, reason: CloseReason) -> None:
+        """Close a connection found unusable while idle, or while reserved for a request.
+
+        The request then takes another idle one, or its old place in the queue.
+        """
+        waiter = slot.waiter
+        _expect(slot, IDLE if waiter is None else RESERVED)
+        if waiter is not None:
+            self._assignment.unreserve(waiter)
+        self._assignment.close(slot, reason)
+        if waiter is not None:
+            self._assignment.requeue(waiter, now)
+        self._assignment.reconcile(slot.per_key, now)
+
+    def retire(self, slots: Iterable[Slot], now: float) -> int:
+        """Close those that are idle, and let those that are lent or reserved close at their release."""
+        closed: list[Slot] = []
+        for slot in slots:
+            if slot.state is IDLE:
+                self._assignment.close(slot, CloseReason.RETIRED)
+                closed.append(slot)
+            elif slot.state is LENT or slot.state is RESERVED:
+                slot.retires_at = slot.expires = -NEVER
+        for slot in closed:
+            self._assignment.reconcile(slot.per_key, now)
+        return len(closed)
+
+    def evict_coldest(self, now: float) -> bool:
+        """Close the coldest idle connection if a request waits; return whether there was one."""
+        victim = self.idle.coldest()
+        if victim is None or not any(waiter.state is QUEUED for waiter in self.requests.open.values()):
+            return False
+        self._assignment.close(victim, CloseReason.EVICTED)
+        self._assignment.reconcile(victim.per_key, now)
+        return True
+
+    # -- time, limits and the end -----------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Do all that is due by `now`: timeouts, idle expiry, spare attempts, pauses."""
+        self.requests.set_timers()
+        for record in self.timers.queue.pop_due(now):
+            if isinstance(record, Waiter):
+                self._time_out(record, now)
+            elif isinstance(record, KeyState):
+                self._end_spares(record)
+                self._assignment.reconcile(record, now)
+            elif isinstance(record, Pause):
+                record.per_key.pause = None
+                self._assignment.reconcile(record.per_key, now)
+            elif record.state is OPENING:
+                self._give_up_overdue(record, now)
+            else:
+                self._assignment.expire(record, now)
+                self._assignment.reconcile(record.per_key, now)
+        while (coldest := self.idle.coldest()) is not None and coldest.expires <= now:
+            self._assignment.expire(coldest, now)
+            self._assignment.reconcile(coldest.per_key, now)
+        self.timers.earliest = self.next_deadline()
+
+    def next_deadline(self) -> float:
+        """Return the exact time of the next thing due, or `NEVER`."""
+        return min(self.requests.next_deadline(), self.idle.next_expiry(), self.timers.queue.next())
+
+    def _time_out(self, waiter: Waiter, now: float) -> None:
+        per_key, phase = waiter.per_key, "queue"
+        if waiter.state is QUEUED:
+            if waiter.covered:
+                attempt = next(iter(per_key.opening))
+                phase = attempt.phase
+                waiter.phase_since = max(attempt.phase_since, waiter.since)
+            self.requests.leave_queue(waiter)
+        slot = self._assignment.unreserve(waiter)
+        self.requests.fail(waiter, Failure.TIMEOUT, phase)
+        if slot is not None:
+            self._assignment.assign(slot, now)
+        self._assignment.reconcile(per_key, now)
+
+    def _give_up_overdue(self, slot: Slot, now: float) -> None:
+        """Abort an attempt that has taken too long; it counts as a failure of its key."""
+        slot.was_overdue = True
+        self._assignment.abort(slot)
+        self._assignment.fail_oldest(slot, slot.overdue, None)
+        self.backoff.failed(slot, None, now, closed=self.closed)
+        self._assignment.reconcile(slot.per_key, now)
+
+    def _end_spares(self, per_key: KeyState) -> None:
+        """Give up the attempts that nobody waits for."""
+        per_key.preconnecting = 0
+        for _ in range(per_key.surplus):
+            self._assignment.abort(next(reversed(per_key.opening)))
+
+    def set_limits(self, limits: Limits, now: float) -> None:
+        """Change the limits: what is idle beyond them closes now, what is lent at its release."""
+        for field in fields(limits):
+            setattr(self.limits, field.name, getattr(limits, field.name))
+        assignment, states = self._assignment, self.keys.states
+        for slot in list(self.idle.line):
+            if self.capacity.exceeded(slot.per_key):
+                assignment.close(slot, CloseReason.LIMIT)
+        assignment.trim(CloseReason.LIMIT)
+        for slot in list(self.extra_slots.holders):
+            self.extra_slots.recall(slot)
+        self.capacity.measure(states.values())
+        for per_key in states.values():
+            assignment.wait_for_room(per_key)  # all of them first: the oldest request gets the new room
+        assignment.use_room(now)
+        for per_key in list(states.values()):
+            self.keys.rest(per_key)
+
+    def shutdown(self, now: float) -> None:
+        """Fail all requests, abort all attempts, close all idle connections; lent ones at their release."""
+        assignment = self._assignment
+        self._parts.closed = True
+        for waiter in list(self.requests.open.values()):
+            if waiter.state is QUEUED:
+                self.requests.leave_queue(waiter)
+            slot = assignment.unreserve(waiter)
+            self.requests.fail(waiter, Failure.SHUTDOWN)
+            if slot is not None:
+                assignment.close(slot, CloseReason.SHUTDOWN)
+        for slot in list(self.idle.line):
+            assignment.close(slot, CloseReason.SHUTDOWN)
+        for per_key in list(self.keys.states.values()):
+            for slot in list(per_key.opening):
+                assignment.abort(slot)
+            self.backoff.reset(per_key)
+            assignment.reconcile(per_key, now)
+
+
+def _expect(slot: Slot, state: SlotState) -> None:
+    """Refuse an input for a connection that is in another state."""
+    if slot.state is not state:
+        msg = f"{slot} is {slot.state.value}, not {state.value}"
+        raise IllegalTransition(msg)

@@ -1,0 +1,1 @@
+"""Names: the table of look-ups, and the resolvers that answer them."""

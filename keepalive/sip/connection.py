@@ -1,0 +1,322 @@
+"""One stream connection of a pool: bytes in to messages, messages out to bytes. No task waits in here.
+
+The poller calls `read` when there is something to read, and, since the flow itself stands at the link's
+place for a waiting writer, `set_result` when there is room to send.
+"""
+
+from __future__ import annotations
+
+import errno
+import ssl
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from anyio import BrokenResourceError
+
+from keepalive.base.failure import text_of
+from keepalive.transport.tls import TLSLink
+
+from .core.flow import CONNECTING, DRAINING, HANDSHAKE, OPEN, Flow, FlowState
+from .core.framer import Framer
+from .core.outgoing import Outgoing
+from .core.via import parse_via
+from .source import Address, Source, local_of
+
+if TYPE_CHECKING:
+    from keepalive.transport.link import Link
+    from keepalive.transport.runtime import Cancellable
+
+    from .core.head import Flaw, Head
+    from .core.routes import Place
+    from .services import Services
+
+READ: Final = 65536
+"""Bytes read at a time."""
+ROUNDS: Final = 2
+"""Reads of one connection before others have their turn."""
+MAX_DUE: Final = 8
+"""Pings whose answers are looked out for: not every peer gives any."""
+
+
+SIGNS: Final = b"\r\n\0"
+"""What signs of life are made of (RFC 5626 4.4.1; some phones send a NUL too)."""
+MAX_SIGN: Final = 64
+"""Bytes of a read that may be nothing but signs of life."""
+MAX_UNREAD: Final = 65536
+"""Bytes that may wait for a peer on a connection when it is told of a flaw."""
+
+
+class Connection(Flow):
+    """A connection with its link.
+
+    :ivar pongs: answers of the peer to pings of ours
+    """
+
+    __slots__ = ("_source", "attempt", "framer", "link", "pongs", "services", "where")
+
+    def __init__(
+        self, services: Services, proto: str, peer: Place, *, name: str | None, state: FlowState = CONNECTING
+    ) -> None:
+        super().__init__(proto, peer, services.clock(), name=name, state=state)
+        self.services = services
+        self.link: Link | None = None
+        self.framer: Framer | None = None
+        self.attempt: Cancellable | None = None
+        self.pongs = 0
+        self.where: Place = peer
+        self._source: Source | None = None
+
+    # -- what others ask ------------------------------------------------------------------------------
+
+    @property
+    def hung(self) -> bool:
+        """Whether the kernel knows that its peer has gone."""
+        return self.link is not None and self.link.hung
+
+    @property
+    def unread(self) -> bool:
+        """Whether there is something to read that it is not its turn or no room for."""
+        return self in self.services.dispatcher.ready or self.services.inbox.stalls(self)
+
+    @property
+    def source(self) -> Source:
+        """What is delivered with its messages."""
+        if self._source is None:
+            addr, port = self.where
+            self._source = Source(self.name or addr, addr, port, self.proto, self, self._local())
+        return self._source
+
+    def _local(self) -> Address:
+        """Return the address of ours that the peer knows, with the port at which we can be called."""
+        place, root = self.services.place, self.root
+        if root is None or root.closed:
+            return place
+        try:
+            return Address(local_of(root.sock).addr, place.port)
+        except OSError:  # some systems do not tell it any more once the peer has gone
+            return place
+
+    @property
+    def certificate(self) -> dict[str, Any] | None:
+        """The peer's verified certificate."""
+        if isinstance(self.link, TLSLink) and self.state is not HANDSHAKE:
+            return self.link.engine.getpeercert() or None
+        return None
+
+    @property
+    def root(self) -> Link | None:
+        """The link with the socket."""
+        return self.link.inner if isinstance(self.link, TLSLink) else self.link
+
+    def start(self, link: Link) -> None:
+        """Let messages go both ways."""
+        self.link = link
+        config = self.services.config
+        self.framer = Framer(config.max_header, config.max_body)
+        consent = not self.inbound and isinstance(link, TLSLink) and link.engine.version() == "TLSv1.3"
+        self.services.flows.opened(self, self.services.clock(), consent=consent)
+        self.set_result()
+        if self.state is OPEN and (link.readable or link.layered):
+            self.services.dispatcher.readable(self)
+
+    def end(self, reason: str, number: int | None, text: str, *, drain: bool = False) -> None:
+        """End it; see `Flows.end`."""
+        self.services.flows.end(self, reason, number, text, self.services.clock(), drain=drain)
+
+    # -- reading --------------------------------------------------------------------------------------
+
+    def read(self) -> int:
+        """Read what there is, for a while; return how many messages that were."""
+        if self.state is not OPEN:
+            self._read_otherwise()
+            return 1
+        services, link, framer = self.services, self.link, self.framer
+        assert link is not None, "an open flow has a link"
+        assert framer is not None, "an open flow has a framer"
+        count = 1
+        for _ in range(ROUNDS):
+            if services.inbox.full:
+                services.inbox.stall(self)
+                return count
+            try:
+                data = link.try_receive(READ)
+            except BrokenResourceError as exc:
+                self.end("tls" if isinstance(exc.__cause__, ssl.SSLError) else "reset", *why(exc))
+                return count
+            if not data:
+                if data is not None:
+                    self.end("peer", None, "the peer has closed the connection")
+                elif self.taken is not None:
+                    self._look_for_ticket()
+                break
+            self._hear(data)
+            heads = framer.feed(data)
+            for head in heads:
+                if self.ended:  # its user has closed it
+                    return count
+                self._receive(head)
+            count += len(heads)
+            if framer.pings or framer.pongs or framer.flaw is not None:
+                self._mind(framer)
+            if self.ended:
+                return count
+            if not link.readable and not link.layered:
+                break
+        else:
+            services.dispatcher.postpone(self)
+        self._after_reading(framer, count > 1)
+        return count
+
+    def _hear(self, data: bytes) -> None:
+        """Note that the peer lives."""
+        sign = len(data) <= MAX_SIGN and not data.strip(SIGNS)
+        self.services.flows.heard(self, self.services.clock(), sign=sign)
+
+    def _after_reading(self, framer: Framer, complete: bool) -> None:
+        if framer.started or self.deadline is not None:
+            self.services.flows.message(self, started=framer.started, complete=complete)
+        if self.broken is not None and self not in self.services.dispatcher.ready:
+            self.end("reset", *self.broken)
+
+    def _read_otherwise(self) -> None:
+        if self.state is HANDSHAKE:
+            self._shake_hands()
+        elif self.state is DRAINING and self.link is not None:
+            try:
+                for _ in range(ROUNDS):
+                    data = self.link.try_receive(READ)
+                    if not data:
+                        break
+                else:
+                    self.services.dispatcher.postpone(self)
+                    return
+            except BrokenResourceError:
+                data = b""
+            if data is not None:
+                self.services.flows.close(self)
+
+    def _shake_hands(self) -> None:
+        link = self.link
+        assert isinstance(link, TLSLink), "only TLS has a handshake"
+        try:
+            done = link.try_handshake()
+        except (ssl.SSLError, BrokenResourceError) as exc:
+            self.end("tls", *why(exc))
+            return
+        link.writer = None if done or not link.unsent else self
+        if done:
+            self.start(link)
+
+    def _look_for_ticket(self) -> None:
+        """Take a session ticket for the sign that the server is content: it sends them after its checks."""
+        session = self.link.engine.session if isinstance(self.link, TLSLink) else None
+        if session is not None and session.has_ticket:
+            self.services.flows.consented(self)
+
+    def _mind(self, framer: Framer) -> None:
+        """Answer signs of life (a peer that does not read gets one answer for many); end at a flaw."""
+        counts, pings = self.services.counts, framer.pings
+        counts["pings"] += pings
+        counts["pongs"] += framer.pongs
+        self.pongs += framer.pongs
+        framer.pings = framer.pongs = 0
+        if pings and self.state is OPEN and not self.queue:
+            self.send(Outgoing(b"\r\n" * min(pings, 8)))
+        if framer.flaw is not None and self.state is OPEN:
+            self._reject(framer.flaw)
+
+    # -- what is received -----------------------------------------------------------------------------
+
+    def _receive(self, head: Head) -> None:
+        services = self.services
+        if head.flaw:
+            answer = services.refuse(head.flaw, head.header, head.raw, self.source)
+            if answer is not None and self.state is OPEN and self.queued < MAX_UNREAD:
+                self.send(Outgoing(answer))
+            return
+        if not head.code:
+            services.flows.request_came(self, head.key, awaits=head.method != b"ACK")
+            if self.inbound and self.proto == "tls" and b"alias" in head.via:
+                self._alias(head)
+        elif head.code >= 200:
+            services.flows.response_came(self, head.key)
+        services.deliver(head, self.source)
+
+    def _alias(self, head: Head) -> None:
+        via = parse_via(head.via)
+        if via is not None and via.alias and self.certificate is not None:
+            self.services.flows.routes.alias(self, (self.where[0], via.port or 5061))
+
+    def _reject(self, flaw: Flaw) -> None:
+        """End, for messages cannot be told apart any more; say why, if to a request."""
+        answer = self.services.refuse(flaw.reason, flaw.header, flaw.header, self.source)
+        drain = answer is not None and self.link is not None and not self.queue
+        if answer is not None and self.link is not None and drain:
+            with suppress(BrokenResourceError):
+                self.link.try_send(answer)
+                self.link.send_eof()
+        self.end("framing", errno.EPROTO, f"what the peer sent cannot be read: {flaw.reason}", drain=drain)
+
+    # -- sending --------------------------------------------------------------------------------------
+
+    def send(self, out: Outgoing, *, request: bool = False) -> None:
+        """Send a message, as far as the kernel has room; the rest waits in the queue."""
+        waiting = self.queue
+        if self.services.flows.submit(self, out, self.services.clock(), request=request) and not waiting:
+            self.set_result()
+
+    def _break(self, exc: BrokenResourceError) -> None:
+        """Note that nothing can be sent any more; the end comes when what the peer said last has been read.
+
+        It may be answers to requests, or in a TLS alert the reason.
+        """
+        link = self.link
+        assert link is not None, "an open flow has a link"
+        self.broken = why(exc)
+        link.writer = None
+        link.readable = True  # whether the poller has told it or not
+        self.services.dispatcher.postpone(self)
+
+    def done(self) -> bool:
+        """Say that this waiting writer can always be woken; see `Parking`."""
+        return False
+
+    def set_result(self, _: None = None, /) -> None:
+        """Send on: the kernel has room. See `Parking`."""
+        link, queue = self.link, self.queue
+        if self.state is HANDSHAKE:
+            self._shake_hands()
+        if self.state is not OPEN or link is None or self.broken is not None:
+            return
+        try:
+            while queue:
+                out = queue[0]
+                if out.sent < len(out.data):
+                    sent = link.try_send(memoryview(out.data)[out.sent :])
+                    out.sent += sent
+                    if not sent:
+                        break
+                    self.last = self.services.clock()
+                    continue
+                if link.layered and link.unsent:
+                    link.try_send(b"")
+                    if link.unsent:
+                        break
+                if out.callback is None:
+                    out.went = self.source
+                if out.pings and self.framer is not None:
+                    self.framer.due = min(self.framer.due + out.pings, MAX_DUE)
+                self.services.flows.sent(self, out)
+        except BrokenResourceError as exc:
+            self._break(exc)
+            return
+        link.writer = self if queue else None
+
+
+def why(exc: Exception) -> tuple[int | None, str]:
+    """Return errno and text of what broke a connection."""
+    cause: BaseException = exc
+    if isinstance(exc, BrokenResourceError) and exc.__cause__ is not None:
+        cause = exc.__cause__
+    number = cause.errno if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) else None
+    return number, text_of(cause) if isinstance(cause, Exception) else str(cause)

@@ -1,0 +1,418 @@
+"""The connections of one pool: who has which state, what completes which message, and who is late. Pure.
+
+What happens outside comes in as a call, with its time; what is to be done outside goes out by `Effects`.
+An effect may call back in here: each is the last thing that its call does to what it is about.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+
+from keepalive.base.timer_queue import TimerQueue
+from keepalive.base.types import NEVER
+from keepalive.sip.errors import send_error
+
+from .completions import Completions
+from .expiry import Expiry
+from .flow import CLOSED, CONNECTING, DRAINING, OPEN, Deadline, Due, Flow
+from .routes import Routes
+
+if TYPE_CHECKING:
+    from keepalive.sip.config import SipConfig
+
+    from .outgoing import Outgoing
+
+MAX_AWAITED: Final = 1024
+"""Requests sent on one connection whose final response is looked out for; older ones no longer spare it."""
+DRAIN: Final = 1.0
+"""Seconds a peer has for reading why its connection ends."""
+
+F = TypeVar("F", bound=Flow)
+C = TypeVar("C", bound=Flow, contravariant=True)
+
+
+class Effects(Protocol[C]):
+    """What is done outside."""
+
+    def look(self, flow: C) -> None:
+        """Read once more what the kernel has: after a turn that took long the poller has not told it yet."""
+
+    def resend(self, out: Outgoing) -> None:
+        """Send a message to its other destination."""
+
+    def stop(self, flow: C) -> None:
+        """Stop the attempt, the sending and the reading of a connection that ends."""
+
+    def lost(self, flow: C, reason: str, *, transactions: bool, stood: bool) -> None:
+        """Tell the user of an end, if he wants to know of such a one.
+
+        :param transactions: some are open on it, of which nobody else is told
+        :param stood: it was open
+        """
+
+    def drain(self, flow: C) -> None:
+        """Throw away what comes."""
+
+    def close(self, flow: C) -> None:
+        """Close its socket."""
+
+    def call_soon(self) -> None:
+        """Call back with what `Completions.due` yields, in a turn of its own."""
+
+    def wake_at(self, when: float) -> None:
+        """Call `tick` at this time, instead of a later one."""
+
+
+class Flows(Generic[F]):
+    """All connections of a pool.
+
+    :ivar all: the connections, those that drain too
+    :ivar extra: further sockets of attempts; they count as connections
+    :ivar closed_by: how many have ended, by reason
+    """
+
+    def __init__(self, limits: SipConfig, effects: Effects[F]) -> None:
+        self._limits = limits
+        self._effects = effects
+        self.completions = Completions(effects.call_soon)
+        self._deadlines: TimerQueue[Deadline] = TimerQueue()
+        self._armed = NEVER
+        self.all: dict[F, None] = {}
+        self.routes: Routes[F] = Routes(limits.max_tid)
+        self.expiry: Expiry[F] = Expiry(
+            limits.min_expire, limits.max_expire, limits.max_pending, limits.ping_expire
+        )
+        self.extra = 0
+        self.closed_by: Counter[str] = Counter()
+        self.closed = False
+
+    # -- time ------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+        self._armed = NEVER
+        try:
+            for deadline in self._deadlines.pop_due(now):
+                self._late(deadline, now)
+            for flow in self.expiry.due(now):
+                if flow.pending or not self._speaks(flow):
+                    self.end(flow, "expired", errno.ETIMEDOUT, "the connection was quiet for too long", now)
+            self.routes.forget_old(now)
+        finally:
+            self._arm(min(self.expiry.next(), self._deadlines.next(), self.routes.next()))
+
+    def _arm(self, when: float) -> None:
+        if when < self._armed:
+            self._armed = when
+            self._effects.wake_at(when)
+
+    def _start(self, flow: F, kind: Due, since: float, seconds: float) -> Deadline:
+        deadline = Deadline(flow, kind, since)
+        self._put_off(deadline, since + seconds)
+        return deadline
+
+    def _put_off(self, deadline: Deadline, when: float) -> None:
+        self._deadlines.enter(deadline, when)
+        self._arm(when)
+
+    def _stop(self, flow: F) -> None:
+        if flow.deadline is not None:
+            self._deadlines.withdraw(flow.deadline)
+            flow.deadline = None
+
+    def _stop_all(self, flow: F) -> None:
+        self._stop(flow)
+        if flow.patience is not None:
+            self._deadlines.withdraw(flow.patience)
+            flow.patience = None
+
+    def _late(self, deadline: Deadline, now: float) -> None:
+        flow: Any = deadline.flow
+        limits = self._limits
+        if deadline.kind is Due.OPENING:
+            text = f"not open within {limits.connect_timeout:g} s"
+            self.end(flow, "timeout", errno.ETIMEDOUT, text, now)
+        elif deadline.kind is Due.CONSENT:
+            self._not_refused(flow, now)
+        elif deadline.kind is Due.ANSWER:
+            self._silent(flow, deadline, now)
+        elif deadline.kind is Due.DRAIN:
+            self.close(flow)
+        elif deadline.since + limits.message_timeout > now:
+            self._put_off(deadline, deadline.since + limits.message_timeout)
+        else:
+            self.end(flow, "deadline", errno.ETIMEDOUT, "a message was not completed in time", now)
+
+    def _speaks(self, flow: F) -> bool:
+        """Look once more before a connection ends for its silence; say whether there is something."""
+        if flow.ended:
+            return False
+        before = flow.heard
+        self._effects.look(flow)
+        return flow.heard > before or flow.unread
+
+    # -- to stand --------------------------------------------------------------------------------------
+
+    def full_for(self, address: str) -> bool:
+        """Say whether a limit forbids one more connection to or from an address."""
+        most, each = self._limits.max_connections, self._limits.max_per_peer
+        return (most is not None and len(self.all) + self.extra >= most) or (
+            each is not None and self.routes.per_address.get(address, 0) >= each
+        )
+
+    def add(self, flow: F, now: float) -> None:
+        """Enter a connection into all tables; it has `connect_timeout` to stand."""
+        self.all[flow] = None
+        self.routes.add(flow)
+        self.expiry.add(flow)
+        self._arm(self.expiry.next())
+        if flow.state is not OPEN:
+            flow.deadline = self._start(flow, Due.OPENING, now, self._limits.connect_timeout)
+
+    def opened(self, flow: F, now: float, *, consent: bool) -> None:
+        """Note that a connection stands; messages go both ways from here.
+
+        :param consent: it is one of TLS 1.3, to a server. Of a client's certificate that knows only after
+            the client's end of the handshake, and it need not say that it is content. Most servers give
+            tickets then, or answer; a silent one has the time it has for a handshake for refusing
+        """
+        self._stop(flow)
+        flow.state = OPEN
+        flow.last = flow.heard = now
+        if consent:
+            flow.taken = []
+            flow.deadline = self._start(flow, Due.CONSENT, now, self._limits.connect_timeout)
+        if any(out.asks for out in flow.queue or ()):
+            self._ask(flow, now)
+        self.settle(flow)
+
+    def consented(self, flow: F) -> None:
+        """Complete the messages that have waited for the server's consent."""
+        taken, flow.taken = flow.taken, None
+        self._stop(flow)
+        for out in taken or ():
+            self.completions.complete(out, None)
+        self.settle(flow)
+
+    def _not_refused(self, flow: F, now: float) -> None:
+        """Take it for consent that the server has had its time and said nothing, not even just now."""
+        flow.deadline = None
+        waiting = flow.taken
+        self._effects.look(flow)
+        if flow.taken is waiting:  # it has neither consented nor refused, nor ended
+            if flow.unread:
+                flow.deadline = self._start(flow, Due.CONSENT, now, self._limits.connect_timeout)
+            else:
+                self.consented(flow)
+
+    # -- what comes ------------------------------------------------------------------------------------
+
+    def heard(self, flow: F, now: float, *, sign: bool) -> None:
+        """Note that bytes have come.
+
+        :param sign: they are a sign of life and nothing else (RFC 5626 4.4.1)
+        """
+        flow.last = flow.heard = now
+        flow.asked = None
+        if sign:
+            flow.pings = True
+        if flow.taken is not None:
+            self.consented(flow)
+        self.settle(flow)
+
+    def message(self, flow: F, *, started: bool, complete: bool) -> None:
+        """Give a message that has begun its time, or forget it when it is complete.
+
+        :param complete: whether another one has been completed before it just now
+        """
+        if not started:
+            if flow.taken is None:
+                self._stop(flow)
+        elif flow.deadline is None:
+            flow.deadline = self._start(flow, Due.MESSAGE, flow.heard, self._limits.message_timeout)
+        elif complete:
+            flow.deadline.since = flow.heard
+
+    def request_came(self, flow: F, key: bytes, *, awaits: bool) -> None:
+        """Bind a request to the connection it came in on; see `Routes.came_in`."""
+        self.routes.came_in(flow, key, awaits=awaits)
+        self._arm(self.routes.next())
+        self.settle(flow)  # an older one may have been forgotten for it
+
+    def response_came(self, flow: F, key: bytes) -> None:
+        """Note a final response."""
+        if flow.awaited is not None:
+            flow.awaited.pop(key, None)
+            self.settle(flow)
+
+    # -- what goes -------------------------------------------------------------------------------------
+
+    def submit(self, flow: F, out: Outgoing, now: float, *, request: bool = False) -> bool:
+        """Put a message in the queue, or refuse it: then it is completed.
+
+        :param request: its response will be looked out for
+        """
+        if flow.queued + len(out.data) > self._limits.max_queue:
+            text = "too many bytes wait already"
+            self.completions.complete(out, send_error(out.where, "queue", errno.ENOBUFS, text))
+            return False
+        if request and out.key is not None:
+            out.opens = self._await(flow, out.key)
+        out.flow = flow
+        if out.asks and flow.state is OPEN:
+            self._ask(flow, now)
+        if flow.queue is None:
+            flow.queue = deque()
+        flow.queue.append(out)
+        flow.queued += len(out.data)
+        return True
+
+    def _await(self, flow: F, key: bytes) -> bool:
+        if flow.awaited is None:
+            flow.awaited = {}
+        if key in flow.awaited:
+            return False
+        flow.awaited[key] = None
+        if len(flow.awaited) > MAX_AWAITED:
+            del flow.awaited[next(iter(flow.awaited))]
+        return True
+
+    def sent(self, flow: F, out: Outgoing) -> None:
+        """Note that the first message of the queue is all with the kernel."""
+        queue = flow.queue
+        assert queue is not None, "it had a message"
+        queue.popleft()
+        flow.queued -= len(out.data)
+        if flow.taken is None:
+            self.completions.complete(out, None)
+        else:
+            flow.taken.append(out)
+        if not queue:
+            flow.queue = None
+            self.settle(flow)
+
+    def responded(self, flow: F, key: bytes, now: float, *, final: bool) -> None:
+        """Note that a request has had a response, if not its final one.
+
+        Its peer has time from now on, however long the answer took: it is waiting, and then an ACK comes, or
+        the next request. From a dead peer none comes, so this cannot go on for ever.
+        """
+        if key in (flow.unanswered or ()):
+            flow.heard = now
+        if final:
+            self.routes.answered(flow, key)
+            self._arm(self.routes.next())
+        self.settle(flow)
+
+    def withdraw(self, out: Outgoing) -> None:
+        """Take a message out of the queue, if no byte of it has gone out; nobody wants to know of it."""
+        flow: Any = out.flow
+        if out.finished or flow is None:
+            return
+        out.callback = out.parked = None
+        if flow.queue and out in flow.queue and not out.sent:
+            flow.queue.remove(out)
+            flow.queued -= len(out.data)
+            out.finished = True
+            if out.opens and flow.awaited is not None and out.key is not None:
+                flow.awaited.pop(out.key, None)
+            self.settle(flow)
+
+    # -- to answer -------------------------------------------------------------------------------------
+
+    def _ask(self, flow: F, now: float) -> None:
+        """Note that the peer of an open connection owes something: it has `response_timeout` for any byte.
+
+        The time runs from the first such message since something came: those after it do not prolong it.
+        """
+        limit = self._limits.response_timeout
+        if flow.asked is None and limit is not None:
+            flow.asked = now
+            if flow.patience is None:  # else it is due too early, and put off then: cheaper than moving it
+                flow.patience = self._start(flow, Due.ANSWER, now, limit)
+
+    def _silent(self, flow: F, patience: Deadline, now: float) -> None:
+        """End a connection whose peer has said nothing, unless something of it waits to be read."""
+        limit = self._limits.response_timeout
+        assert limit is not None, "checked when it was asked"
+        if flow.asked is not None and flow.asked + limit <= now and self._speaks(flow):
+            flow.asked = None  # even if it is we who do not read
+        if flow.ended:
+            return
+        if flow.asked is None:
+            flow.patience = None
+        elif flow.asked + limit > now:
+            self._put_off(patience, flow.asked + limit)
+        else:
+            text = f"nothing came for {limit:g} s, though it was asked"
+            self.end(flow, "silent", errno.ETIMEDOUT, text, now)
+
+    # -- to be quiet -----------------------------------------------------------------------------------
+
+    def keep(self, flow: F, until: float) -> None:
+        """Spare a connection from expiry until a time, or no more."""
+        sooner, flow.kept_until = until < flow.kept_until, until
+        if sooner and flow.spared:
+            self._unspare(flow)
+
+    def settle(self, flow: F) -> None:
+        """Note that something is pending no more."""
+        if flow.spared and not flow.pending:
+            self._unspare(flow)
+
+    def _unspare(self, flow: F) -> None:
+        self.expiry.settled(flow)
+        self._arm(self.expiry.next())
+
+    # -- the end ---------------------------------------------------------------------------------------
+
+    def end(
+        self, flow: F, reason: str, number: int | None, text: str, now: float, *, drain: bool = False
+    ) -> None:
+        """End a connection; its messages are completed, in order.
+
+        :param drain: leave the socket open for a moment, so that the peer can read our last words
+        """
+        if flow.ended:
+            self.close(flow)
+            return
+        phase, flow.state = flow.state, CLOSED
+        self.closed_by[reason] += 1
+        self._stop_all(flow)
+        self.expiry.remove(flow)
+        had = {*(flow.unanswered or ()), *(flow.awaited or ())}
+        self.routes.remove(flow)
+        self._arm(self.routes.next())
+        self._effects.stop(flow)
+        outs = [*(flow.taken or ()), *(flow.queue or ())]
+        flow.queue = flow.taken = flow.awaited = None
+        flow.queued = 0
+        had.difference_update([out.key for out in outs if out.heeded and out.key is not None])
+        for out in outs:
+            if phase is CONNECTING and out.spare is not None and not out.finished and not self.closed:
+                self._effects.resend(out)
+            else:
+                where = "connect" if phase is CONNECTING and reason == "timeout" else reason
+                self.completions.complete(out, send_error(out.where, where, number, text))
+        self._effects.lost(flow, reason, transactions=bool(had), stood=phase is OPEN)
+        if drain and not self.closed:
+            flow.state = DRAINING
+            flow.deadline = self._start(flow, Due.DRAIN, now, DRAIN)
+            self._effects.drain(flow)
+        else:
+            self.close(flow)
+
+    def close(self, flow: F) -> None:
+        """Close the socket of a connection that has ended."""
+        self._stop_all(flow)
+        flow.state = CLOSED
+        self.all.pop(flow, None)
+        self._effects.close(flow)
+
+    def shutdown(self, now: float) -> None:
+        """End all connections; there will be no further ones."""
+        self.closed = True
+        for flow in list(self.all):
+            self.end(flow, "shutdown", errno.ECANCELED, "the pool was closed", now)

@@ -1,0 +1,445 @@
+"""The pool, as its users see it."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Literal
+
+from anyio.lowlevel import checkpoint
+
+from keepalive.base import arguments as settings
+from keepalive.base.addresses import is_literal
+from keepalive.transport.link import FAIR_RUN
+from keepalive.transport.loops import current_runtime
+
+from .attempts import Attempts
+from .config import SipConfig, SipTLS
+from .connection import Connection
+from .contexts import client_context, server_context
+from .core.outgoing import Outgoing
+from .engine import Engine
+from .mailbox import check_socket
+from .messages import Parser, load, outgoing
+from .sending import PORTS, Sender
+from .source import ANY, Source, Target, destination, place_of
+from .stats import ConnectionInfo, SipStats
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+    from .errors import SendError
+    from .messages import Packet
+
+__all__ = ("SocketPool",)
+
+Proto = Literal["udp", "tcp", "tls"]
+
+
+class SocketPool:
+    """The sockets of one SIP leg: the one it was given, and the connections beside it.
+
+    Use it as an async context manager, entered and left by one task; every other call may come from any task
+    of that event loop. Leaving the block closes all connections and the socket it was given.
+
+    The ancestor is Net::SIP::SocketPool.
+
+    :param proto: "udp", "tcp" or "tls"
+    :param sock: a bound UDP socket, or a listening TCP socket; it becomes non-blocking. See `open_leg`
+    :param dst: the only peer: everything is sent there, and nothing is taken from another address (for UDP
+        from another port neither, if it has one)
+    :param connected: the socket is a UDP socket that is connected to `dst`
+    :param tls: certificates, for "tls"
+    :param config: everything else that can be set
+    :raises TypeError, ValueError: an argument is wrong; the message names it
+    :raises OSError: a certificate cannot be read
+    :raises ImportError: messages are to be parsed, but `sipmessage` is not installed
+    """
+
+    def __init__(
+        self,
+        proto: Proto,
+        sock: socket.socket,
+        *,
+        dst: object = None,
+        connected: bool = False,
+        tls: SipTLS | None = None,
+        config: SipConfig | None = None,
+    ) -> None:
+        if proto not in PORTS:
+            msg = f'proto must be "udp", "tcp" or "tls", not {proto!r}'
+            raise ValueError(msg)
+        settings.instance("config", config, SipConfig)
+        settings.instance("tls", tls, SipTLS)
+        if (proto == "tls") != (tls is not None):
+            msg = 'tls must be given for proto "tls", and only then'
+            raise ValueError(msg)
+        settings.flag("connected", connected)
+        check_socket(proto, sock, connected=connected)
+        self._proto = proto
+        self._sock = sock
+        self._connected = connected
+        self._config = SipConfig() if config is None else config
+        self._dst = None if dst is None else _checked_dst(dst, proto)
+        if not self._config.raw:
+            load()
+        self._server_context: ssl.SSLContext | None = None
+        self._client_context: ssl.SSLContext | None = None
+        if tls is not None:
+            self._server_context = server_context(tls)
+            self._client_context = client_context(tls)
+        self._check_names = tls is not None and tls.verify_server and tls.client_context is None
+        self._engine: Engine | None = None
+        self._sender: Sender | None = None
+        self._credit = FAIR_RUN
+
+    # -- its life -------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Start. Does not switch tasks. What arrives waits until somebody takes it.
+
+        :raises RuntimeError: it was entered before
+        :raises OSError: the socket has been closed
+        """
+        if self._engine is not None:
+            msg = "a SocketPool can be entered only once"
+            raise RuntimeError(msg)
+        local = place_of(self._sock.getsockname())
+        parser = None if self._config.raw else Parser()
+        engine = Engine(current_runtime(), self._proto, self._config, parser)
+        try:
+            self._start(engine, local)
+        except BaseException:
+            await engine.aclose()
+            raise
+        self._engine = engine
+        return self
+
+    def _start(self, engine: Engine, local: tuple[str, int]) -> None:
+        engine.server_context = self._server_context
+        if self._dst is not None:
+            engine.only = self._dst.addr, self._dst.port
+        came_from = None if local[0] in ANY else (local[0], 0)
+        attempts = Attempts(engine, came_from, self._client_context, check_names=self._check_names)
+        self._sender = Sender(engine, attempts)
+        engine.listen(self._sock, connected=self._connected)
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close everything; exceptions leave the block as they are."""
+        engine = self._running()
+        if not engine.reactor.closed:
+            await engine.aclose()
+        if exc_type is None:
+            await checkpoint()  # after an exception, a cancellation met here would take its place
+
+    async def aclose(self) -> None:
+        """Close all connections and the socket; messages still waiting are completed. Switches tasks.
+
+        :raises RuntimeError: not entered yet, or another event loop or thread
+        """
+        engine = self._running()
+        if not engine.reactor.closed:
+            await engine.aclose()
+        await checkpoint()
+
+    def _running(self) -> Engine:
+        engine = self._engine
+        if engine is None:
+            msg = "the SocketPool has not been entered: use it in `async with`"
+            raise RuntimeError(msg)
+        engine.reactor.check_here("a SocketPool belongs")
+        return engine
+
+    # -- sending --------------------------------------------------------------------------------------
+
+    async def send_to(self, packet: Packet, dst: object = None, *, fresh: bool = False) -> Source:
+        """Send a message; return when all of it has been handed to the kernel.
+
+        A response goes out on the connection that its request came in on; if that has gone, to where its top
+        Via says, and to `dst` if nobody is to be found there. A request takes a connection to the same
+        address, port and verified name, the most recently used one, or a new one. Over UDP everything goes
+        to `dst`.
+
+        Switches tasks if it must wait, and once in a while. When cancelled, a message of which nothing has
+        gone out is withdrawn; else the rest of it goes out all the same, since the connection is others' too.
+
+        :param packet: `sipmessage.Request` or `sipmessage.Response`, whose Content-Length is set here; or
+            bytes, which are sent as they are. CR LFs alone are a sign of life
+        :param dst: a `Source` (answer there), "host:port", "[v6]:port", (host, port), or a record with
+            ``addr`` or ``host``, and ``port``. The port may be missing (5060, for TLS 5061). None for a
+            response that is to go where its Via says, or for a pool that has a `dst` of its own
+        :param fresh: open a connection for it, whatever there is; what follows then goes there too. Nothing
+            changes for datagrams
+        :return: where it went: the connection, for `close` and `keep`, and to be compared with what `lost`
+            is told
+        :raises SendError: it did not go out (all of it); `SendTimeout` if no connection stood in time
+        :raises PoolClosed: the pool has been closed
+        :raises TypeError, ValueError: an argument is wrong; the message names it
+        :raises RuntimeError: not entered yet, or another event loop or thread
+        """
+        engine = self._running()
+        out = self._submit(engine, packet, dst, None, fresh)
+        if not out.finished:
+            self._credit = FAIR_RUN
+            parked = out.parked = engine.reactor.park()
+            try:
+                await parked
+            finally:
+                engine.flows.withdraw(out)
+        else:
+            self._credit -= 1
+            if self._credit < 0:
+                self._credit = FAIR_RUN
+                await checkpoint()
+        out.check()
+        assert isinstance(out.went, Source), "it went out"
+        return out.went
+
+    def send_soon(
+        self,
+        packet: Packet,
+        dst: object = None,
+        callback: Callable[[SendError | None], object] | None = None,
+        *,
+        fresh: bool = False,
+    ) -> None:
+        """Send a message, and be called back with what became of it. A plain method; see `send_to`.
+
+        :param callback: called exactly once, never from within this call: with None when all of the message
+            has been handed to the kernel, with the error if it was not. Messages to one peer are called back
+            in the order in which they were sent, but for those that a limit refuses at once. One that raises
+            is logged
+        :raises PoolClosed, TypeError, ValueError, RuntimeError: as for `send_to`; there is no callback then
+        """
+        _check_callable("callback", callback, none=True)
+        self._submit(self._running(), packet, dst, callback, fresh)
+
+    def _submit(
+        self,
+        engine: Engine,
+        packet: Packet,
+        dst: object,
+        callback: Callable[[SendError | None], object] | None,
+        fresh: bool,
+    ) -> Outgoing:
+        engine.check_open()
+        settings.flag("fresh", fresh)
+        assert self._sender is not None, "made when the pool is entered"
+        target = self._target(dst)
+        raw, head = outgoing(packet, stream=self._proto != "udp")
+        if target is None and (head is None or not head.code):
+            msg = "dst must be given for a request"
+            raise ValueError(msg)
+        out = Outgoing(raw, "", callback, fresh=fresh)
+        self._sender.submit(out, head, target)
+        return out
+
+    def _target(self, dst: object) -> Target | None:
+        given = None if dst is None else destination("dst", dst, PORTS[self._proto])
+        if given is not None and self._own(given.flow) is None:
+            given.flow = None  # another pool's
+        if self._dst is None:
+            return given
+        # The restriction replaces what was given; a connection of that peer is as good.
+        return Target(
+            self._dst.host,
+            self._dst.addr,
+            self._dst.port or PORTS[self._proto],
+            given.flow if given else None,
+            given.local if given else "",
+        )
+
+    def _own(self, flow: object) -> Connection | None:
+        """Return a connection if it is one of this pool, open or not."""
+        ours = None if self._engine is None else self._engine.services
+        return flow if isinstance(flow, Connection) and flow.services is ours else None
+
+    # -- its connections ------------------------------------------------------------------------------
+
+    def close(self, dst: object) -> int:
+        """Close a connection; what waits on it is completed. A plain method, O(n) in connections.
+
+        For a connection that is of no use any more, whatever the user knows that from: the next message to
+        its peer goes elsewhere. What has been read from it and not handed over yet is dropped, but for what
+        waits in the inbox.
+
+        :param dst: a `Source` means its connection; any other destination all connections to it
+        :return: how many have been closed
+        :raises TypeError, ValueError: the destination is none
+        :raises RuntimeError: not entered yet, or another event loop or thread
+        """
+        engine = self._running()
+        target = destination("dst", dst, PORTS[self._proto])
+        if isinstance(dst, Source):
+            found = [flow for flow in engine.flows.all if flow is target.flow]
+        else:
+            found = [
+                flow for flow in engine.flows.all if (target.addr, target.port) in (flow.peer, flow.where)
+            ]
+        for flow in found:
+            flow.end("closed", errno.ECANCELED, "the connection was closed by the pool's user")
+        return len(found)
+
+    def keep(self, source: Source, seconds: float | None) -> bool:
+        """Spare a connection from expiry, for its peer is registered by it (RFC 5626). A plain method.
+
+        To be called with each registration (a 2xx to a REGISTER) and its ``expires``. If several are made by
+        one connection, the longest counts, which is the caller's to find out.
+
+        :param source: where the REGISTER came from
+        :param seconds: for so long from now, whatever it was before; 0 for no more, None until it closes
+        :return: whether there is such a connection; False for datagrams
+        :raises TypeError, ValueError: an argument is wrong; the message names it
+        :raises RuntimeError: not entered yet, or another event loop or thread
+        """
+        engine = self._running()
+        settings.instance("source", source, Source, none=False)
+        until = engine.clock() + settings.seconds("seconds", seconds)
+        flow = self._own(destination("source", source, 0).flow)
+        if flow is None or flow.ended:
+            return False
+        engine.flows.keep(flow, until)
+        return True
+
+    # -- receiving ------------------------------------------------------------------------------------
+
+    def attach(
+        self,
+        callback: Callable[[Packet, Source], object],
+        lost: Callable[[Source, str], object] | None = None,
+        flawed: Callable[[bytes, Source, str], object] | None = None,
+        *,
+        lost_idle: bool = False,
+    ) -> None:
+        """Call back with each message from now on, first with those that wait already. A plain method.
+
+        The callback runs in the event loop, for each message of a connection in order. It must be quick, may
+        call anything of the pool, and when it raises that is logged.
+
+        :param callback: called with a message (bytes with `SipConfig.raw`) and its `Source`
+        :param lost: called with a source and a reason when a connection ends on which transactions are open:
+            requests, received or sent, without their final response. Those do not count of which a send has
+            failed with the connection: its sender is told already. Once for each connection. On a connected
+            UDP socket also, with "unreachable", when the network says that nobody listens there (ICMP)
+        :param flawed: called with the bytes of a message that was refused, because it is not as SIP wants it,
+            its source, and what is wrong with it; a request has been answered by 400. If nobody can say where
+            it ends, the bytes are its header, and its connection ends
+        :param lost_idle: tell `lost` of every connection that ends after it stood, open transactions or not
+        """
+        engine = self._running()
+        engine.check_open()
+        _check_callable("callback", callback, none=False)
+        _check_callable("lost", lost, none=True)
+        _check_callable("flawed", flawed, none=True)
+        settings.flag("lost_idle", lost_idle)
+        services = engine.services
+        services.inbox.receiver, services.flawed = callback, flawed
+        engine.lost_callback, engine.lost_idle = lost, lost_idle
+        if services.inbox.kept:
+            engine.reactor.call_soon_threadsafe(services.inbox.empty)
+
+    def detach(self) -> None:
+        """Call back no more; messages wait again. Connections and what is half received stay."""
+        engine = self._running()
+        services = engine.services
+        services.inbox.receiver = services.flawed = engine.lost_callback = None
+
+    def __aiter__(self) -> Self:
+        """Iterate over (message, source); ends when the pool is closed. Each message goes to one iterator."""
+        return self
+
+    async def __anext__(self) -> tuple[Packet, Source]:
+        """Return the next message and where it came from. Switches tasks if there is none yet."""
+        engine = self._running()
+        inbox = engine.services.inbox
+        self._credit -= 1
+        if inbox.kept and self._credit < 0:
+            self._credit = FAIR_RUN
+            await checkpoint()
+        while not inbox.kept:
+            if engine.closed:
+                raise StopAsyncIteration
+            self._credit = FAIR_RUN
+            await inbox.wait(engine.reactor.park())
+        return inbox.take()
+
+    # -- insight --------------------------------------------------------------------------------------
+
+    @property
+    def master(self) -> socket.socket:
+        """The socket that the pool was given."""
+        return self._sock
+
+    @property
+    def proto(self) -> str:
+        """Transport: "udp", "tcp" or "tls"."""
+        return self._proto
+
+    @property
+    def config(self) -> SipConfig:
+        """What was set."""
+        return self._config
+
+    def connections(self) -> list[ConnectionInfo]:
+        """Return what there is of connections. O(n)."""
+        engine = self._running()
+        now = engine.clock()
+        return [
+            ConnectionInfo(
+                *flow.where,
+                flow.proto,
+                flow.state.value,
+                flow.inbound,
+                flow.queued,
+                now - flow.heard,
+                len(flow.unanswered or ()) + len(flow.awaited or ()),
+                flow.pongs,
+            )
+            for flow in engine.flows.all
+        ]
+
+    def stats(self) -> SipStats:
+        """Return a frozen snapshot of all counts. O(n). Possible after the end too."""
+        engine = self._running()
+        services = engine.services
+        counts, completions = services.counts, services.completions
+        return SipStats(
+            connections=len(engine.flows.all),
+            connecting=sum(flow.state.value in ("connecting", "handshake") for flow in engine.flows.all),
+            queued=sum(flow.queued for flow in engine.flows.all),
+            inbox=len(services.inbox.kept),
+            sent=completions.sent,
+            **{
+                name: counts[name] for name in ("received", "accepted", "opened", "refused", "pings", "pongs")
+            },
+            failed=dict(completions.failed),
+            closed=dict(engine.flows.closed_by),
+            flaws=dict(services.flaws),
+        )
+
+    def __repr__(self) -> str:
+        engine = self._engine
+        state = "new" if engine is None else "closed" if engine.closed else "open"
+        many = 0 if engine is None else len(engine.flows.all)
+        return f"<SocketPool {self._proto} {state}: connections={many}>"
+
+
+def _checked_dst(dst: object, proto: str) -> Target:
+    target = destination("dst", dst, 0)
+    if not is_literal(target.addr):
+        msg = f"dst must be an address, not {target.addr!r}"
+        raise ValueError(msg)
+    if proto == "udp" or target.port:
+        return target
+    return Target(target.host, target.addr, PORTS[proto])
+
+
+def _check_callable(name: str, value: object, *, none: bool) -> None:
+    if not callable(value) and not (none and value is None):
+        msg = f"{name} must be callable, not {value!r}"
+        raise TypeError(msg)

@@ -1,0 +1,236 @@
+"""Where a message came from, and where one shall go."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from keepalive.base.addresses import is_literal
+from keepalive.base.hostname import one_spelling
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .core.routes import Place
+
+__all__ = ("Source",)
+
+ANY: Final = ("0.0.0.0", "::")
+"""What a socket is bound to that is bound to no address in particular."""
+MAPPED: Final = "::ffff:"
+"""What an IPv4 address begins with that an IPv6 socket tells."""
+
+
+class Address(NamedTuple):
+    """An address of ours and a port; as text it fits into a Via or a URI: "192.0.2.1:5060", "[::1]:5060".
+
+    :ivar addr: an IPv4 or IPv6 literal, without a zone
+    """
+
+    addr: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.addr}]:{self.port}" if ":" in self.addr else f"{self.addr}:{self.port}"
+
+
+UNKNOWN: Final = Address("0.0.0.0", 0)
+"""What is said where nothing is known."""
+
+
+class Origin(Protocol):
+    """The connection that a message came in on."""
+
+    peer: Place
+
+    @property
+    def certificate(self) -> dict[str, Any] | None:
+        """The peer's verified certificate."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether messages may be given to it."""
+
+
+class Source:
+    """Where a message came from. As destination it means: back there, on the same connection while it lives.
+
+    All messages of one connection have the same source object.
+
+    :ivar host: the name that was called, or the address
+    :ivar addr: the address, an IPv4 or IPv6 literal
+    :ivar port: the port
+    :ivar family: `socket.AF_INET` or `socket.AF_INET6`
+    :ivar proto: "udp", "tcp" or "tls"
+    :ivar local: which address of ours it came to, and the port that the pool's socket is bound to: what our
+        Via and Contact are to say to that peer. The address is "0.0.0.0" or "::" where the system cannot tell
+    """
+
+    __slots__ = ("_flow", "addr", "family", "host", "local", "port", "proto")
+
+    def __init__(
+        self,
+        host: str,
+        addr: str,
+        port: int,
+        proto: str,
+        flow: Origin | None = None,
+        local: Address = UNKNOWN,
+    ) -> None:
+        self.host = host
+        self.addr = addr
+        self.port = port
+        self.family = socket.AF_INET6 if ":" in addr else socket.AF_INET
+        self.proto = proto
+        self.local = local
+        self._flow = flow
+
+    @property
+    def peer_certificate(self) -> dict[str, Any] | None:
+        """The peer's verified certificate, as `ssl.SSLSocket.getpeercert` gives it; None if there is none."""
+        return None if self._flow is None else self._flow.certificate
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection it came in on is still open; False for a datagram."""
+        return self._flow is not None and self._flow.usable
+
+    def __str__(self) -> str:
+        addr = f"[{self.addr}]" if ":" in self.addr else self.addr
+        return f"{addr}:{self.port}"
+
+    def __repr__(self) -> str:
+        return f"<Source {self.proto} {self}>"
+
+
+def local_of(sock: socket.socket) -> Address:
+    """Return what a socket is bound to, without a zone: what a peer may be told."""
+    host, port, *_ = sock.getsockname()
+    return Address(plain(host.partition("%")[0]), port)
+
+
+class Target:
+    """Where a message shall go.
+
+    :ivar host: as it was given: what TLS verifies
+    :ivar addr: where to connect: the address if it was given, else the host
+    :ivar flow: the connection to use if it lives
+    :ivar local: the address of ours that a datagram is to come from, "" for any
+    """
+
+    __slots__ = ("addr", "flow", "host", "local", "port")
+
+    def __init__(self, host: str, addr: str, port: int, flow: Origin | None = None, local: str = "") -> None:
+        self.local = local
+        self.host = host
+        self.addr = addr
+        self.port = port
+        self.flow = flow
+
+    def __str__(self) -> str:
+        return f"[{self.addr}]:{self.port}" if ":" in self.addr else f"{self.addr}:{self.port}"
+
+
+def destination(name: str, dst: object, default_port: int) -> Target:
+    """Read a destination: a `Source`, "host:port", "[v6]:port", (host, port), or a record with these names.
+
+    A record has ``addr`` or ``host`` or both, and maybe ``port``, as attributes or as items.
+
+    :raises TypeError, ValueError: it is none; the message names it
+    """
+    if isinstance(dst, Source):
+        local = "" if dst.local.addr in ANY else dst.local.addr
+        return Target(dst.host, dst.addr, dst.port, dst._flow, local)
+    if isinstance(dst, str):
+        host, port = split_host_port(name, dst)
+        return Target(host, host, _port(name, dst, port, default_port))
+    if isinstance(dst, tuple) and 2 <= len(dst) <= 4:
+        host = _host(name, dst, dst[0])
+        return Target(host, host, _port(name, dst, dst[1], default_port))
+    addr, host, port = (_part(dst, part) for part in ("addr", "host", "port"))
+    if addr is None and host is None:
+        msg = (
+            f"{name} must be a Source, 'host:port', (host, port) or a record with addr and port, not {dst!r}"
+        )
+        raise TypeError(msg)
+    addr = _host(name, dst, host if addr is None else addr)
+    return Target(
+        addr if host is None else _host(name, dst, host), addr, _port(name, dst, port, default_port)
+    )
+
+
+def _part(dst: object, name: str) -> Any:
+    found: Mapping[str, Any] | object = dst
+    if isinstance(found, dict):
+        return found.get(name)
+    return getattr(found, name, None)
+
+
+def _host(name: str, dst: object, host: object) -> str:
+    if not isinstance(host, str):
+        msg = f"{name}'s host must be a str, not {host!r}"
+        raise TypeError(msg)
+    bare = host.strip("[]")
+    if not bare or "\0" in bare or any(char.isspace() for char in bare) or len(bare) > 255:
+        msg = f"{name} has no usable host: {dst!r}"
+        raise ValueError(msg)
+    return canonical(bare)
+
+
+def canonical(host: str) -> str:
+    """Bring a host into the form in which hosts are compared: the kernel's for addresses, else lower case."""
+    if ":" not in host:
+        return one_spelling(host).lower().rstrip(".")
+    bare, percent, zone = host.partition("%")
+    try:
+        return plain(
+            socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, bare)) + percent + zone
+        )
+    except OSError:
+        return host
+
+
+def plain(address: str) -> str:
+    """Return the IPv4 address for one that is mapped into IPv6: they are the same peer (RFC 4291 2.5.5.2)."""
+    mapped = address.startswith(MAPPED) and "." in address
+    return address[len(MAPPED) :] if mapped else address
+
+
+def _port(name: str, dst: object, port: object, default: int) -> int:
+    if port is None or (isinstance(port, int) and not isinstance(port, bool) and port == 0):
+        return default
+    if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
+        msg = f"{name}'s port must be from 1 to 65535, not {port!r} in {dst!r}"
+        raise ValueError(msg)
+    return port
+
+
+def split_host_port(name: str, text: str) -> tuple[str, int | None]:
+    """Split "host", "host:port", "[v6]", "[v6]:port", or a bare v6 address; None for no port."""
+    if is_literal(text):
+        return text, None
+    host, colon, digits = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        host, digits = text, ""
+    if (colon and not digits and not text.endswith("]")) or (digits and not digits.isdecimal()):
+        msg = f"{name} must end in a port number, not {text!r}"
+        raise ValueError(msg)
+    if ":" in host and not (host.startswith("[") and host.endswith("]") and is_literal(host[1:-1])):
+        msg = f"{name} must have an IPv6 address in brackets, not {text!r}"
+        raise ValueError(msg)
+    port = int(digits) if digits else None
+    if port is not None and not 1 <= port <= 65535:
+        msg = f"{name}'s port must be from 1 to 65535, not {text!r}"
+        raise ValueError(msg)
+    return _host(name, text, host), port
+
+
+def place_of(address: Any) -> tuple[str, int]:
+    """Return host and port of a socket address, the scope of an IPv6 one in the host.
+
+    An IPv4 address that is mapped into IPv6 is the plain one.
+    """
+    host, port, *rest = address
+    if len(rest) > 1 and rest[1] and "%" not in host:
+        host = f"{host}%{rest[1]}"
+    return plain(host), port

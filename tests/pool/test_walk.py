@@ -1,0 +1,18 @@
+"""A million random inputs, judged by a world outside the pool."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from .walk import CONFIGS, walk
+
+SEED = int(os.environ.get("KEEPALIVE_SEED", "1"))
+INPUTS = 1_000_000
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_walk_without_a_broken_promise(name: str) -> None:
+    """heritage pools 3.1, 3.4, 3.10, 3.20, 3.25, 3.27, 3.29 under random cancels and timeouts."""
+    walk(name, SEED, -(-INPUTS // len(CONFIGS)), replays=2)
