@@ -11,8 +11,8 @@ from anyio.streams.tls import TLSAttribute
 
 from keepalive import HTTPProxyConnector, Key, TLSConnector, UnixConnector
 from keepalive.multi import LineFilter, MultiClient
-from tests.connect.proxies import HttpProxy
 from tests.support import Lines, Server, has_ipv6
+from tests.support.proxies import HttpProxy
 
 from .kit import Log
 

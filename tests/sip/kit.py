@@ -9,7 +9,7 @@ import anyio
 import sipmessage
 
 from keepalive.sip import SipConfig, SocketPool, open_leg
-from tests.manager.tools import turns
+from tests.support.waiting import turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,10 +10,10 @@ import anyio
 import pytest
 
 from keepalive.sip import SendError, SipTLS
-from tests.manager.tools import turns
 from tests.sip.kit import Outcomes, dial, leg, request, response, told, until
 from tests.support import refused_port
 from tests.support.virtual import jump, run
+from tests.support.waiting import turns
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,10 +14,10 @@ import sipmessage
 
 from keepalive import StaticResolver
 from keepalive.sip import PoolClosed, SendError, SipConfig, SipTLS, SocketPool, open_leg
-from tests.manager.tools import turns
 from tests.sip.kit import Outcomes, answer, dial, leg, port_of, request, response, response_of, told, until
 from tests.support import Server, Silent, has_ipv6
 from tests.support.inside import engine_of
+from tests.support.waiting import turns
 
 if TYPE_CHECKING:
     import ssl

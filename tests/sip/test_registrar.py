@@ -10,10 +10,10 @@ import anyio
 import pytest
 
 from keepalive.sip import SipTLS
-from tests.manager.tools import turns
 from tests.sip.kit import dial, leg, port_of, request, response, until
 from tests.support import has_ipv6
 from tests.support.virtual import jump, run
+from tests.support.waiting import turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

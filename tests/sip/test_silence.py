@@ -13,10 +13,10 @@ import pytest
 
 from keepalive import SocketOptions
 from keepalive.sip import SendError, SendTimeout, SipTLS
-from tests.manager.tools import turns
 from tests.sip.kit import Outcomes, dial, leg, port_of, request, response, response_of, told, until
 from tests.support import has_ipv6
 from tests.support.virtual import jump, run
+from tests.support.waiting import turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

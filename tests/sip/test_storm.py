@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.manager.tools import turns
 from tests.sip.kit import leg, request
+from tests.support.waiting import turns
 
 if TYPE_CHECKING:
     from keepalive.sip import SendError

@@ -9,11 +9,11 @@ import anyio
 import pytest
 
 from keepalive.sip import SendError, SendTimeout, SipTLS
-from tests.manager.tools import turns
 from tests.sip.kit import Outcomes, dial, leg, port_of, request, response, told, until
 from tests.support import full_backlog
 from tests.support.inside import engine_of
 from tests.support.virtual import jump, run
+from tests.support.waiting import turns
 
 if TYPE_CHECKING:
     from pathlib import Path

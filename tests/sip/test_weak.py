@@ -12,10 +12,10 @@ import anyio
 import pytest
 
 from keepalive.sip import SendError, SendTimeout, SipTLS, open_leg
-from tests.manager.tools import turns
 from tests.sip.kit import Outcomes, dial, leg, port_of, request, response, response_of, told, until
 from tests.support import Authority, Server, Silent, full_backlog, refused_port
 from tests.support.inside import engine_of
+from tests.support.waiting import turns
 
 if TYPE_CHECKING:
     from pathlib import Path
