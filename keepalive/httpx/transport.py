@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .setup import Route
 
     # Each has a request class of its own, so that no method could be both's but one that takes anything.
-    class Base(httpx2.AsyncBaseTransport, httpx.AsyncBaseTransport):  # type: ignore[misc]
+    class Base(httpx2.AsyncBaseTransport, httpx.AsyncBaseTransport):  # type: ignore[misc]  # one shape, types of two libraries
         """A transport for both: which of them asks is seen when it does."""
 
 else:

@@ -107,7 +107,7 @@ async def test_cancelled_request_closes_its_connection() -> None:
     ("wrong", "told"),
     [
         ({"limits": httpx2.Limits(max_connections=0)}, "max_connections must be at least 1"),
-        ({"limits": httpx.Limits(max_connections="5")}, "max_connections must be a whole number"),  # type: ignore[arg-type]
+        ({"limits": httpx.Limits(max_connections="5")}, "max_connections must be a whole number"),  # type: ignore[arg-type]  # wrong on purpose
         ({"limits": httpx.Limits(max_keepalive_connections=-1)}, "max_keepalive_connections must be"),
         ({"limits": httpx2.Limits(keepalive_expiry=-1)}, "keepalive_expiry must not be negative"),
         ({"limits": httpx2.Timeout(5)}, "limits must be httpx2.Limits"),
