@@ -1,7 +1,8 @@
-"""What can be plugged into a manager: connectors, resolvers, observers."""
+"""What can be plugged into a manager: connectors, life cycles, resolvers, observers."""
 
 from .connect.connector import Connector
+from .connect.lifecycle import Lifecycle, Shares
 from .manager.observer import Observer
 from .resolve.resolver import Resolution, Resolver
 
-__all__ = ("Connector", "Observer", "Resolution", "Resolver")
+__all__ = ("Connector", "Lifecycle", "Observer", "Resolution", "Resolver", "Shares")
