@@ -85,6 +85,8 @@ class Driver:
         self.pool = Pool(limits, observed=options.observer is not None, seed=random.random())
         self.reactor = reactor = Reactor(runtime, self._unread, self._abandoned)
         self.now = reactor.clock
+        self.running = reactor.running
+        self.serves = reactor.thread  # the thread whose requests it takes; 0 when it has ended, or in a fork
         self.sessions = Sessions()
         self._poll = reactor.poller.poll
         self.names = Names(options.resolver, reactor)
@@ -344,6 +346,7 @@ class Driver:
     def shutdown(self) -> None:
         """Fail what waits, abort what opens, close what is idle. Lent ones stay."""
         if not self.pool.closed:
+            self.serves = 0
             self.pool.shutdown(self.now())
             self.act()
             self.names.close()  # those that refresh an answer have no asker who would go
@@ -383,6 +386,7 @@ class Driver:
 
     def _abandoned(self) -> None:
         """Empty this copy after a fork; its descriptors are closed already."""
+        self.serves = 0
         self.pool = Pool(self.pool.limits)
         self.pool.shutdown(0.0)
         self._orphans.clear()

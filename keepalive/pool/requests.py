@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from keepalive.base.types import NEVER
 
 from .records import Waiter
-from .states import FAILED, WAKE, Failure, move
+from .states import FAILED, WAKE, Failure, illegal
 
 if TYPE_CHECKING:
     from .records import KeyState
@@ -75,7 +75,9 @@ class Requests:
 
     def end(self, waiter: Waiter, state: WaiterState) -> None:
         """Note the end of a request."""
-        move(waiter, state)
+        if state not in waiter.state.next:
+            raise illegal(waiter, state)
+        waiter.state = state
         del self.open[waiter.id]
         if waiter.timer is not None:
             self._timers.clear(waiter)
