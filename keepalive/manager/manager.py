@@ -268,7 +268,10 @@ class ConnectionManager:
                 settings.seconds("queue_timeout", queue_timeout),
                 settings.seconds("open_timeout", open_timeout),
             )
-        waiter = driver.submit(per_key, seconds, fresh, phases)
+        now = driver.now()
+        waiter = pool.enter(per_key, now, now + seconds, fresh, phases)
+        if pool.effects or pool.timers.earliest < driver.armed:
+            driver.act()
         if pool.requests.uncovered > pool.limits.max_waiting and pool.overfull(waiter):
             driver.refuse(waiter)
             msg = f"request {waiter.id} for {per_key.key} cannot be queued; {numbers(waiter, driver.pool)}"

@@ -143,7 +143,12 @@ class Pool:
     ) -> Waiter:
         """Enter a request for a key whose state is known; see `submit`."""
         assignment = self._assignment
-        waiter = self.requests.new(per_key, now, deadline, fresh, phases)
+        requests = self.requests
+        requests.last_id = number = requests.last_id + 1
+        waiter = requests.open[number] = Waiter(number, per_key, now, deadline, fresh, phases)
+        per_key.counters.requests += 1
+        if deadline < self.timers.earliest:
+            self.timers.earliest = deadline
         slot = self.idle.take(per_key, fresh)
         if slot is not None and slot.expires <= now:
             slot = assignment.pass_expired(slot, now, fresh)
