@@ -19,9 +19,7 @@ from .states import CONNECTED, CONNECTING, FLUSHING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .effects import Effects
-    from .record import Record
-    from .states import Limits
+    from .states import Effects, Limits, Record
 
 
 class PeerTimers:
