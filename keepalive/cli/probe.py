@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TimeElapsedColumn
 
 from keepalive import DNSResolver, printable
 from keepalive.multi import MultiClient, StreamFilter
 
-from .screen import records
+from .screen import progress, records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -24,10 +23,59 @@ if TYPE_CHECKING:
     from keepalive import Resolution
     from keepalive.multi import Peer
 
-    from .ports import Span
-
+USUAL_PORTS = "1-1024"
 LONGEST = 256
 """Bytes of a first line; whatever is longer is cut."""
+
+
+class BadRange(ValueError):
+    """An argument that names no hosts and ports; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One host and ranges of its ports, in the order in which they were given."""
+
+    host: str
+    ports: tuple[range, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.ports))
+
+    def __iter__(self) -> Iterator[int]:
+        for numbers in self.ports:
+            yield from numbers
+
+
+def parse_span(text: str) -> Span:
+    """Read HOST, HOST:PORTS, [IPV6] or [IPV6]:PORTS; PORTS is like 22,80,8000-8080. Raises `BadRange`."""
+    if any(char.isspace() for char in text) or "\0" in text:
+        raise BadRange(f"{text!r} contains white space or NUL")
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise BadRange(f"{text!r}: an IPv6 address is written [ADDRESS]:PORTS")
+        ports = rest[1:] if rest else USUAL_PORTS
+    elif text.count(":") > 1:
+        host, ports = text, USUAL_PORTS
+    else:
+        host, colon, ports = text.partition(":")
+        ports = ports if colon else USUAL_PORTS
+    if not host:
+        raise BadRange(f"{text!r} names no host")
+    return Span(host, tuple(_range(text, part) for part in ports.split(",")))
+
+
+def _range(text: str, part: str) -> range:
+    first, dash, last = part.partition("-")
+    numbers = []
+    for word in (first, last if dash else first):
+        if not (word.isascii() and word.isdecimal()) or len(word) > 5 or not 1 <= int(word) <= 65535:
+            raise BadRange(f"{text!r}: {part!r} is no port, nor a range of ports, from 1 to 65535")
+        numbers.append(int(word))
+    if numbers[0] > numbers[1]:
+        raise BadRange(f"{text!r}: {part!r} begins after its end")
+    return range(numbers[0], numbers[1] + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +171,8 @@ class Probe:
 
     async def run(self) -> None:
         """Try all ports, with a progress bar if somebody watches."""
-        errand, console = self._errand, Console(stderr=True)
-        columns = (TextColumn("probe"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        started = time.perf_counter()
-        with Progress(*columns, console=console, transient=True, disable=not console.is_interactive) as bars:
+        errand, started = self._errand, time.perf_counter()
+        with progress("probe", TimeElapsedColumn()) as bars:
             bar = bars.add_task("", total=self.wanted)
             self._advance = lambda: bars.update(bar, completed=self.done)
             self._over = anyio.Event()
