@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from keepalive.manager.request import Request
     from keepalive.manager.stats import KeyStats, Stats
     from keepalive.resolve.dns import DNSResolver
-    from keepalive.resolve.static import StaticResolver
+    from keepalive.resolve.resolver import StaticResolver
     from keepalive.resolve.system import SystemResolver
     from keepalive.transport.link import Link
     from keepalive.transport.tls import TLSSessionAttribute
@@ -112,7 +112,7 @@ _HOMES = {
     "Reuse": "base.types",
     "SOCKS5Connector": "connect.socks",
     "SocketOptions": "connect.options",
-    "StaticResolver": "resolve.static",
+    "StaticResolver": "resolve.resolver",
     "Stats": "manager.stats",
     "SystemResolver": "resolve.system",
     "TCPConnector": "connect.tcp",

@@ -1,4 +1,4 @@
-"""GETs through a manager: many, a few at a time; and whether what failed would do better with the other scheme."""
+"""GETs through a manager, a few at a time; and whether the other scheme would have done better."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from anyio.abc import ByteStream
 from keepalive import printable
 
 from .reader import DONE, RAW
-from .upload import Uploading
+from .wire import Uploading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,18 +40,9 @@ class Response:
     """
 
     __slots__ = (
-        "_conn",
-        "_content",
-        "_head",
-        "_keep",
-        "_link",
-        "_may_keep",
-        "_uploading",
-        "_wire",
-        "from_cache",
-        "retried",
-        "stream",
-    )
+        "_conn", "_content", "_head", "_keep", "_link", "_may_keep", "_uploading", "_wire",
+        "from_cache", "retried", "stream",
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from anyio.abc import SocketAttribute
@@ -16,13 +15,11 @@ from anyio.streams.tls import TLSAttribute
 
 from keepalive import AllocateError, http
 
-from .network import NetworkStream
+from .network import NetworkStream, Seen
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable, Iterator, Mapping
-
-    from anyio.abc import ByteStream
 
     from keepalive import Connection
 
@@ -236,30 +233,3 @@ class Trace:
         for name in _HTTP11[:2]:
             yield "", name, info, None
         yield "proxy", _HTTP11[2], info, (b"HTTP/1.1", 200, b"", [])
-
-
-class Seen:
-    """A connection as it was when it was new; it may be closed by now, or serve another request.
-
-    :param response: what it became, if anything
-    """
-
-    def __init__(self, attributes: Mapping[Any, Any], response: http.Response | None = None) -> None:
-        self._response = response
-        self.extra_attributes: Mapping[Any, Callable[[], Any]] = {
-            attribute: partial(_itself, value) for attribute, value in attributes.items()
-        }
-
-    @property
-    def stream(self) -> ByteStream | None:
-        """What may be read and written after an upgrade."""
-        return None if self._response is None else self._response.stream
-
-    @property
-    def holds(self) -> bool:
-        """Whether the connection is still the response's."""
-        return self._response is not None and self._response.holds
-
-
-def _itself(value: object) -> object:
-    return value

@@ -53,7 +53,7 @@ class Config:
     searches: bool = field(default=False, compare=False)
 
 
-def parse(text: str, complain: Callable[[int, str], None]) -> Config:
+def parse(text: str, complain: Callable[[int, str], None], port: int = PORT) -> Config:
     """Return what a resolv.conf says. Wrong lines and words are skipped, what is unknown is ignored."""
     servers: list[Server] = []
     search: tuple[str, ...] | None = None
@@ -64,7 +64,7 @@ def parse(text: str, complain: Callable[[int, str], None]) -> Config:
             continue
         match words:
             case ["nameserver", address, *_] if is_literal(address):
-                servers.append((address, PORT))
+                servers.append((address, port))
             case ["nameserver", *rest]:
                 complain(number, f"{' '.join(rest)[:100]!r} is no address")
             case ["domain" | "search", *domains]:
