@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable
 from contextlib import suppress
+from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, NoReturn
 
@@ -41,25 +42,17 @@ WANTED = 300
 """From this status on an early answer says that the rest of the content is not wanted (RFC 9112 9.5)."""
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Wire:
-    """A connection, the reader of the answer, and the limits.
+    """A connection, the reader of the answer, and the limits."""
 
-    :ivar deadline: when the exchange must be over, by `anyio.current_time`; None for no limit
-    :ivar sent: whether the request is out, whole
-    :ivar broken: why sending broke, if it did
-    :ivar upload: what is still going out meanwhile, if anything may be
-    """
-
-    __slots__ = ("broken", "conn", "deadline", "reader", "sent", "timeout", "upload")
-
-    def __init__(self, conn: Connection, reader: Reader, timeout: Timeout, deadline: float | None) -> None:
-        self.conn = conn
-        self.reader = reader
-        self.timeout = timeout
-        self.deadline = deadline
-        self.sent = False
-        self.broken: BrokenResourceError | None = None
-        self.upload: Upload | None = None
+    conn: Connection
+    reader: Reader
+    timeout: Timeout
+    deadline: float | None  # when the exchange must be over, by `anyio.current_time`
+    sent: bool = False  # the request is out, whole
+    broken: BrokenResourceError | None = None  # why sending broke
+    upload: Upload | None = None  # what is still going out meanwhile, if anything may be
 
     # -- within time --------------------------------------------------------------------------------
 

@@ -36,28 +36,18 @@ _STREAM = object()
 
 @dataclass(frozen=True)
 class Way:
-    """How connections are opened: what the steps of it are told with.
+    """How connections are opened: what the steps of it are told with."""
 
-    :ivar context: of TLS with servers; None if it is a given manager's affair
-    :ivar path: of a Unix socket
-    :ivar proxy: the proxy's scheme, "" for none
-    :ivar host: the proxy's
-    :ivar port: the proxy's
-    :ivar headers: fields for an HTTP proxy
-    :ivar auth: for a SOCKS proxy
-    :ivar proxy_context: of TLS with the proxy
-    """
-
-    context: ssl.SSLContext | None = None
+    context: ssl.SSLContext | None = None  # of TLS with servers; None if it is a given manager's affair
     local_address: str | None = None
     socket_options: Any = None
-    path: str | None = None
-    proxy: str = ""
-    host: str = ""
-    port: int = 0
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    auth: tuple[bytes, bytes] | None = None
-    proxy_context: ssl.SSLContext | None = None
+    path: str | None = None  # of a Unix socket
+    proxy: str = ""  # its scheme, "" for none
+    host: str = ""  # the proxy's
+    port: int = 0  # the proxy's
+    headers: tuple[tuple[bytes, bytes], ...] = ()  # fields for an HTTP proxy
+    auth: tuple[bytes, bytes] | None = None  # for a SOCKS proxy
+    proxy_context: ssl.SSLContext | None = None  # of TLS with the proxy
 
     @property
     def forwards(self) -> bool:

@@ -124,10 +124,11 @@ class DNSResolver:
         self._stale = settings.seconds("stale", stale, none=None)
         self._hosts = None if hosts is None else HostsFile(settings.text("hosts", hosts), self.look_every)
         path = settings.text("resolv_conf", resolv_conf)
-        self._file = (
-            None if nameservers is not None else Watched(path, self._read, look_every=self.look_every)
-        )
-        self._alone = None if nameservers is None else _resolv.surroundings(Config(), os.environ, "")
+        self._file: Watched[Config] | None = None
+        if nameservers is None:
+            self._file = Watched(path, self._read, look_every=self.look_every)
+        else:
+            self._alone = _resolv.surroundings(Config(), os.environ, "")
         self._turns = itertools.count()
         self._standing = Standing()
 
@@ -196,7 +197,6 @@ class DNSResolver:
 
     def _config(self) -> Config:
         config = self._alone if self._file is None else self._file.value()
-        assert config is not None, "servers are given, or there is a file"
         return replace(config, **self._given) if self._given else config  # type: ignore[arg-type]  # checked
 
     def _read(self, text: str, complain: Callable[[int, str], None]) -> Config:

@@ -54,18 +54,12 @@ class NobodyKnows(socket.gaierror):
 
 
 class Found(NamedTuple):
-    """What there is of one type under a name.
+    """What there is of one type under a name."""
 
-    :ivar addresses: in the server's order; none if the name has none
-    :ivar ttl: seconds; for no addresses by the zone's SOA record (RFC 2308 5), 0 without it
-    :ivar exists: whether there is such a name at all
-    :ivar partial: nobody could tell what there is of the other family
-    """
-
-    addresses: tuple[str, ...]
-    ttl: float
-    exists: bool = True
-    partial: bool = False
+    addresses: tuple[str, ...]  # in the server's order; none if the name has none
+    ttl: float  # seconds; for no addresses by the zone's SOA record (RFC 2308 5), 0 without it
+    exists: bool = True  # whether there is such a name at all
+    partial: bool = False  # nobody could tell what there is of the other family
 
 
 async def ask(

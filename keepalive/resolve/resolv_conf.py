@@ -29,28 +29,17 @@ BOUNDS = {"ndots": (0, 15), "timeout": (1, 30), "attempts": (1, 5)}
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What a resolver goes by.
+    """What a resolver goes by."""
 
-    :ivar servers: whom to ask, in this order
-    :ivar search: domains to try for names that are not absolute
-    :ivar ndots: a name with so many dots is tried as it is first, then with the search list
-    :ivar timeout: seconds for the first try of each server; each further round takes twice as long
-    :ivar attempts: how many rounds
-    :ivar rotate: start with another server each time
-    :ivar by_tcp: do not use UDP (option use-vc)
-    :ivar no_ipv6: do not ask for AAAA (option no-aaaa)
-    :ivar searches: the file says what to search, if only nothing
-    """
-
-    servers: tuple[Server, ...] = (LOCAL,)
-    search: tuple[str, ...] = ()
-    ndots: int = 1
-    timeout: float = TIMEOUT
-    attempts: int = 2
-    rotate: bool = False
-    by_tcp: bool = False
-    no_ipv6: bool = False
-    searches: bool = field(default=False, compare=False)
+    servers: tuple[Server, ...] = (LOCAL,)  # whom to ask, in this order
+    search: tuple[str, ...] = ()  # domains to try for names that are not absolute
+    ndots: int = 1  # a name with so many dots is tried as it is first, then with the search list
+    timeout: float = TIMEOUT  # seconds for the first try of each server; each round takes twice as long
+    attempts: int = 2  # how many rounds
+    rotate: bool = False  # start with another server each time
+    by_tcp: bool = False  # do not use UDP (option use-vc)
+    no_ipv6: bool = False  # do not ask for AAAA (option no-aaaa)
+    searches: bool = field(default=False, compare=False)  # the file says what to search, if only nothing
 
 
 def parse(text: str, complain: Callable[[int, str], None], port: int = PORT) -> Config:
