@@ -93,24 +93,21 @@ class _Reading(NamedTuple):
     goes_on_at: dns.name.Name | None = None
 
 
-class _Asking:
+class _Asking(NamedTuple):
     """One question, put to each server in turn until one knows."""
 
-    def __init__(
-        self, kind: dns.rdatatype.RdataType, servers: Sequence[Server], config: Config, standing: Standing
-    ) -> None:
-        self._kind = kind
-        self._servers = servers
-        self._config = config
-        self._standing = standing
+    kind: dns.rdatatype.RdataType
+    servers: Sequence[Server]
+    config: Config
+    standing: Standing
 
     async def ask(self, name: dns.name.Name) -> _Reading:
         """Return what the first server says that knows."""
         faults: dict[Server, str] = {}
-        left = self._standing.order(self._servers, time.monotonic())
+        left = self.standing.order(self.servers, time.monotonic())
         unheard: set[Server] = set()
         told = False
-        for turn in range(self._config.attempts):
+        for turn in range(self.config.attempts):
             for server in tuple(left):
                 asked_at = time.monotonic()
                 try:
@@ -125,12 +122,12 @@ class _Asking:
                 except TimeoutError:
                     faults[server] = "no answer"
                     unheard.add(server)
-                    self._standing.silent(server, asked_at, time.monotonic())
+                    self.standing.silent(server, asked_at, time.monotonic())
                 except OSError as exc:
                     if exc.errno in NO_ROOM:
                         raise
                     faults[server] = exc.strerror or type(exc).__name__
-                    self._standing.silent(server, asked_at, time.monotonic())
+                    self.standing.silent(server, asked_at, time.monotonic())
         raise NobodyKnows(faults, told=told)
 
     async def _ask_server(
@@ -141,7 +138,7 @@ class _Asking:
         :param more: if its answer cannot be read, another one could be asked at once
         :param again: it gave no answer before; some drop what has EDNS in it, so it is asked without
         """
-        standing = self._standing
+        standing = self.standing
         edns = not again and standing.knows_edns(server, time.monotonic())
         reply = await self._exchange(name, server, turn, edns=edns, more=more)
         standing.answered(server, time.monotonic())
@@ -150,14 +147,14 @@ class _Asking:
             again = reply.rcode not in OLDER_THAN_EDNS
         if again:
             standing.no_edns(server, time.monotonic())
-        return _read(reply, name, self._kind)
+        return _read(reply, name, self.kind)
 
     async def _exchange(
         self, name: dns.name.Name, server: Server, turn: int, *, edns: bool, more: bool
     ) -> Reply:
-        seconds = self._config.timeout * 2**turn
-        message = question(name, self._kind, edns=edns)
-        if not self._config.by_tcp:
+        seconds = self.config.timeout * 2**turn
+        message = question(name, self.kind, edns=edns)
+        if not self.config.by_tcp:
             reply = await ports().by_udp(message, server, seconds, more=more)
             if not reply.cut_short:
                 return reply

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from keepalive.base.types import NEVER
 from keepalive.errors import KeepaliveError
@@ -36,11 +36,7 @@ class PeerState(Enum):
 
 
 # Names of a module cost a tenth of a look-up in an Enum class (CPython 3.11).
-INITIALISING: Final = PeerState.INITIALISING
-CONNECTING: Final = PeerState.CONNECTING
-CONNECTED: Final = PeerState.CONNECTED
-FLUSHING: Final = PeerState.FLUSHING
-CLOSED: Final = PeerState.CLOSED
+INITIALISING, CONNECTING, CONNECTED, FLUSHING, CLOSED = PeerState
 
 
 class EndReason(StrEnum):
