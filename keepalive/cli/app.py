@@ -15,12 +15,13 @@ from keepalive import printable
 from keepalive.http import InvalidURL, parse_url
 
 from .demo import Demo
-from .get import Get, Plan
+from .fetch import GetOptions
+from .get import Get
 from .limits import raise_limit
 from .loops import backend_option, run
-from .probe import BadRange, Errand, Probe, parse_span
+from .probe import BadRange, Probe, ProbeOptions, parse_span
 from .screen import complain, note
-from .sip import Ping, SipPing, parse_target
+from .sip import PingOptions, SipPing, parse_target
 
 
 class Finite(click.FloatRange):
@@ -125,7 +126,7 @@ def get(
         raise UsageProblem(str(exc)) from exc
     raise_limit(min(concurrency, times * len(urls)))
     try:
-        job = Get(Plan(urls, times, concurrency, max_per_host or concurrency, timeout, insecure))
+        job = Get(GetOptions(urls, times, concurrency, max_per_host or concurrency, timeout, insecure))
     except (ValueError, ImportError) as exc:
         raise UsageProblem(f"a proxy of the environment: {exc}") from exc
     code = run(backend, job.run)
@@ -168,7 +169,7 @@ def sip_ping(
         host, port = parse_target(target, proto)
     except ValueError as exc:
         raise UsageProblem(str(exc)) from exc
-    job = SipPing(Ping(host, port, proto, count, interval, timeout, insecure))
+    job = SipPing(PingOptions(host, port, proto, count, interval, timeout, insecure))
     code = run(backend, job.run)
     job.print_sum()
     sys.exit(code or (0 if len(job.times) == count else 1))
@@ -208,7 +209,7 @@ def probe(
     except UnicodeError as exc:
         raise UsageProblem(f"--send {send!r}: {exc}") from exc
     raise_limit(min(concurrency, sum(map(len, spans))))
-    job = Probe(Errand(spans, concurrency, timeout, wait, said))
+    job = Probe(ProbeOptions(spans, concurrency, timeout, wait, said))
     code = run(backend, job.run)
     for line in job.error_lines():
         complain(line)

@@ -17,7 +17,7 @@ from keepalive import AllocateError, AllocateTimeout, ConnectionManager, Keepali
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from .proxies import Ways
+    from .proxies import ProxyRoutes
 
 _HEADERS = {"User-Agent": f"keepalive/{version('keepalive-manager')}", "Accept": "*/*"}
 
@@ -36,6 +36,18 @@ class FetchError(Exception):
     def __init__(self, text: str, *, scheme: bool = False) -> None:
         super().__init__(text)
         self.scheme = scheme
+
+
+@dataclass(frozen=True, slots=True)
+class GetOptions:
+    """What was asked for on the command line."""
+
+    urls: Sequence[str]
+    times: int
+    concurrency: int
+    per_host: int
+    timeout: float
+    insecure: bool
 
 
 @dataclass(slots=True)
@@ -62,23 +74,17 @@ class Tally:
 
 
 class Fetcher:
-    """Fetch every target ``times`` times, at most ``concurrency`` at a time, through one manager."""
+    """Fetch every URL as often as asked for, a few at a time, through one manager."""
 
     def __init__(
-        self,
-        manager: ConnectionManager,
-        ways: Ways,
-        urls: Sequence[str],
-        times: int,
-        timeout: float,
-        tally: Tally,
+        self, manager: ConnectionManager, routes: ProxyRoutes, options: GetOptions, tally: Tally
     ) -> None:
         self._manager = manager
-        self._requests = {url: ways.get(url, _HEADERS) for url in urls}
-        self._timeout = timeout
+        self._requests = {url: routes.get(url, _HEADERS) for url in options.urls}
+        self._timeout = options.timeout
         self._tally = tally
         self._failures: Counter[str] = Counter()  # in a row, by URL
-        self._jobs: Iterator[str] = (url for _ in range(times) for url in urls)
+        self._jobs: Iterator[str] = (url for _ in range(options.times) for url in options.urls)
 
     async def run(self, concurrency: int, progress: Callable[[], None]) -> None:
         """Do all the work; ``progress`` is called after each request."""

@@ -6,7 +6,6 @@ import json
 import math
 import ssl
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.progress import TextColumn, TimeElapsedColumn
@@ -15,8 +14,8 @@ from rich.table import Table
 from keepalive import ConnectionManager, http
 
 from . import screen
-from .fetch import Fetcher, Tally, better_scheme
-from .proxies import Ways
+from .fetch import Fetcher, GetOptions, Tally, better_scheme
+from .proxies import ProxyRoutes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,47 +26,35 @@ _LOOKS = 4  # at wrong schemes; who has more of them has seen enough
 _PERCENTILES = (50, 90, 99)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What was asked for on the command line."""
-
-    urls: Sequence[str]
-    times: int
-    concurrency: int
-    per_host: int
-    timeout: float
-    insecure: bool
-
-
 class Get:
     """One run of the command; its numbers are good at any moment, so also after an interruption.
 
-    :raises ValueError, ImportError: what the environment says of proxies; see `Ways`
+    :raises ValueError, ImportError: what the environment says of proxies; see `ProxyRoutes`
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self.tally = Tally(wanted=plan.times * len(plan.urls))
+    def __init__(self, options: GetOptions) -> None:
+        self.tally = Tally(wanted=options.times * len(options.urls))
         self.stats: Stats | None = None
         self.seconds = 0.0
         self.notes: list[str] = []
-        self._plan = plan
+        self._options = options
         context = ssl.create_default_context()
-        if plan.insecure:
+        if options.insecure:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        self._ways = Ways(context)
+        self._routes = ProxyRoutes(context)
 
     async def run(self) -> None:
         """Fetch everything, with a progress bar if somebody watches."""
-        plan, started = self._plan, time.perf_counter()
+        options, started = self._options, time.perf_counter()
         with screen.progress("GET", TimeElapsedColumn(), TextColumn("{task.fields[note]}")) as progress:
             bar = progress.add_task("", total=self.tally.wanted, note="")
             async with ConnectionManager(
-                max_per_host=plan.per_host,
-                max_open=max(128, plan.concurrency),
-                connectors=self._ways.connectors,
+                max_per_host=options.per_host,
+                max_open=max(128, options.concurrency),
+                connectors=self._routes.connectors,
             ) as manager:
-                fetcher = Fetcher(manager, self._ways, plan.urls, plan.times, plan.timeout, self.tally)
+                fetcher = Fetcher(manager, self._routes, options, self.tally)
 
                 def advance() -> None:
                     failed = self.tally.errors.total()
@@ -75,7 +62,7 @@ class Get:
                     progress.update(bar, completed=self.tally.done, note=note)
 
                 try:
-                    await fetcher.run(min(plan.concurrency, self.tally.wanted), advance)
+                    await fetcher.run(min(options.concurrency, self.tally.wanted), advance)
                 finally:
                     self.seconds = time.perf_counter() - started
                     self.stats = manager.stats()
@@ -135,7 +122,7 @@ class Get:
             table.add_row("Connections", f"{self.stats.opened} opened, reused {reused}")
         if answered:
             saved = f"TCP {tally.saved_tcp} of {answered}"
-            if any(http.parse_url(url).scheme == "https" for url in self._plan.urls):
+            if any(http.parse_url(url).scheme == "https" for url in self._options.urls):
                 saved += f", TLS {tally.saved_tls}"
             table.add_row("Handshakes saved", saved)
             if tally.retried:

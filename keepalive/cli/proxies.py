@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _PORTS = {"http": 80, "https": 443}
 
 
-class Ways:
+class ProxyRoutes:
     """One manager serves them all: each way has schemes of its own.
 
     :param context: for TLS with servers

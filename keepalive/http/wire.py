@@ -358,7 +358,7 @@ class Upload:
         await self._wire.send(data)
 
 
-class Uploading:
+class UploadHolder:
     """Holds an upload; when it is dropped with its response, the upload ends."""
 
     __slots__ = ("upload",)

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from .library import Library
 
-__all__ = ("NetworkStream", "Seen")
+__all__ = ("NetworkStream", "Snapshot")
 
 
-class Seen:
+class Snapshot:
     """A connection as it was when it was new; it may be closed by now, or serve another request.
 
     :param response: what it became, if anything
@@ -57,7 +57,7 @@ class NetworkStream:
     Reading and writing is for after an upgrade or CONNECT; before, it is there for `get_extra_info`.
     """
 
-    def __init__(self, library: Library, below: http.Response | Seen | TLSStream) -> None:
+    def __init__(self, library: Library, below: http.Response | Snapshot | TLSStream) -> None:
         self._library = library
         self._below = below
         self._stream: ByteStream | None = below if isinstance(below, TLSStream) else below.stream

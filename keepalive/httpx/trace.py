@@ -15,7 +15,7 @@ from anyio.streams.tls import TLSAttribute
 
 from keepalive import AllocateError, http
 
-from .network import NetworkStream, Seen
+from .network import NetworkStream, Snapshot
 
 if TYPE_CHECKING:
     import ssl
@@ -155,11 +155,11 @@ class Trace:
         await self.step("connection.retry", info)
 
     async def _opened(self, response: http.Response | None) -> None:
-        secure = NetworkStream(self._library, Seen(self._attributes, response))
+        secure = NetworkStream(self._library, Snapshot(self._attributes, response))
         known = {
             name: value for name, value in self._attributes.items() if name is not TLSAttribute.ssl_object
         }
-        plain = NetworkStream(self._library, Seen(known, response))
+        plain = NetworkStream(self._library, Snapshot(known, response))
         for phase, name, info, result in self._opening():
             await self._went_well(name, info, result, secure if phase == "tls" else plain)
 
@@ -177,7 +177,7 @@ class Trace:
         last = max((n for n, step in enumerate(steps) if step[0] == phase), default=0)
         way, place = self._way, self._place
         whither = (way.host, way.port) if way.proxy else (place.addr, place.port)
-        stream = NetworkStream(self._library, Seen({SocketAttribute.remote_address: whither}))
+        stream = NetworkStream(self._library, Snapshot({SocketAttribute.remote_address: whither}))
         for _, name, info, result in steps[:last]:
             await self._went_well(name, info, result, stream)
         _, name, info, _ = steps[last]

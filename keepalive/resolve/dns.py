@@ -22,7 +22,7 @@ from . import resolv_conf as _resolv
 from .files import LOOK_EVERY, Watched
 from .hosts_file import HostsFile
 from .resolv_conf import Config
-from .standing import Standing
+from .server_status import ServerStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -130,7 +130,7 @@ class DNSResolver:
         else:
             self._alone = _resolv.surroundings(Config(), os.environ, "")
         self._turns = itertools.count()
-        self._standing = Standing()
+        self._status = ServerStatus()
 
     async def resolve(self, host: str) -> Resolution:
         """Return all addresses of a host name. Switches tasks. Waits for both families, see `resolve_parts`.
@@ -179,7 +179,7 @@ class DNSResolver:
         exists, ttl, failed = False, math.inf, None
         for candidate in _resolv.candidates(name, config.search, config.ndots):
             try:
-                found = await _ask_families(candidate, servers, config, self._standing, tell)
+                found = await _ask_families(candidate, servers, config, self._status, tell)
             except OSError as exc:
                 # Servers refuse single labels that stand alone. Of any other name that nobody can tell
                 # of, what comes later in the list may be somebody else's host.
@@ -209,7 +209,7 @@ class DNSResolver:
 
 
 async def _ask_families(
-    name: str, servers: Sequence[Server], config: Config, standing: Standing, tell: Callable[[Found], None]
+    name: str, servers: Sequence[Server], config: Config, status: ServerStatus, tell: Callable[[Found], None]
 ) -> Found:
     """Ask for both families at once. A family that fails or is late does not hold up the other for long.
 
@@ -223,7 +223,7 @@ async def _ask_families(
 
     async def one(kind: str) -> None:
         try:
-            result = await ask(name, kind, servers, config, standing)
+            result = await ask(name, kind, servers, config, status)
         except OSError as exc:
             errors.append(exc)
             return

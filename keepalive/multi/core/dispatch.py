@@ -130,7 +130,7 @@ class Dispatch:
         if record.state is CONNECTING:
             record.state = CONNECTED
             record.timeout = seconds = record.input_timeout
-            record.since = record.stuck = now
+            record.since = record.progress_at = now
             if seconds and ((entry := record.timer) is None or now + seconds < entry[0]):
                 self.timers.look_by(record, now + seconds)
             if (told := self.lifecycle.on.on_success) is not None:

@@ -134,7 +134,7 @@ class Record:
     reason: EndReason | None = None
     timer: Entry | None = None  # its place in the timer queue
     since: float = 0.0  # when the timer of its phase was started
-    stuck: float = 0.0  # when bytes of the outbox were last taken
+    progress_at: float = 0.0  # when bytes of the outbox were last taken
     ends: float = NEVER  # when its lifetime is over
     attempting: bool = False  # one of the `max_connecting` attempts is its own
     link: Connection | None = None

@@ -43,7 +43,7 @@ class PeerTimers:
         elif state is CONNECTED or (state is CONNECTING and record.attempting):
             end = record.since + record.timeout if record.timeout else NEVER
             if state is CONNECTED and record.outbox is not None and self._limits.write_timeout:
-                end = min(end, record.stuck + self._limits.write_timeout)
+                end = min(end, record.progress_at + self._limits.write_timeout)
         else:
             return NEVER
         return min(end, record.ends)

@@ -209,7 +209,7 @@ class Traffic:
             sent = link.try_send(data)
         except BrokenResourceError as exc:
             record.outbox = bytearray(data)  # it has not gone out, and never will
-            record.stuck = now
+            record.progress_at = now
             self._deferred.add(self._failed, record, exc)
             return
         if sent == len(data) and not (link.layered and link.unsent):
@@ -217,7 +217,7 @@ class Traffic:
                 self._tell_later(record)
             return
         record.outbox = bytearray(memoryview(data)[sent:])
-        record.stuck = now
+        record.progress_at = now
         self._timers.arm(record)
         self._deferred.add(self.writable, record)  # TLS takes a part at a time, also when all has room
 
@@ -254,7 +254,7 @@ class Traffic:
             return
         if outbox or (link.layered and link.unsent):
             if moved:
-                record.stuck = now
+                record.progress_at = now
             self._timers.arm(record)
             self._effects.watch_writable(record)
             return
