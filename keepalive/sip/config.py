@@ -1,7 +1,9 @@
-"""What can be set."""
+"""What can be set, and what is made of it: TLS contexts, out of one certificate for both roles."""
 
 from __future__ import annotations
 
+import socket
+import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -10,11 +12,11 @@ from keepalive.connect.options import SocketOptions
 from keepalive.resolve.resolver import Resolver
 
 if TYPE_CHECKING:
-    import ssl
     from pathlib import Path
 
 __all__ = ("SipConfig", "SipTLS")
 
+_VERIFY: Final = {0: ssl.CERT_NONE, -1: ssl.CERT_OPTIONAL, 1: ssl.CERT_REQUIRED}
 _SECONDS: Final = (
     "connect_timeout", "max_pending", "message_timeout", "min_expire", "max_expire", "ping_expire"
 )  # fmt: skip
@@ -140,3 +142,69 @@ class SipTLS:
         if self.key is not None and self.cert is None:
             msg = "key needs cert"
             raise ValueError(msg)
+
+
+def server_context(tls: SipTLS) -> ssl.SSLContext | None:
+    """Make the context for those who call us; None if there is no certificate to show them.
+
+    :raises OSError: a file is missing or does not hold what it should
+    """
+    if tls.server_context is not None:
+        return tls.server_context
+    if tls.cert is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tls.cert, tls.key, tls.password)
+    context.verify_mode = _VERIFY[tls.verify_client]
+    if tls.verify_client:
+        if tls.ca is None:
+            context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
+        else:
+            context.load_verify_locations(tls.ca)
+    return context
+
+
+def client_context(tls: SipTLS) -> ssl.SSLContext:
+    """Make the context for those whom we call. Names are checked by `core.identity`, not by the context.
+
+    :raises OSError: a file is missing or does not hold what it should
+    """
+    if tls.client_context is not None:
+        return tls.client_context
+    context = ssl.create_default_context(cafile=tls.ca)
+    context.check_hostname = False
+    if not tls.verify_server:
+        context.verify_mode = ssl.CERT_NONE
+    if tls.cert is not None:
+        context.load_cert_chain(tls.cert, tls.key, tls.password)
+    return context
+
+
+def check_socket(proto: str, sock: object, *, connected: bool) -> None:
+    """Check that a socket is what a pool of this kind needs.
+
+    :raises TypeError, ValueError: it is not
+    """
+    if not isinstance(sock, socket.socket):
+        msg = f"sock must be a socket, not {sock!r}"
+        raise TypeError(msg)
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        msg = f"sock must be an IPv4 or IPv6 socket, not {sock!r}"
+        raise ValueError(msg)
+    stream = sock.type == socket.SOCK_STREAM
+    if stream != (proto != "udp"):
+        kind = "a UDP" if proto == "udp" else "a listening TCP"
+        msg = f"sock must be {kind} socket for {proto}, not {sock!r}"
+        raise ValueError(msg)
+    if stream and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        msg = "sock must be listening"
+        raise ValueError(msg)
+    if connected and stream:
+        msg = "connected is for UDP sockets only"
+        raise ValueError(msg)
+    if connected:
+        try:
+            sock.getpeername()
+        except OSError as exc:
+            msg = "connected was given, but sock has no peer"
+            raise ValueError(msg) from exc

@@ -18,17 +18,17 @@ from keepalive.transport.tls import TLSLink
 
 from .core.flow import CONNECTING, DRAINING, HANDSHAKE, OPEN, Flow, FlowState
 from .core.framer import Framer
+from .core.head import parse_via
 from .core.outgoing import Outgoing
-from .core.via import parse_via
 from .source import Address, Source, local_of
 
 if TYPE_CHECKING:
     from keepalive.transport.link import Link
     from keepalive.transport.runtime import Cancellable
 
+    from .core.flow import Place
     from .core.head import Flaw, Head
-    from .core.routes import Place
-    from .services import Services
+    from .engine import Engine
 
 READ: Final = 65536
 """Bytes read at a time."""
@@ -49,16 +49,17 @@ MAX_UNREAD: Final = 65536
 class Connection(Flow):
     """A connection with its link.
 
+    :ivar where: the address and port that the link leads to, once it stands
     :ivar pongs: answers of the peer to pings of ours
     """
 
-    __slots__ = ("_source", "attempt", "framer", "link", "pongs", "services", "where")
+    __slots__ = ("_source", "attempt", "engine", "framer", "link", "pongs", "where")
 
     def __init__(
-        self, services: Services, proto: str, peer: Place, *, name: str | None, state: FlowState = CONNECTING
+        self, engine: Engine, proto: str, peer: Place, name: str | None = None, state: FlowState = CONNECTING
     ) -> None:
-        super().__init__(proto, peer, services.clock(), name=name, state=state)
-        self.services = services
+        super().__init__(proto, peer, engine.clock(), name, state)
+        self.engine = engine
         self.link: Link | None = None
         self.framer: Framer | None = None
         self.attempt: Cancellable | None = None
@@ -76,7 +77,7 @@ class Connection(Flow):
     @property
     def unread(self) -> bool:
         """Whether there is something to read that it is not its turn or no room for."""
-        return self in self.services.dispatcher.ready or self.services.inbox.stalls(self)
+        return self in self.engine.ready or self in self.engine.inbox.stalled
 
     @property
     def source(self) -> Source:
@@ -88,11 +89,11 @@ class Connection(Flow):
 
     def _local(self) -> Address:
         """Return the address of ours that the peer knows, with the port at which we can be called."""
-        place, root = self.services.place, self.root
-        if root is None or root.closed:
+        place = self.engine.place
+        if self.link is None or self.link.closed:
             return place
         try:
-            return Address(local_of(root.sock).addr, place.port)
+            return Address(local_of(self.link.sock).addr, place.port)
         except OSError:  # some systems do not tell it any more once the peer has gone
             return place
 
@@ -103,25 +104,50 @@ class Connection(Flow):
             return self.link.engine.getpeercert() or None
         return None
 
-    @property
-    def root(self) -> Link | None:
-        """The link with the socket."""
-        return self.link.inner if isinstance(self.link, TLSLink) else self.link
-
     def start(self, link: Link) -> None:
         """Let messages go both ways."""
         self.link = link
-        config = self.services.config
+        config = self.engine.config
         self.framer = Framer(config.max_header, config.max_body)
         consent = not self.inbound and isinstance(link, TLSLink) and link.engine.version() == "TLSv1.3"
-        self.services.flows.opened(self, self.services.clock(), consent=consent)
+        self.engine.flows.opened(self, self.engine.clock(), consent=consent)
         self.set_result()
         if self.state is OPEN and (link.readable or link.layered):
-            self.services.dispatcher.readable(self)
+            self.engine.read_soon(self)
+
+    def look(self) -> None:
+        """Read what the kernel has; see `Flow`."""
+        if self.link is not None:
+            self.link.readable = True
+            self.engine.read_now(self)
+
+    def stop(self) -> None:
+        """Stop its attempt, its sending and its reading; see `Flow`."""
+        self.engine.ready.pop(self, None)
+        self.engine.inbox.stalled.pop(self, None)
+        if self.attempt is not None:
+            self.attempt.cancel()
+        if self.link is not None:
+            self.link.writer = None
+
+    def lost(self, reason: str, *, transactions: bool, stood: bool) -> None:
+        """Tell the user of its end; see `Flow`."""
+        if transactions or (self.engine.lost_idle and stood):
+            self.engine.tell_lost(self.source, reason)
+
+    def drain(self) -> None:
+        """Throw away what comes; see `Flow`."""
+        self.read()
+
+    def close(self) -> None:
+        """Close its socket; see `Flow`."""
+        if self.link is not None:
+            self.link.slot = None
+            self.link.close()
 
     def end(self, reason: str, number: int | None, text: str, *, drain: bool = False) -> None:
         """End it; see `Flows.end`."""
-        self.services.flows.end(self, reason, number, text, self.services.clock(), drain=drain)
+        self.engine.flows.end(self, reason, number, text, self.engine.clock(), drain=drain)
 
     # -- reading --------------------------------------------------------------------------------------
 
@@ -130,13 +156,13 @@ class Connection(Flow):
         if self.state is not OPEN:
             self._read_otherwise()
             return 1
-        services, link, framer = self.services, self.link, self.framer
+        engine, link, framer = self.engine, self.link, self.framer
         assert link is not None, "an open flow has a link"
         assert framer is not None, "an open flow has a framer"
         count = 1
         for _ in range(ROUNDS):
-            if services.inbox.full:
-                services.inbox.stall(self)
+            if engine.inbox.full:
+                engine.inbox.stalled[self] = None
                 return count
             try:
                 data = link.try_receive(READ)
@@ -149,7 +175,7 @@ class Connection(Flow):
                 elif self.taken is not None:
                     self._look_for_ticket()
                 break
-            self._hear(data)
+            self._note_life(data)
             heads = framer.feed(data)
             for head in heads:
                 if self.ended:  # its user has closed it
@@ -163,19 +189,19 @@ class Connection(Flow):
             if not link.readable and not link.layered:
                 break
         else:
-            services.dispatcher.postpone(self)
+            engine.read_later(self)
         self._after_reading(framer, count > 1)
         return count
 
-    def _hear(self, data: bytes) -> None:
+    def _note_life(self, data: bytes) -> None:
         """Note that the peer lives."""
         sign = len(data) <= MAX_SIGN and not data.strip(SIGNS)
-        self.services.flows.heard(self, self.services.clock(), sign=sign)
+        self.engine.flows.heard(self, self.engine.clock(), sign=sign)
 
     def _after_reading(self, framer: Framer, complete: bool) -> None:
         if framer.started or self.deadline is not None:
-            self.services.flows.message(self, started=framer.started, complete=complete)
-        if self.broken is not None and self not in self.services.dispatcher.ready:
+            self.engine.flows.message(self, started=framer.started, complete=complete)
+        if self.broken is not None and self not in self.engine.ready:
             self.end("reset", *self.broken)
 
     def _read_otherwise(self) -> None:
@@ -188,12 +214,12 @@ class Connection(Flow):
                     if not data:
                         break
                 else:
-                    self.services.dispatcher.postpone(self)
+                    self.engine.read_later(self)
                     return
             except BrokenResourceError:
                 data = b""
             if data is not None:
-                self.services.flows.close(self)
+                self.engine.flows.close(self)
 
     def _shake_hands(self) -> None:
         link = self.link
@@ -211,11 +237,11 @@ class Connection(Flow):
         """Take a session ticket for the sign that the server is content: it sends them after its checks."""
         session = self.link.engine.session if isinstance(self.link, TLSLink) else None
         if session is not None and session.has_ticket:
-            self.services.flows.consented(self)
+            self.engine.flows.consented(self)
 
     def _mind(self, framer: Framer) -> None:
         """Answer signs of life (a peer that does not read gets one answer for many); end at a flaw."""
-        counts, pings = self.services.counts, framer.pings
+        counts, pings = self.engine.counts, framer.pings
         counts["pings"] += pings
         counts["pongs"] += framer.pongs
         self.pongs += framer.pongs
@@ -228,28 +254,28 @@ class Connection(Flow):
     # -- what is received -----------------------------------------------------------------------------
 
     def _receive(self, head: Head) -> None:
-        services = self.services
+        engine = self.engine
         if head.flaw:
-            answer = services.refuse(head.flaw, head.header, head.raw, self.source)
+            answer = engine.refuse(head.flaw, head.header, head.raw, self.source)
             if answer is not None and self.state is OPEN and self.queued < MAX_UNREAD:
                 self.send(Outgoing(answer))
             return
         if not head.code:
-            services.flows.request_came(self, head.key, awaits=head.method != b"ACK")
+            engine.flows.request_came(self, head.key, awaits=head.method != b"ACK")
             if self.inbound and self.proto == "tls" and b"alias" in head.via:
                 self._alias(head)
         elif head.code >= 200:
-            services.flows.response_came(self, head.key)
-        services.deliver(head, self.source)
+            engine.flows.response_came(self, head.key)
+        engine.deliver(head, self.source)
 
     def _alias(self, head: Head) -> None:
         via = parse_via(head.via)
         if via is not None and via.alias and self.certificate is not None:
-            self.services.flows.routes.alias(self, (self.where[0], via.port or 5061))
+            self.engine.flows.routes.alias(self, (self.where[0], via.port or 5061))
 
     def _reject(self, flaw: Flaw) -> None:
         """End, for messages cannot be told apart any more; say why, if to a request."""
-        answer = self.services.refuse(flaw.reason, flaw.header, flaw.header, self.source)
+        answer = self.engine.refuse(flaw.reason, flaw.header, flaw.header, self.source)
         drain = answer is not None and self.link is not None and not self.queue
         if answer is not None and self.link is not None and drain:
             with suppress(BrokenResourceError):
@@ -262,7 +288,7 @@ class Connection(Flow):
     def send(self, out: Outgoing, *, request: bool = False) -> None:
         """Send a message, as far as the kernel has room; the rest waits in the queue."""
         waiting = self.queue
-        if self.services.flows.submit(self, out, self.services.clock(), request=request) and not waiting:
+        if self.engine.flows.submit(self, out, self.engine.clock(), request=request) and not waiting:
             self.set_result()
 
     def _break(self, exc: BrokenResourceError) -> None:
@@ -275,7 +301,7 @@ class Connection(Flow):
         self.broken = why(exc)
         link.writer = None
         link.readable = True  # whether the poller has told it or not
-        self.services.dispatcher.postpone(self)
+        self.engine.read_later(self)
 
     def done(self) -> bool:
         """Say that this waiting writer can always be woken; see `Parking`."""
@@ -296,7 +322,7 @@ class Connection(Flow):
                     out.sent += sent
                     if not sent:
                         break
-                    self.last = self.services.clock()
+                    self.last = self.engine.clock()
                     continue
                 if link.layered and link.unsent:
                     link.try_send(b"")
@@ -306,7 +332,7 @@ class Connection(Flow):
                     out.went = self.source
                 if out.pings and self.framer is not None:
                     self.framer.due = min(self.framer.due + out.pings, MAX_DUE)
-                self.services.flows.sent(self, out)
+                self.engine.flows.sent(self, out)
         except BrokenResourceError as exc:
             self._break(exc)
             return

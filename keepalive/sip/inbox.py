@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keepalive.transport.runtime import Parking
 
-    from .dispatch import Reader
     from .messages import Packet
     from .source import Source
 
@@ -20,22 +19,30 @@ if TYPE_CHECKING:
 logger = logging.getLogger("keepalive.sip")
 
 
+class Reader(Protocol):
+    """A socket's owner, who reads from it."""
+
+    def read(self) -> int:
+        """Read what there is, for a while; return how many messages, or connections, that were."""
+
+
 class Inbox:
     """Hands messages over; keeps them while nobody takes them, and when full lets nobody read more.
 
     :ivar receiver: the callback, if there is one
     :ivar kept: messages that wait
     :ivar full: nothing is to be read
+    :ivar stalled: who has something to read, for when there is room again
     """
 
     def __init__(self, most: int, read_later: Callable[[Reader], None]) -> None:
         self._most = most
         self._read_later = read_later
         self._takers: deque[Parking] = deque()
-        self._stalled: dict[Reader, None] = {}  # they have something to read
         self.receiver: Receiver | None = None
         self.kept: deque[tuple[Packet, Source]] = deque()
         self.full = False
+        self.stalled: dict[Reader, None] = {}
         self.closed = False
 
     def put(self, packet: Packet, source: Source) -> None:
@@ -61,24 +68,12 @@ class Inbox:
         except Exception:
             logger.exception("receiver %r raised", self.receiver)
 
-    def stall(self, owner: Reader) -> None:
-        """Note that there is something to read, when there is room again."""
-        self._stalled[owner] = None
-
-    def stalls(self, owner: Reader) -> bool:
-        """Say whether a connection has something to read that there is no room for."""
-        return owner in self._stalled
-
-    def forget(self, owner: Reader) -> None:
-        """Note that a connection has ended."""
-        self._stalled.pop(owner, None)
-
     def _drained(self) -> None:
         if self.full and len(self.kept) <= self._most // 2:
             self.full = False
-            stalled, self._stalled = self._stalled, {}
-            for owner in stalled:
-                self._read_later(owner)
+            stalled, self.stalled = self.stalled, {}
+            for reader in stalled:
+                self._read_later(reader)
 
     def empty(self) -> None:
         """Hand over what came while there was no receiver."""

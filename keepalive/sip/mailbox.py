@@ -1,4 +1,4 @@
-"""The socket of a UDP pool, and what every pool asks of the socket it is given."""
+"""The socket of a UDP pool."""
 
 from __future__ import annotations
 
@@ -18,10 +18,8 @@ from .errors import send_error
 from .source import ANY, MAPPED, Address, Source, place_of, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .core.outgoing import Outgoing
-    from .services import Services
+    from .engine import Engine
 
 logger = logging.getLogger("keepalive.sip")
 
@@ -32,88 +30,86 @@ MAX_MET: Final = 4096
 
 
 class Mailbox:
-    """Sends and receives the datagrams of one socket.
+    """Sends and receives the datagrams of one socket."""
 
-    :param admits: says whether a peer may talk to us
-    :param unreachable: called with what became of a datagram that was sent before
-    """
-
-    def __init__(
-        self,
-        services: Services,
-        sock: socket.socket,
-        *,
-        connected: bool,
-        admits: Callable[[str, int], bool],
-        unreachable: Callable[[OSError], None],
-    ) -> None:
-        self._services = services
-        self._admits = admits
-        self._unreachable = unreachable
+    def __init__(self, engine: Engine, sock: socket.socket, *, connected: bool) -> None:
+        self._engine = engine
         self._queue: deque[tuple[Outgoing, Any]] = deque()
         self._queued = 0
         self._connected = connected
         self._met: dict[tuple[str, int], str] = {}  # at which address of ours a peer asked last
         self._ipv6 = sock.family == socket.AF_INET6
         self._reaches = _families(sock)
-        self.link = Datagrams(sock, services.reactor.poller)
-        self.link.slot = self
+        self._link = Datagrams(sock, engine.reactor.poller)
+        self._link.slot = self
+        engine.close_socket = self.close
 
     def read(self) -> int:
         """Read what waits, for a while."""
-        services = self._services
+        engine = self._engine
         for n in range(READS):
-            if services.inbox.full:
-                services.inbox.stall(self)
+            if engine.inbox.full:
+                engine.inbox.stalled[self] = None
                 return n + 1
-            if self.link.closed:
+            if self._link.closed:
                 return n + 1
             try:
-                found = self.link.try_receive_from(65536)
+                found = self._link.try_receive_from(65536)
             except OSError as exc:  # what became of a datagram sent before
                 self._unreachable(exc)
                 continue
             if found is None:
                 return n + 1
             self._take(*found)
-        services.dispatcher.postpone(self)
+        engine.read_later(self)
         return READS
 
     def _take(self, data: bytes, address: Any, local: str) -> None:
-        services = self._services
+        engine = self._engine
         host, port = place_of(address)
-        if not self._admits(host, port):
-            services.note_flaw("not from dst")
+        if not engine.admits(host, port):
+            engine.flaws["not from dst"] += 1
             return
         answer = None
         if is_stun(data):
             answer = binding_response(data, host, port)
         elif (head := whole(data)) is not None:
-            ours = plain(local) or self._services.place.addr
-            self._meet(host, port, ours)
-            source = Source(host, host, port, "udp", local=Address(ours, self._services.place.port))
+            source = self._source(host, port, plain(local))
+            self._meet(source)
             if head.flaw:
-                answer = services.refuse(head.flaw, head.header, head.raw, source)
+                answer = engine.refuse(head.flaw, head.header, head.raw, source)
             else:
-                services.deliver(head, source)
+                engine.deliver(head, source)
         if answer is not None:
             self._send_now(answer, None if self._connected else address, local)
 
-    def _meet(self, host: str, port: int, local: str) -> None:
+    def _source(self, host: str, port: int, local: str = "") -> Source:
+        place = self._engine.place
+        return Source(host, host, port, "udp", local=Address(local or place.addr, place.port))
+
+    def _unreachable(self, error: OSError) -> None:
+        """Note what ICMP said of a datagram; only of a connected socket is it told."""
+        engine = self._engine
+        engine.flaws[f"icmp: {error.strerror}"] += 1
+        if engine.only is not None:
+            engine.tell_lost(self._source(*engine.only), "unreachable")
+
+    def _meet(self, source: Source) -> None:
         """Remember at which address of ours a peer has asked: what is sent to it comes from there.
 
         That is for answers that go where their Via says, and for requests: a NAT or firewall before the peer
         knows no other address.
         """
-        if self._services.place.addr in ANY and local not in ANY:
-            self._met.pop((host, port), None)
-            self._met[host, port] = local
+        peer, local = (source.addr, source.port), source.local.addr
+        if self._engine.place.addr in ANY and local not in ANY:
+            self._met.pop(peer, None)
+            self._met[peer] = local
             if len(self._met) > MAX_MET:
                 del self._met[next(iter(self._met))]
 
     def _send_now(self, data: bytes, address: Any, local: str) -> None:
         try:
-            self.link.try_send_to(data, address, local)
+            self._link.try_send_to(data, address, local)
         except OSError as exc:
             logger.info("cannot answer: %s", exc.strerror)
 
@@ -132,33 +128,27 @@ class Mailbox:
             address = None
         else:
             address = target_of(addr if ":" in addr or not self._ipv6 else MAPPED + addr, port), local
-        out.went = Source(
-            addr,
-            addr,
-            port,
-            "udp",
-            local=Address(local or self._services.place.addr, self._services.place.port),
-        )
+        out.went = self._source(addr, port, local)
         if self._queue:
-            if self._queued + len(out.data) > self._services.config.max_queue:
-                self._services.completions.complete(out, send_error(out.where, "queue", errno.ENOBUFS))
+            if self._queued + len(out.data) > self._engine.config.max_queue:
+                self._engine.complete(out, send_error(out.where, "queue", errno.ENOBUFS))
                 return
         elif self._try(out, address):
             return
         self._queue.append((out, address))
         self._queued += len(out.data)
-        self.link.writer = self
+        self._link.writer = self
 
     def _try(self, out: Outgoing, address: Any) -> bool:
         try:
-            if not self.link.try_send_to(out.data, *(address or (None,))):
+            if not self._link.try_send_to(out.data, *(address or (None,))):
                 return False
         except OSError as exc:
             number = exc.errno if exc.errno is not None and exc.errno > 0 else None
             reason = "size" if number == errno.EMSGSIZE else "send"
-            self._services.completions.complete(out, send_error(out.where, reason, number, text_of(exc)))
+            self._engine.complete(out, send_error(out.where, reason, number, text_of(exc)))
         else:
-            self._services.completions.complete(out, None)
+            self._engine.complete(out, None)
         return True
 
     def done(self) -> bool:
@@ -167,19 +157,21 @@ class Mailbox:
 
     def set_result(self, _: None = None, /) -> None:
         """Send on: the kernel has room. See `Parking`."""
-        while self._queue and not self.link.closed:
+        while self._queue and not self._link.closed:
             out, address = self._queue[0]
             if not out.finished and not self._try(out, address):
                 return
             self._queue.popleft()
             self._queued -= len(out.data)
-        self.link.writer = None
+        self._link.writer = None
 
-    def close(self) -> list[Outgoing]:
-        """Close the socket; return what was not sent."""
-        self.link.writer = None
-        self.link.close()
-        return [out for out, _ in self._queue if not out.finished]
+    def close(self) -> None:
+        """Close the socket; what was not sent is completed."""
+        self._link.writer = None
+        self._link.close()
+        for out, _ in self._queue:
+            error = send_error(out.where, "shutdown", errno.ECANCELED, "the pool was closed")
+            self._engine.complete(out, error)
 
 
 def _families(sock: socket.socket) -> tuple[bool, ...]:
@@ -191,33 +183,3 @@ def _families(sock: socket.socket) -> tuple[bool, ...]:
         only = sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
         return (True,) if only else (True, False)
     return (plain(host) == host,)
-
-
-def check_socket(proto: str, sock: object, *, connected: bool) -> None:
-    """Check that a socket is what a pool of this kind needs.
-
-    :raises TypeError, ValueError: it is not
-    """
-    if not isinstance(sock, socket.socket):
-        msg = f"sock must be a socket, not {sock!r}"
-        raise TypeError(msg)
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        msg = f"sock must be an IPv4 or IPv6 socket, not {sock!r}"
-        raise ValueError(msg)
-    stream = sock.type == socket.SOCK_STREAM
-    if stream != (proto != "udp"):
-        kind = "a UDP" if proto == "udp" else "a listening TCP"
-        msg = f"sock must be {kind} socket for {proto}, not {sock!r}"
-        raise ValueError(msg)
-    if stream and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        msg = "sock must be listening"
-        raise ValueError(msg)
-    if connected and stream:
-        msg = "connected is for UDP sockets only"
-        raise ValueError(msg)
-    if connected:
-        try:
-            sock.getpeername()
-        except OSError as exc:
-            msg = "connected was given, but sock has no peer"
-            raise ValueError(msg) from exc

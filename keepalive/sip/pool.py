@@ -12,21 +12,21 @@ from keepalive.base.addresses import is_literal
 from keepalive.transport.link import FAIR_RUN
 from keepalive.transport.loops import current_runtime
 
-from .attempts import Attempts
-from .config import SipConfig, SipTLS
+from .config import SipConfig, SipTLS, check_socket, client_context, server_context
 from .connection import Connection
-from .contexts import client_context, server_context
+from .core.flow import CONNECTING, HANDSHAKE
 from .core.outgoing import Outgoing
 from .engine import Engine
-from .mailbox import check_socket
+from .errors import PoolClosed
+from .listener import StreamListener
+from .mailbox import Mailbox
 from .messages import Parser, load, outgoing
 from .sending import PORTS, Sender
-from .source import ANY, Source, Target, destination, place_of
+from .source import Source, Target, destination, local_of, place_of
 from .stats import ConnectionInfo, SipStats
 
 if TYPE_CHECKING:
     import socket
-    import ssl
     from collections.abc import Callable
     from types import TracebackType
     from typing import Self
@@ -82,16 +82,12 @@ class SocketPool:
         self._proto = proto
         self._sock = sock
         self._connected = connected
+        self._tls = tls
         self._config = SipConfig() if config is None else config
         self._dst = None if dst is None else _checked_dst(dst, proto)
         if not self._config.raw:
             load()
-        self._server_context: ssl.SSLContext | None = None
-        self._client_context: ssl.SSLContext | None = None
-        if tls is not None:
-            self._server_context = server_context(tls)
-            self._client_context = client_context(tls)
-        self._check_names = tls is not None and tls.verify_server and tls.client_context is None
+        self._contexts = (None, None) if tls is None else (server_context(tls), client_context(tls))
         self._engine: Engine | None = None
         self._sender: Sender | None = None
         self._credit = FAIR_RUN
@@ -107,33 +103,34 @@ class SocketPool:
         if self._engine is not None:
             msg = "a SocketPool can be entered only once"
             raise RuntimeError(msg)
-        local = place_of(self._sock.getsockname())
+        local = place_of(self._sock.getsockname())[0]
+        only = None if self._dst is None else (self._dst.addr, self._dst.port)
         parser = None if self._config.raw else Parser()
-        engine = Engine(current_runtime(), self._proto, self._config, parser)
+        engine = Engine(current_runtime(), self._config, parser, local_of(self._sock), only)
         try:
-            self._start(engine, local)
+            self._sender = self._start(engine, local)
         except BaseException:
             await engine.aclose()
             raise
         self._engine = engine
         return self
 
-    def _start(self, engine: Engine, local: tuple[str, int]) -> None:
-        engine.server_context = self._server_context
-        if self._dst is not None:
-            engine.only = self._dst.addr, self._dst.port
-        came_from = None if local[0] in ANY else (local[0], 0)
-        attempts = Attempts(engine, came_from, self._client_context, check_names=self._check_names)
-        self._sender = Sender(engine, attempts)
-        engine.listen(self._sock, connected=self._connected)
+    def _start(self, engine: Engine, local: str) -> Sender:
+        ours, theirs = self._contexts
+        mailbox = None
+        self._sock.setblocking(False)
+        if self._proto == "udp":
+            mailbox = Mailbox(engine, self._sock, connected=self._connected)
+        else:
+            StreamListener(engine, self._sock, self._proto, ours)
+        check_names = self._tls is not None and self._tls.verify_server and self._tls.client_context is None
+        return Sender(engine, self._proto, mailbox, local, theirs, check_names=check_names)
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close everything; exceptions leave the block as they are."""
-        engine = self._running()
-        if not engine.reactor.closed:
-            await engine.aclose()
+        await self._running().aclose()
         if exc_type is None:
             await checkpoint()  # after an exception, a cancellation met here would take its place
 
@@ -142,9 +139,7 @@ class SocketPool:
 
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
-        engine = self._running()
-        if not engine.reactor.closed:
-            await engine.aclose()
+        await self._running().aclose()
         await checkpoint()
 
     def _running(self) -> Engine:
@@ -153,6 +148,13 @@ class SocketPool:
             msg = "the SocketPool has not been entered: use it in `async with`"
             raise RuntimeError(msg)
         engine.reactor.check_here("a SocketPool belongs")
+        return engine
+
+    def _open(self) -> Engine:
+        engine = self._running()
+        if engine.closed:
+            msg = "the pool has been closed"
+            raise PoolClosed(msg)
         return engine
 
     # -- sending --------------------------------------------------------------------------------------
@@ -182,8 +184,8 @@ class SocketPool:
         :raises TypeError, ValueError: an argument is wrong; the message names it
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
-        engine = self._running()
-        out = self._submit(engine, packet, dst, None, fresh)
+        engine = self._open()
+        out = self._submit(packet, dst, None, fresh)
         if not out.finished:
             self._credit = FAIR_RUN
             parked = out.parked = engine.reactor.park()
@@ -196,7 +198,8 @@ class SocketPool:
             if self._credit < 0:
                 self._credit = FAIR_RUN
                 await checkpoint()
-        out.check()
+        if out.error is not None:
+            raise out.error
         assert isinstance(out.went, Source), "it went out"
         return out.went
 
@@ -217,17 +220,12 @@ class SocketPool:
         :raises PoolClosed, TypeError, ValueError, RuntimeError: as for `send_to`; there is no callback then
         """
         _check_callable("callback", callback, none=True)
-        self._submit(self._running(), packet, dst, callback, fresh)
+        self._open()
+        self._submit(packet, dst, callback, fresh)
 
     def _submit(
-        self,
-        engine: Engine,
-        packet: Packet,
-        dst: object,
-        callback: Callable[[SendError | None], object] | None,
-        fresh: bool,
+        self, packet: Packet, dst: object, callback: Callable[[SendError | None], object] | None, fresh: bool
     ) -> Outgoing:
-        engine.check_open()
         settings.flag("fresh", fresh)
         assert self._sender is not None, "made when the pool is entered"
         target = self._target(dst)
@@ -235,29 +233,23 @@ class SocketPool:
         if target is None and (head is None or not head.code):
             msg = "dst must be given for a request"
             raise ValueError(msg)
-        out = Outgoing(raw, "", callback, fresh=fresh)
+        out = Outgoing(raw, "", callback, fresh)
         self._sender.submit(out, head, target)
         return out
 
     def _target(self, dst: object) -> Target | None:
         given = None if dst is None else destination("dst", dst, PORTS[self._proto])
         if given is not None and self._own(given.flow) is None:
-            given.flow = None  # another pool's
+            given = given._replace(flow=None)  # another pool's
         if self._dst is None:
             return given
         # The restriction replaces what was given; a connection of that peer is as good.
-        return Target(
-            self._dst.host,
-            self._dst.addr,
-            self._dst.port or PORTS[self._proto],
-            given.flow if given else None,
-            given.local if given else "",
-        )
+        flow, local = (None, "") if given is None else (given.flow, given.local)
+        return self._dst._replace(port=self._dst.port or PORTS[self._proto], flow=flow, local=local)
 
     def _own(self, flow: object) -> Connection | None:
         """Return a connection if it is one of this pool, open or not."""
-        ours = None if self._engine is None else self._engine.services
-        return flow if isinstance(flow, Connection) and flow.services is ours else None
+        return flow if isinstance(flow, Connection) and flow.engine is self._engine else None
 
     # -- its connections ------------------------------------------------------------------------------
 
@@ -275,12 +267,12 @@ class SocketPool:
         """
         engine = self._running()
         target = destination("dst", dst, PORTS[self._proto])
-        if isinstance(dst, Source):
-            found = [flow for flow in engine.flows.all if flow is target.flow]
-        else:
-            found = [
-                flow for flow in engine.flows.all if (target.addr, target.port) in (flow.peer, flow.where)
-            ]
+        place = target.addr, target.port
+        found = [
+            flow
+            for flow in engine.flows.all
+            if (flow is target.flow if isinstance(dst, Source) else place in (flow.peer, flow.where))
+        ]
         for flow in found:
             flow.end("closed", errno.ECANCELED, "the connection was closed by the pool's user")
         return len(found)
@@ -331,23 +323,20 @@ class SocketPool:
             it ends, the bytes are its header, and its connection ends
         :param lost_idle: tell `lost` of every connection that ends after it stood, open transactions or not
         """
-        engine = self._running()
-        engine.check_open()
+        engine = self._open()
         _check_callable("callback", callback, none=False)
         _check_callable("lost", lost, none=True)
         _check_callable("flawed", flawed, none=True)
         settings.flag("lost_idle", lost_idle)
-        services = engine.services
-        services.inbox.receiver, services.flawed = callback, flawed
-        engine.lost_callback, engine.lost_idle = lost, lost_idle
-        if services.inbox.kept:
-            engine.reactor.call_soon_threadsafe(services.inbox.empty)
+        engine.inbox.receiver, engine.flawed = callback, flawed
+        engine.lost, engine.lost_idle = lost, lost_idle
+        if engine.inbox.kept:
+            engine.reactor.call_soon_threadsafe(engine.inbox.empty)
 
     def detach(self) -> None:
         """Call back no more; messages wait again. Connections and what is half received stay."""
         engine = self._running()
-        services = engine.services
-        services.inbox.receiver = services.flawed = engine.lost_callback = None
+        engine.inbox.receiver = engine.flawed = engine.lost = None
 
     def __aiter__(self) -> Self:
         """Iterate over (message, source); ends when the pool is closed. Each message goes to one iterator."""
@@ -356,7 +345,7 @@ class SocketPool:
     async def __anext__(self) -> tuple[Packet, Source]:
         """Return the next message and where it came from. Switches tasks if there is none yet."""
         engine = self._running()
-        inbox = engine.services.inbox
+        inbox = engine.inbox
         self._credit -= 1
         if inbox.kept and self._credit < 0:
             self._credit = FAIR_RUN
@@ -391,7 +380,8 @@ class SocketPool:
         now = engine.clock()
         return [
             ConnectionInfo(
-                *flow.where,
+                flow.where[0],
+                flow.where[1],
                 flow.proto,
                 flow.state.value,
                 flow.inbound,
@@ -406,20 +396,19 @@ class SocketPool:
     def stats(self) -> SipStats:
         """Return a frozen snapshot of all counts. O(n). Possible after the end too."""
         engine = self._running()
-        services = engine.services
-        counts, completions = services.counts, services.completions
+        flows, counts, completions = list(engine.flows.all), engine.counts, engine.completions
         return SipStats(
-            connections=len(engine.flows.all),
-            connecting=sum(flow.state.value in ("connecting", "handshake") for flow in engine.flows.all),
-            queued=sum(flow.queued for flow in engine.flows.all),
-            inbox=len(services.inbox.kept),
+            connections=len(flows),
+            connecting=sum(flow.state in (CONNECTING, HANDSHAKE) for flow in flows),
+            queued=sum(flow.queued for flow in flows),
+            inbox=len(engine.inbox.kept),
             sent=completions.sent,
             **{
                 name: counts[name] for name in ("received", "accepted", "opened", "refused", "pings", "pongs")
             },
             failed=dict(completions.failed),
             closed=dict(engine.flows.closed_by),
-            flaws=dict(services.flaws),
+            flaws=dict(engine.flaws),
         )
 
     def __repr__(self) -> str:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from keepalive.base.addresses import is_literal
-from keepalive.base.hostname import one_spelling
+from keepalive.base.addresses import family_of, is_literal
+from keepalive.base.failure import text_of
+from keepalive.base.hostname import ascii_name, one_spelling
+from keepalive.resolve.service import LOOPBACK
+
+from .errors import SendError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from keepalive.resolve.resolver import Resolver
 
-    from .core.routes import Place
+    from .core.flow import Flow
 
-__all__ = ("Source",)
+__all__ = ("Source", "resolve_host")
 
 ANY: Final = ("0.0.0.0", "::")
 """What a socket is bound to that is bound to no address in particular."""
@@ -38,20 +43,7 @@ UNKNOWN: Final = Address("0.0.0.0", 0)
 """What is said where nothing is known."""
 
 
-class Origin(Protocol):
-    """The connection that a message came in on."""
-
-    peer: Place
-
-    @property
-    def certificate(self) -> dict[str, Any] | None:
-        """The peer's verified certificate."""
-
-    @property
-    def usable(self) -> bool:
-        """Whether messages may be given to it."""
-
-
+@dataclass(slots=True, eq=False, repr=False)
 class Source:
     """Where a message came from. As destination it means: back there, on the same connection while it lives.
 
@@ -66,24 +58,17 @@ class Source:
         Via and Contact are to say to that peer. The address is "0.0.0.0" or "::" where the system cannot tell
     """
 
-    __slots__ = ("_flow", "addr", "family", "host", "local", "port", "proto")
+    host: str
+    addr: str
+    port: int
+    proto: str
+    _flow: Flow | None = None
+    local: Address = UNKNOWN
 
-    def __init__(
-        self,
-        host: str,
-        addr: str,
-        port: int,
-        proto: str,
-        flow: Origin | None = None,
-        local: Address = UNKNOWN,
-    ) -> None:
-        self.host = host
-        self.addr = addr
-        self.port = port
-        self.family = socket.AF_INET6 if ":" in addr else socket.AF_INET
-        self.proto = proto
-        self.local = local
-        self._flow = flow
+    @property
+    def family(self) -> socket.AddressFamily:
+        """The address family."""
+        return family_of(self.addr)
 
     @property
     def peer_certificate(self) -> dict[str, Any] | None:
@@ -96,8 +81,7 @@ class Source:
         return self._flow is not None and self._flow.usable
 
     def __str__(self) -> str:
-        addr = f"[{self.addr}]" if ":" in self.addr else self.addr
-        return f"{addr}:{self.port}"
+        return str(Address(self.addr, self.port))
 
     def __repr__(self) -> str:
         return f"<Source {self.proto} {self}>"
@@ -109,7 +93,7 @@ def local_of(sock: socket.socket) -> Address:
     return Address(plain(host.partition("%")[0]), port)
 
 
-class Target:
+class Target(NamedTuple):
     """Where a message shall go.
 
     :ivar host: as it was given: what TLS verifies
@@ -118,17 +102,14 @@ class Target:
     :ivar local: the address of ours that a datagram is to come from, "" for any
     """
 
-    __slots__ = ("addr", "flow", "host", "local", "port")
-
-    def __init__(self, host: str, addr: str, port: int, flow: Origin | None = None, local: str = "") -> None:
-        self.local = local
-        self.host = host
-        self.addr = addr
-        self.port = port
-        self.flow = flow
+    host: str
+    addr: str
+    port: int
+    flow: Flow | None = None
+    local: str = ""
 
     def __str__(self) -> str:
-        return f"[{self.addr}]:{self.port}" if ":" in self.addr else f"{self.addr}:{self.port}"
+        return str(Address(self.addr, self.port))
 
 
 def destination(name: str, dst: object, default_port: int) -> Target:
@@ -160,10 +141,7 @@ def destination(name: str, dst: object, default_port: int) -> Target:
 
 
 def _part(dst: object, name: str) -> Any:
-    found: Mapping[str, Any] | object = dst
-    if isinstance(found, dict):
-        return found.get(name)
-    return getattr(found, name, None)
+    return dst.get(name) if isinstance(dst, dict) else getattr(dst, name, None)
 
 
 def _host(name: str, dst: object, host: object) -> str:
@@ -234,3 +212,24 @@ def place_of(address: Any) -> tuple[str, int]:
     if len(rest) > 1 and rest[1] and "%" not in host:
         host = f"{host}%{rest[1]}"
     return plain(host), port
+
+
+async def resolve_host(host: str, resolver: Resolver) -> tuple[str, ...]:
+    """Return all addresses of a host, in the resolver's order.
+
+    A UDP pool has a socket of one address family, and its user may have to choose it. A literal is its own
+    address, ``localhost`` is never asked for (RFC 6761 6.3), and international names are encoded (RFC 5890).
+    A checkpoint if the resolver is asked; a cancellation goes through to it.
+
+    :raises SendError: with the reason "resolve": whatever the resolver raised is its cause
+    """
+    name = host.removesuffix(".").lower()
+    if is_literal(name):
+        return (name,)
+    if name == "localhost" or name.endswith(".localhost"):
+        return LOOPBACK
+    try:
+        return (await resolver.resolve(ascii_name(host))).addresses
+    except Exception as exc:
+        number = exc.errno if isinstance(exc, OSError) else None
+        raise SendError(host, "resolve", number, text_of(exc)) from exc

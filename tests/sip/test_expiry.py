@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
 
 import pytest
 
 from keepalive.sip.core.expiry import Expiry
-
-if TYPE_CHECKING:
-    from keepalive.base.timer_queue import Entry
+from keepalive.sip.core.flow import Flow
 
 
-class One:
+class One(Flow):
+    pending = False
+
     def __init__(self, heard: float = 0.0) -> None:
-        self.heard = heard
-        self.spared = self.pending = self.pings = False
-        self.kept_until = 0.0
-        self.timer: Entry | None = None
+        super().__init__("tcp", ("192.0.2.1", 5060), heard)
 
 
 @pytest.mark.parametrize(

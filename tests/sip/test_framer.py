@@ -10,7 +10,7 @@ import pytest
 
 from keepalive.sip import core
 from keepalive.sip.core.framer import Framer
-from keepalive.sip.core.reply import bad_request
+from keepalive.sip.core.head import bad_request
 from tests.sip.kit import request, response
 
 if TYPE_CHECKING:

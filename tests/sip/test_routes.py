@@ -7,16 +7,13 @@ import random
 import pytest
 
 from keepalive.base.types import NEVER
-from keepalive.sip.core.routes import MEMORY, Place, Routes
+from keepalive.sip.core.flow import Flow, Place
+from keepalive.sip.core.routes import MEMORY, Routes
 
 
-class Conn:
+class Conn(Flow):
     def __init__(self, peer: Place, last: float = 0.0, names: tuple[str | None, ...] = (None,)) -> None:
-        self.peer = peer
-        self.aliases: tuple[Place, ...] = ()
-        self.last = last
-        self.tids: list[bytes] | None = None
-        self.unanswered: set[bytes] | None = None
+        super().__init__("tcp", peer, last)
         self.names = names
 
     def leads_to(self, name: str | None) -> bool:

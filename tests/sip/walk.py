@@ -54,7 +54,7 @@ class Walk(World):
         else:
             message.asks = True
         if not record.stood and not record.inbound and rng.random() < spare:
-            message.spare = "elsewhere"
+            message.spare = self.resend
         who = rng.random()
         if who < 0.5:
             message.callback = self.callback_of(message)

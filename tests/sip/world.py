@@ -49,7 +49,8 @@ class Record(Flow):
     """A connection, and what the world knows of it by itself."""
 
     def __init__(self, world: World, place: tuple[str, int], state: FlowState) -> None:
-        super().__init__("tcp", place, world.now, name=None, state=state)
+        super().__init__("tcp", place, world.now, None, state)
+        self.world = world
         self.since = world.now
         self.given = self.called_back = 0
         self.stood = self.stopped = self.shut = False
@@ -71,6 +72,21 @@ class Record(Flow):
     @property
     def unread(self) -> bool:
         return self.stalled
+
+    def look(self) -> None:
+        self.world.look(self)
+
+    def stop(self) -> None:
+        self.world.stop(self)
+
+    def lost(self, reason: str, *, transactions: bool, stood: bool) -> None:
+        self.world.lost(self, reason, transactions=transactions, stood=stood)
+
+    def drain(self) -> None:
+        self.world.drain(self)
+
+    def close(self) -> None:
+        self.world.close(self)
 
     def waits(self) -> bool:
         """Say whether something is pending, as the world sees it."""
@@ -96,7 +112,7 @@ class World:
         self.uncalled: dict[Message | Record, None] = {}  # callbacks to come
         self.spoken_for: Record | None = None  # whose end it is that is under way
         self.most = 0  # connections when the tick began
-        self.flows: Flows[Any] = make(config, self)
+        self.flows: Flows[Any] = make(config, self.wake_at, self.call_soon)
 
     # -- effects ----------------------------------------------------------------------------------------
 

@@ -16,32 +16,17 @@ These stand apart, each with a time of its own at which it is looked at again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from keepalive.base.timer_queue import Due, TimerQueue
+from keepalive.base.timer_queue import TimerQueue
+
+from .flow import Flow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Mortal(Due, Protocol):
-    """What can expire."""
-
-    heard: float
-    """When something was last received from its peer, or answered to it; what else is sent is no life."""
-    spared: bool
-    """Whether it stands apart."""
-    pings: bool
-    """Whether its peer keeps it alive."""
-    kept_until: float
-    """When its peer's registration ends; in the past if it has none."""
-
-    @property
-    def pending(self) -> bool:
-        """Whether bytes, or transactions, wait on it."""
-
-
-M = TypeVar("M", bound=Mortal)
+M = TypeVar("M", bound=Flow)
 
 
 class Expiry(Generic[M]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,11 +10,14 @@ from .identity import matches
 
 if TYPE_CHECKING:
     from collections import deque
+    from collections.abc import Callable
 
     from keepalive.base.timer_queue import Entry
 
     from .outgoing import Outgoing
-    from .routes import Place
+
+Place = tuple[str, int]
+"""An address and a port."""
 
 
 class FlowState(Enum):
@@ -38,98 +42,71 @@ DRAINING: Final = FlowState.DRAINING
 CLOSED: Final = FlowState.CLOSED
 
 
-class Due(Enum):
-    """What a connection may be late with."""
-
-    OPENING = 1
-    CONSENT = 2
-    """To refuse our certificate."""
-    MESSAGE = 3
-    """To complete a message."""
-    ANSWER = 4
-    DRAIN = 5
-    """To read our last words."""
-
-
+@dataclass(slots=True, eq=False)
 class Deadline:
     """A time by which something must have come on a connection.
 
+    :ivar late: called with the connection and the time when nothing has
     :ivar since: when what it limits has begun, if that may change
     """
 
-    __slots__ = ("flow", "kind", "since", "timer")
-
-    def __init__(self, flow: Flow, kind: Due, since: float) -> None:
-        self.flow = flow
-        self.kind = kind
-        self.since = since
-        self.timer: Entry | None = None
+    flow: Flow
+    late: Callable[[Any, float], None]
+    since: float
+    timer: Entry | None = None
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Flow:
-    """One connection; see `Routable` and `Mortal` for the fields that routes and expiry use.
+    """One connection.
 
+    :ivar heard: when something last came from the peer, or one of its requests was answered; what else is
+        sent to it is no life
     :ivar name: what the peer was verified to be when we called it with TLS, else None
+    :ivar last: when it was last used
+    :ivar aliases: further places whose requests may go out on it
+    :ivar tids: transactions whose request came in on it, the latest last
+    :ivar unanswered: those of them whose final response is awaited
+    :ivar awaited: transactions whose request was sent on it and whose final response is awaited
     :ivar taken: messages that are all with the kernel, but whose completion waits for a sign that a TLS 1.3
         server has accepted our certificate, or the lack of one; None when there is nothing to wait for
-    :ivar last: when it was last used
-    :ivar heard: when something last came from the peer, or one of its requests was answered
     :ivar asked: since when the peer owes an answer and has said nothing at all, else None
+    :ivar deadline: for opening it, for a message, or for what comes after its end
+    :ivar patience: for the answer
     :ivar pings: the peer keeps the connection alive
-    :ivar kept_until: when the peer's registration on it ends, by the pool's user
+    :ivar kept_until: when the peer's registration on it ends, in the past if there is none
+    :ivar spared: it has an expiry of its own
     :ivar broken: why nothing can be sent any more, while what the peer said before that is still to be read
     """
 
-    __slots__ = (
-        "aliases",
-        "asked",
-        "awaited",
-        "broken",
-        "deadline",
-        "heard",
-        "inbound",
-        "kept_until",
-        "last",
-        "name",
-        "patience",
-        "peer",
-        "pings",
-        "proto",
-        "queue",
-        "queued",
-        "spared",
-        "state",
-        "taken",
-        "tids",
-        "timer",
-        "unanswered",
-    )
+    proto: str
+    peer: Place
+    heard: float
+    name: str | None = None
+    state: FlowState = CONNECTING
+    inbound: bool = field(init=False)
+    last: float = field(init=False)
+    aliases: tuple[Place, ...] = ()
+    tids: list[bytes] | None = None
+    unanswered: set[bytes] | None = None
+    awaited: dict[bytes, None] | None = None
+    queue: deque[Outgoing] | None = None
+    queued: int = 0
+    taken: list[Outgoing] | None = None
+    asked: float | None = None
+    deadline: Deadline | None = None
+    patience: Deadline | None = None
+    timer: Entry | None = None
+    pings: bool = False
+    kept_until: float = 0.0
+    spared: bool = False
+    broken: tuple[int | None, str] | None = None
 
-    def __init__(
-        self, proto: str, peer: Place, now: float, *, name: str | None, state: FlowState = CONNECTING
-    ) -> None:
-        self.proto = proto
-        self.peer = peer
-        self.name = name
-        self.inbound = state is not CONNECTING
-        self.state = state
-        self.last = self.heard = now
-        self.asked: float | None = None
-        self.deadline: Deadline | None = None
-        self.patience: Deadline | None = None
-        self.pings = self.spared = False
-        self.kept_until = 0.0
-        self.timer: Entry | None = None
-        self.aliases: tuple[Place, ...] = ()
-        self.tids: list[bytes] | None = None
-        self.unanswered: set[bytes] | None = None
-        self.awaited: dict[bytes, None] | None = None
-        self.queue: deque[Outgoing] | None = None
-        self.queued = 0
-        self.taken: list[Outgoing] | None = None
-        self.broken: tuple[int | None, str] | None = None
+    def __post_init__(self) -> None:
+        self.inbound = self.state is not CONNECTING
+        self.last = self.heard
 
-    # -- what the outside knows ------------------------------------------------------------------------
+    # -- what the outside knows and does -----------------------------------------------------------------
 
     @property
     def hung(self) -> bool:
@@ -146,7 +123,26 @@ class Flow:
         """The peer's verified certificate."""
         return None
 
-    # -- what follows ----------------------------------------------------------------------------------
+    def look(self) -> None:
+        """Read once more what the kernel has: after a turn that took long the poller has not told it yet."""
+
+    def stop(self) -> None:
+        """Stop its attempt, its sending and its reading: it ends."""
+
+    def lost(self, reason: str, *, transactions: bool, stood: bool) -> None:
+        """Tell the user of its end, if he wants to know of such a one.
+
+        :param transactions: some are open on it, of which nobody else is told
+        :param stood: it was open
+        """
+
+    def drain(self) -> None:
+        """Throw away what comes."""
+
+    def close(self) -> None:
+        """Close its socket."""
+
+    # -- what follows ------------------------------------------------------------------------------------
 
     @property
     def usable(self) -> bool:

@@ -1,25 +1,27 @@
 """The connections of one pool: who has which state, what completes which message, and who is late. Pure.
 
-What happens outside comes in as a call, with its time; what is to be done outside goes out by `Effects`.
-An effect may call back in here: each is the last thing that its call does to what it is about.
+What happens outside comes in as a call, with its time; what is to be done outside, the `Flow` does, or who
+made the table. That may call back in here: each is the last thing that its call does to what it is about.
 """
 
 from __future__ import annotations
 
 import errno
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from keepalive.base.timer_queue import TimerQueue
 from keepalive.base.types import NEVER
 from keepalive.sip.errors import send_error
 
-from .completions import Completions
 from .expiry import Expiry
-from .flow import CLOSED, CONNECTING, DRAINING, OPEN, Deadline, Due, Flow
+from .flow import CLOSED, CONNECTING, DRAINING, OPEN, Deadline, Flow
+from .outgoing import Completions
 from .routes import Routes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from keepalive.sip.config import SipConfig
 
     from .outgoing import Outgoing
@@ -30,53 +32,24 @@ DRAIN: Final = 1.0
 """Seconds a peer has for reading why its connection ends."""
 
 F = TypeVar("F", bound=Flow)
-C = TypeVar("C", bound=Flow, contravariant=True)
-
-
-class Effects(Protocol[C]):
-    """What is done outside."""
-
-    def look(self, flow: C) -> None:
-        """Read once more what the kernel has: after a turn that took long the poller has not told it yet."""
-
-    def resend(self, out: Outgoing) -> None:
-        """Send a message to its other destination."""
-
-    def stop(self, flow: C) -> None:
-        """Stop the attempt, the sending and the reading of a connection that ends."""
-
-    def lost(self, flow: C, reason: str, *, transactions: bool, stood: bool) -> None:
-        """Tell the user of an end, if he wants to know of such a one.
-
-        :param transactions: some are open on it, of which nobody else is told
-        :param stood: it was open
-        """
-
-    def drain(self, flow: C) -> None:
-        """Throw away what comes."""
-
-    def close(self, flow: C) -> None:
-        """Close its socket."""
-
-    def call_soon(self) -> None:
-        """Call back with what `Completions.due` yields, in a turn of its own."""
-
-    def wake_at(self, when: float) -> None:
-        """Call `tick` at this time, instead of a later one."""
 
 
 class Flows(Generic[F]):
     """All connections of a pool.
 
+    :param wake_at: called to have `tick` called at this time, instead of a later one
+    :param call_soon: called to have what `Completions.due` yields called, in a turn of its own
     :ivar all: the connections, those that drain too
     :ivar extra: further sockets of attempts; they count as connections
     :ivar closed_by: how many have ended, by reason
     """
 
-    def __init__(self, limits: SipConfig, effects: Effects[F]) -> None:
+    def __init__(
+        self, limits: SipConfig, wake_at: Callable[[float], None], call_soon: Callable[[], None]
+    ) -> None:
         self._limits = limits
-        self._effects = effects
-        self.completions = Completions(effects.call_soon)
+        self._wake_at = wake_at
+        self.completions = Completions(call_soon)
         self._deadlines: TimerQueue[Deadline] = TimerQueue()
         self._armed = NEVER
         self.all: dict[F, None] = {}
@@ -95,7 +68,7 @@ class Flows(Generic[F]):
         self._armed = NEVER
         try:
             for deadline in self._deadlines.pop_due(now):
-                self._late(deadline, now)
+                deadline.late(deadline.flow, now)
             for flow in self.expiry.due(now):
                 if flow.pending or not self._speaks(flow):
                     self.end(flow, "expired", errno.ETIMEDOUT, "the connection was quiet for too long", now)
@@ -106,10 +79,10 @@ class Flows(Generic[F]):
     def _arm(self, when: float) -> None:
         if when < self._armed:
             self._armed = when
-            self._effects.wake_at(when)
+            self._wake_at(when)
 
-    def _start(self, flow: F, kind: Due, since: float, seconds: float) -> Deadline:
-        deadline = Deadline(flow, kind, since)
+    def _start(self, flow: F, late: Callable[[F, float], None], since: float, seconds: float) -> Deadline:
+        deadline = Deadline(flow, late, since)
         self._put_off(deadline, since + seconds)
         return deadline
 
@@ -128,29 +101,12 @@ class Flows(Generic[F]):
             self._deadlines.withdraw(flow.patience)
             flow.patience = None
 
-    def _late(self, deadline: Deadline, now: float) -> None:
-        flow: Any = deadline.flow
-        limits = self._limits
-        if deadline.kind is Due.OPENING:
-            text = f"not open within {limits.connect_timeout:g} s"
-            self.end(flow, "timeout", errno.ETIMEDOUT, text, now)
-        elif deadline.kind is Due.CONSENT:
-            self._not_refused(flow, now)
-        elif deadline.kind is Due.ANSWER:
-            self._silent(flow, deadline, now)
-        elif deadline.kind is Due.DRAIN:
-            self.close(flow)
-        elif deadline.since + limits.message_timeout > now:
-            self._put_off(deadline, deadline.since + limits.message_timeout)
-        else:
-            self.end(flow, "deadline", errno.ETIMEDOUT, "a message was not completed in time", now)
-
     def _speaks(self, flow: F) -> bool:
         """Look once more before a connection ends for its silence; say whether there is something."""
         if flow.ended:
             return False
         before = flow.heard
-        self._effects.look(flow)
+        flow.look()
         return flow.heard > before or flow.unread
 
     # -- to stand --------------------------------------------------------------------------------------
@@ -169,7 +125,11 @@ class Flows(Generic[F]):
         self.expiry.add(flow)
         self._arm(self.expiry.next())
         if flow.state is not OPEN:
-            flow.deadline = self._start(flow, Due.OPENING, now, self._limits.connect_timeout)
+            flow.deadline = self._start(flow, self._not_open, now, self._limits.connect_timeout)
+
+    def _not_open(self, flow: F, now: float) -> None:
+        text = f"not open within {self._limits.connect_timeout:g} s"
+        self.end(flow, "timeout", errno.ETIMEDOUT, text, now)
 
     def opened(self, flow: F, now: float, *, consent: bool) -> None:
         """Note that a connection stands; messages go both ways from here.
@@ -183,7 +143,7 @@ class Flows(Generic[F]):
         flow.last = flow.heard = now
         if consent:
             flow.taken = []
-            flow.deadline = self._start(flow, Due.CONSENT, now, self._limits.connect_timeout)
+            flow.deadline = self._start(flow, self._not_refused, now, self._limits.connect_timeout)
         if any(out.asks for out in flow.queue or ()):
             self._ask(flow, now)
         self.settle(flow)
@@ -200,10 +160,10 @@ class Flows(Generic[F]):
         """Take it for consent that the server has had its time and said nothing, not even just now."""
         flow.deadline = None
         waiting = flow.taken
-        self._effects.look(flow)
+        flow.look()
         if flow.taken is waiting:  # it has neither consented nor refused, nor ended
             if flow.unread:
-                flow.deadline = self._start(flow, Due.CONSENT, now, self._limits.connect_timeout)
+                flow.deadline = self._start(flow, self._not_refused, now, self._limits.connect_timeout)
             else:
                 self.consented(flow)
 
@@ -231,9 +191,18 @@ class Flows(Generic[F]):
             if flow.taken is None:
                 self._stop(flow)
         elif flow.deadline is None:
-            flow.deadline = self._start(flow, Due.MESSAGE, flow.heard, self._limits.message_timeout)
+            flow.deadline = self._start(flow, self._incomplete, flow.heard, self._limits.message_timeout)
         elif complete:
             flow.deadline.since = flow.heard
+
+    def _incomplete(self, flow: F, now: float) -> None:
+        deadline = flow.deadline
+        assert deadline is not None, "it has come"
+        until = deadline.since + self._limits.message_timeout
+        if until > now:
+            self._put_off(deadline, until)
+        else:
+            self.end(flow, "deadline", errno.ETIMEDOUT, "a message was not completed in time", now)
 
     def request_came(self, flow: F, key: bytes, *, awaits: bool) -> None:
         """Bind a request to the connection it came in on; see `Routes.came_in`."""
@@ -263,15 +232,13 @@ class Flows(Generic[F]):
         out.flow = flow
         if out.asks and flow.state is OPEN:
             self._ask(flow, now)
-        if flow.queue is None:
-            flow.queue = deque()
+        flow.queue = flow.queue or deque()
         flow.queue.append(out)
         flow.queued += len(out.data)
         return True
 
     def _await(self, flow: F, key: bytes) -> bool:
-        if flow.awaited is None:
-            flow.awaited = {}
+        flow.awaited = flow.awaited or {}
         if key in flow.awaited:
             return False
         flow.awaited[key] = None
@@ -308,7 +275,7 @@ class Flows(Generic[F]):
 
     def withdraw(self, out: Outgoing) -> None:
         """Take a message out of the queue, if no byte of it has gone out; nobody wants to know of it."""
-        flow: Any = out.flow
+        flow = out.flow
         if out.finished or flow is None:
             return
         out.callback = out.parked = None
@@ -331,12 +298,13 @@ class Flows(Generic[F]):
         if flow.asked is None and limit is not None:
             flow.asked = now
             if flow.patience is None:  # else it is due too early, and put off then: cheaper than moving it
-                flow.patience = self._start(flow, Due.ANSWER, now, limit)
+                flow.patience = self._start(flow, self._silent, now, limit)
 
-    def _silent(self, flow: F, patience: Deadline, now: float) -> None:
+    def _silent(self, flow: F, now: float) -> None:
         """End a connection whose peer has said nothing, unless something of it waits to be read."""
-        limit = self._limits.response_timeout
+        limit, patience = self._limits.response_timeout, flow.patience
         assert limit is not None, "checked when it was asked"
+        assert patience is not None, "it has come"
         if flow.asked is not None and flow.asked + limit <= now and self._speaks(flow):
             flow.asked = None  # even if it is we who do not read
         if flow.ended:
@@ -385,22 +353,22 @@ class Flows(Generic[F]):
         had = {*(flow.unanswered or ()), *(flow.awaited or ())}
         self.routes.remove(flow)
         self._arm(self.routes.next())
-        self._effects.stop(flow)
+        flow.stop()
         outs = [*(flow.taken or ()), *(flow.queue or ())]
         flow.queue = flow.taken = flow.awaited = None
         flow.queued = 0
         had.difference_update([out.key for out in outs if out.heeded and out.key is not None])
         for out in outs:
             if phase is CONNECTING and out.spare is not None and not out.finished and not self.closed:
-                self._effects.resend(out)
+                out.spare(out)
             else:
                 where = "connect" if phase is CONNECTING and reason == "timeout" else reason
                 self.completions.complete(out, send_error(out.where, where, number, text))
-        self._effects.lost(flow, reason, transactions=bool(had), stood=phase is OPEN)
+        flow.lost(reason, transactions=bool(had), stood=phase is OPEN)
         if drain and not self.closed:
             flow.state = DRAINING
-            flow.deadline = self._start(flow, Due.DRAIN, now, DRAIN)
-            self._effects.drain(flow)
+            flow.deadline = self._start(flow, lambda one, _: self.close(one), now, DRAIN)
+            flow.drain()
         else:
             self.close(flow)
 
@@ -409,7 +377,7 @@ class Flows(Generic[F]):
         self._stop_all(flow)
         flow.state = CLOSED
         self.all.pop(flow, None)
-        self._effects.close(flow)
+        flow.close()
 
     def shutdown(self, now: float) -> None:
         """End all connections; there will be no further ones."""

@@ -15,6 +15,7 @@ The rules:
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from .head import Flaw, Head, parse_head, read_head
@@ -26,6 +27,7 @@ _SIGNS: Final = re.compile(rb"(?:\r\n)+|[\n\0]+")
 _END: Final = b"\r\n\r\n"
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Framer:
     """Cuts one stream into messages.
 
@@ -35,30 +37,17 @@ class Framer:
     :ivar pongs: answers to them; whoever counts these sets it to 0
     """
 
-    __slots__ = (
-        "_buffer",
-        "_half",
-        "_head",
-        "_max_body",
-        "_max_header",
-        "_need",
-        "_seen",
-        "due",
-        "flaw",
-        "pings",
-        "pongs",
-    )
-
-    def __init__(self, max_header: int, max_body: int) -> None:
-        self._max_header = max_header
-        self._max_body = max_body
-        self._buffer: bytearray | None = None  # a message begun
-        self._seen = 0  # so far the buffer has no end of header
-        self._head: Head | None = None  # of a message whose body is not all there
-        self._need = 0  # its size
-        self._half = False  # one CR LF was seen last that answers no ping
-        self.flaw: Flaw | None = None
-        self.pings = self.due = self.pongs = 0
+    max_header: int
+    max_body: int
+    flaw: Flaw | None = None
+    pings: int = 0
+    due: int = 0
+    pongs: int = 0
+    _buffer: bytearray | None = None  # a message begun
+    _seen: int = 0  # so far the buffer has no end of header
+    _head: Head | None = None  # of a message whose body is not all there
+    _need: int = 0  # its size
+    _half: bool = False  # one CR LF was seen last that answers no ping
 
     @property
     def started(self) -> bool:
@@ -69,10 +58,8 @@ class Framer:
         """Take the next bytes of the stream; return the messages that are complete now, in order."""
         if self.flaw is not None:
             return ()
-        buffer: bytes | bytearray
-        if self._buffer is None:
-            buffer = data
-        else:
+        buffer: bytes | bytearray = data
+        if self._buffer is not None:
             self._buffer += data
             buffer = self._buffer
             if len(buffer) < self._need:
@@ -144,19 +131,19 @@ class Framer:
 
     def _check_endless(self, buffer: bytes | bytearray, pos: int) -> None:
         size = len(buffer) - pos
-        if size > self._max_header:
+        if size > self.max_header:
             # What may be the beginning of the header's end is not the header's.
             tail = next(n for n in (3, 2, 1, 0) if buffer.endswith(_END[:n]))
-            if size - tail > self._max_header:
-                raise Flaw("header too big", bytes(buffer[pos : pos + self._max_header]))
+            if size - tail > self.max_header:
+                raise Flaw("header too big", bytes(buffer[pos : pos + self.max_header]))
         self._seen = max(0, size - 3)
 
     def _take_header(self, buffer: bytes | bytearray, pos: int, end: int) -> Head:
         header = bytes(buffer[pos : end + 2])
-        if end - pos > self._max_header:
-            raise Flaw("header too big", header[: self._max_header])
+        if end - pos > self.max_header:
+            raise Flaw("header too big", header[: self.max_header])
         head = read_head(header)
-        if head.length > self._max_body:
+        if head.length > self.max_body:
             raise Flaw("body too big", header)
         return head
 
@@ -175,6 +162,6 @@ def whole(data: bytes) -> Head | None:
         if head.length > len(data) - end - 4:
             raise Flaw("body cut off")
     except Flaw as flaw:
-        head = Head(header, b"", 0, b"", b"", -1, flaw.reason)
+        head = Head(header, flaw=flaw.reason)
     head.raw = data[skip:] if skip else data
     return head

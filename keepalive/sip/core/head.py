@@ -1,4 +1,4 @@
-"""What the sockets must know of a message: its first line and a few header fields. Pure.
+"""What the sockets must know of a message: its first line and a few header fields; and a 400 to it. Pure.
 
 The rules are the ancestor's (Net::SIP): what it takes for a broken message is one here too, and two more
 things are: a line end that is not CR LF, and a message without Call-ID or CSeq. Nothing is repaired, nothing
@@ -12,8 +12,9 @@ agree on its Content-Length.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Final
+from typing import Final, NamedTuple
 
 TOKEN: Final = rb"[!%'*+.0-9A-Z_`a-z~-]+"
 _START: Final = re.compile(
@@ -40,26 +41,19 @@ _LENGTH, _CALL, _SEQ, _FROM, _TO, _TYPE, _VIA, _NUMBER, _LIST, _PLAIN = range(10
 _WHAT: Final = ("content-length", "call-id", "cseq", "from", "to", "content-type")
 
 _NAMES: Final = {
-    b"content-length": _LENGTH,
-    b"l": _LENGTH,
-    b"call-id": _CALL,
-    b"i": _CALL,
-    b"cseq": _SEQ,
-    b"via": _VIA,
-    b"v": _VIA,
-    b"from": _FROM,
-    b"f": _FROM,
-    b"to": _TO,
-    b"t": _TO,
-    b"content-type": _TYPE,
-    b"c": _TYPE,
-    b"max-forwards": _NUMBER,
-    b"expires": _NUMBER,
-    b"min-expires": _NUMBER,
-    b"contact": _LIST,
-    b"m": _LIST,
-    b"route": _LIST,
-    b"record-route": _LIST,
+    name: kind
+    for kind, names in {
+        _LENGTH: (b"content-length", b"l"),
+        _CALL: (b"call-id", b"i"),
+        _SEQ: (b"cseq",),
+        _FROM: (b"from", b"f"),
+        _TO: (b"to", b"t"),
+        _TYPE: (b"content-type", b"c"),
+        _VIA: (b"via", b"v"),
+        _NUMBER: (b"max-forwards", b"expires", b"min-expires"),
+        _LIST: (b"contact", b"m", b"route", b"record-route"),
+    }.items()
+    for name in names
 }
 _COMMON: Final = (
     b"User-Agent", b"Server", b"Allow", b"Supported", b"Accept", b"Event", b"Date", b"Subject", b"Require",
@@ -84,10 +78,10 @@ class Flaw(Exception):
         self.header = header
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Head:
     """A message with what was read of it.
 
-    :ivar raw: the whole message, set when it is complete
     :ivar header: first line and header fields, each with its line end
     :ivar method: of a request; of a response the one in its CSeq
     :ivar code: of a response, 0 for a request
@@ -95,22 +89,22 @@ class Head:
     :ivar key: what tells the transaction, the same in request, response and ACK; see `transaction_key`
     :ivar length: the Content-Length, -1 if there is none
     :ivar flaw: why it is no good message, "" for a good one; of a flawed one only header and length are known
+    :ivar raw: the whole message, set when it is complete
     """
 
-    __slots__ = ("code", "flaw", "header", "key", "length", "method", "raw", "via")
+    header: bytes
+    method: bytes = b""
+    code: int = 0
+    via: bytes = b""
+    key: bytes = b""
+    length: int = -1
+    flaw: str = ""
+    raw: bytes = b""
 
-    raw: bytes
-
-    def __init__(
-        self, header: bytes, method: bytes, code: int, via: bytes, key: bytes, length: int, flaw: str = ""
-    ) -> None:
-        self.header = header
-        self.method = method
-        self.code = code
-        self.via = via
-        self.key = key
-        self.length = length
-        self.flaw = flaw
+    @property
+    def expects_response(self) -> bool:
+        """Whether it is a request that has one: an ACK has none."""
+        return not self.code and self.method != b"ACK"
 
 
 def read_head(header: bytes) -> Head:
@@ -121,7 +115,7 @@ def read_head(header: bytes) -> Head:
     try:
         head = parse_head(header)
     except Flaw as flaw:
-        head = Head(header, b"", 0, b"", b"", _agreed_length(header), flaw.reason)
+        head = Head(header, length=_agreed_length(header), flaw=flaw.reason)
     if head.length < 0:
         raise Flaw("no content-length", header)
     return head
@@ -257,3 +251,116 @@ def _check_quotes(value: bytes, header: bytes) -> None:
 def _number(digits: bytes) -> int:
     digits = digits.lstrip(b"0")
     return int(digits or b"0") if len(digits) < 19 else 10**18  # too much, however much
+
+
+# -- the top Via: where a response goes (RFC 3261 18.2.2, RFC 3581, RFC 5923) --------------------------
+
+_VIA_VALUE: Final = re.compile(
+    rb"SIP\s*/\s*2\.0\s*/\s*([^\s;,]+)\s+(\[[0-9A-Fa-f:.%]+\]|[^\s:;,\[\]]+)\s*(?::\s*([0-9]{1,5}))?\s*([^,]*)"
+)
+_PARAM: Final = re.compile(rb";\s*([^\s;=]+)\s*(?:=\s*([^\s;]+))?")
+_TRANSPORT: Final = re.compile(rb"(?mi)^(?:via|v)[ \t]*:\s*SIP\s*/\s*2\.0\s*/\s*([^\s;,]+)")
+
+
+class Via(NamedTuple):
+    """What one Via says.
+
+    :ivar host: of sent-by, without brackets
+    :ivar port: of sent-by, 0 if it says none
+    :ivar received: the address that the request came from, "" if it does not say
+    :ivar rport: the port that it came from, 0 if it does not say
+    :ivar alias: whether requests may come back on the same connection
+    """
+
+    transport: str
+    host: str
+    port: int
+    received: str
+    rport: int
+    maddr: str
+    alias: bool
+
+
+def parse_via(value: bytes) -> Via | None:
+    """Read the first Via of a field's value; None if that is not one."""
+    found = _VIA_VALUE.match(value)
+    if found is None:
+        return None
+    transport, host, port, rest = found.groups()
+    params = {name.lower(): given for name, given in _PARAM.findall(rest)}
+    rport = params.get(b"rport", b"")
+    return Via(
+        transport.decode("ascii", "replace").lower(),
+        host.decode("ascii", "replace").strip("[]"),
+        _port(port or b""),
+        params.get(b"received", b"").decode("ascii", "replace").strip("[]"),
+        _port(rport),
+        params.get(b"maddr", b"").decode("ascii", "replace").strip("[]"),
+        b"alias" in params,
+    )
+
+
+def _port(digits: bytes) -> int:
+    number = int(digits) if digits.isdigit() and len(digits) < 6 else 0
+    return number if number < 65536 else 0
+
+
+def response_place(via: Via, *, stream: bool, default_port: int) -> tuple[str, int]:
+    """Return host and port for a response that cannot go back where its request came in."""
+    if stream:
+        return via.received or via.host, via.port or default_port
+    if via.maddr:
+        return via.maddr, via.port or default_port
+    if via.received:
+        return via.received, via.rport or via.port or default_port
+    return via.host, via.rport or via.port or default_port
+
+
+def with_transport(message: bytes, transport: bytes) -> bytes:
+    """Let a message's top Via say that it goes over this transport (RFC 3261 18.1.1)."""
+    found = _TRANSPORT.search(message, 0, message.find(b"\r\n\r\n") + 2)
+    if found is None:
+        return message
+    return message[: found.start(1)] + transport + message[found.end(1) :]
+
+
+# -- what is answered to a broken request ----------------------------------------------------------------
+
+_REQUEST: Final = re.compile(rb"(" + TOKEN + rb") ")
+_FIELD: Final = re.compile(
+    rb"(?mi)^(via|v|from|f|to|t|call-id|i|cseq)[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)\r\n"
+)
+_ANSWERED: Final = {
+    b"v": b"Via", b"f": b"From", b"t": b"To", b"i": b"Call-ID",
+    b"via": b"Via", b"from": b"From", b"to": b"To", b"call-id": b"Call-ID", b"cseq": b"CSeq",
+}  # fmt: skip
+"""What a response repeats of its request."""
+_HAS_TAG: Final = re.compile(rb";\s*tag\s*=", re.IGNORECASE)
+
+
+def bad_request(header: bytes, reason: str) -> bytes | None:
+    """Make a 400 to a broken request (RFC 3261 8.2.6, 18.3).
+
+    :param header: what there is of its header
+    :param reason: what is wrong with it, for people; no line ends
+    :return: None if there is nothing that could be answered: a response, an ACK, or no Via to say whose the
+        answer is. Fields that the request lacks the answer lacks too (RFC 4475 3.3.1)
+    """
+    start = _REQUEST.match(header)
+    if start is None or start[1] in (b"ACK", b"SIP/2.0"):
+        return None
+    lines: list[bytes] = []
+    seen: set[bytes] = set()
+    for short, value in _FIELD.findall(header):
+        name = _ANSWERED[short.lower()]
+        if name in seen and name != b"Via":
+            continue
+        seen.add(name)
+        value = value.strip()
+        if name == b"To" and _HAS_TAG.search(value) is None:
+            value += b";tag=" + blake2b(header, digest_size=6).hexdigest().encode()
+        lines.append(name + b": " + value + b"\r\n")
+    if b"Via" not in seen:
+        return None
+    first = f"SIP/2.0 400 Bad Request ({reason})\r\n".encode()
+    return first + b"".join(lines) + b"Content-Length: 0\r\n\r\n"

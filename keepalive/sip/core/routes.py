@@ -1,4 +1,4 @@
-"""Which connection a message goes out on. Pure: connections are any objects with the fields of `Routable`.
+"""Which connection a message goes out on. Pure.
 
 Three tables: connections by the peer's address and port; connections by the address and port that a verified
 peer asked to be called back at (RFC 5923, "alias"); and transactions, by the key of each request (its
@@ -9,36 +9,19 @@ little.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from keepalive.base.types import NEVER
 
+from .flow import Flow
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from .flow import Place
 
 MEMORY: Final = 32.0
 """Seconds for which an answered transaction is remembered: its answer may be repeated (RFC 3261: 64*T1)."""
 
-Place = tuple[str, int]
-"""An address and a port."""
-
-
-class Routable(Protocol):
-    """What the tables need of a connection."""
-
-    peer: Place
-    aliases: tuple[Place, ...]
-    last: float
-    tids: list[bytes] | None
-    """Transactions whose request came in on it, the latest last."""
-    unanswered: set[bytes] | None
-    """Those of them whose final response is awaited."""
-
-    def leads_to(self, name: str | None) -> bool:
-        """Say whether a request for this (verified) name may go out on it; None for any."""
-
-
-R = TypeVar("R", bound=Routable)
+R = TypeVar("R", bound=Flow)
 
 
 class Routes(Generic[R]):
@@ -84,9 +67,7 @@ class Routes(Generic[R]):
 
         :param awaits: whether it will have a final response
         """
-        tids = one.tids
-        if tids is None:
-            tids = one.tids = []
+        tids = one.tids = one.tids or []
         on = self._by_tid.get(key)
         if on is None:
             self._by_tid[key] = one
@@ -98,8 +79,7 @@ class Routes(Generic[R]):
             self._by_tid[key] = [on, one]
         tids.append(key)
         if awaits:
-            if one.unanswered is None:
-                one.unanswered = set()
+            one.unanswered = one.unanswered or set()
             one.unanswered.add(key)
         if len(tids) > self._max_tid:
             oldest = tids.pop(0)
@@ -171,8 +151,5 @@ class Routes(Generic[R]):
 
     def for_request(self, place: Place, name: str | None) -> R | None:
         """Return the most recently used connection that leads there, if there is one."""
-        return _latest(one for one in self._by_peer.get(place, ()) if one.leads_to(name))
-
-
-def _latest(found: Iterable[R]) -> R | None:
-    return max(found, key=lambda one: one.last, default=None)
+        found = (one for one in self._by_peer.get(place, ()) if one.leads_to(name))
+        return max(found, key=lambda one: one.last, default=None)
