@@ -116,7 +116,7 @@ class Connection(Flow):
             self.engine.read_soon(self)
 
     def look(self) -> None:
-        """Read what the kernel has; see `Flow`."""
+        """Read, or throw away, what the kernel has; see `Flow`."""
         if self.link is not None:
             self.link.readable = True
             self.engine.read_now(self)
@@ -134,10 +134,6 @@ class Connection(Flow):
         """Tell the user of its end; see `Flow`."""
         if transactions or (self.engine.lost_idle and stood):
             self.engine.tell_lost(self.source, reason)
-
-    def drain(self) -> None:
-        """Throw away what comes; see `Flow`."""
-        self.read()
 
     def close(self) -> None:
         """Close its socket; see `Flow`."""
@@ -285,10 +281,10 @@ class Connection(Flow):
 
     # -- sending --------------------------------------------------------------------------------------
 
-    def send(self, out: Outgoing, *, request: bool = False) -> None:
+    def send(self, out: Outgoing) -> None:
         """Send a message, as far as the kernel has room; the rest waits in the queue."""
         waiting = self.queue
-        if self.engine.flows.submit(self, out, self.engine.clock(), request=request) and not waiting:
+        if self.engine.flows.submit(self, out, self.engine.clock()) and not waiting:
             self.set_result()
 
     def _break(self, exc: BrokenResourceError) -> None:

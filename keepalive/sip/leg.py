@@ -6,11 +6,12 @@ import socket
 from typing import TYPE_CHECKING
 
 from keepalive.base import arguments as settings
-from keepalive.base.addresses import is_literal, target_of
+from keepalive.base.addresses import MAPPED, is_literal, target_of
+from keepalive.base.hostname import canonical
 
 from .pool import SocketPool
 from .sending import PORTS
-from .source import MAPPED, canonical, destination
+from .source import destination
 
 if TYPE_CHECKING:
     from .config import SipConfig, SipTLS

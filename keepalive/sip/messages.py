@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from .core.head import FOLD, Flaw, Head, parse_head
+from .core.outgoing import Outgoing
 
 if TYPE_CHECKING:
     import sipmessage
@@ -51,8 +52,8 @@ class Parser:
         return message
 
 
-def outgoing(packet: object, *, stream: bool) -> tuple[bytes, Head | None]:
-    """Return a packet's bytes, and what must be known of it; None for a keep-alive (CR LFs only).
+def outgoing(packet: object, *, stream: bool) -> tuple[Outgoing, Head | None]:
+    """Return a packet as it is sent, and what was read of it; None for a keep-alive (CR LFs only).
 
     A message object gets its Content-Length here, whatever it says itself; bytes are sent as they are.
 
@@ -68,7 +69,8 @@ def outgoing(packet: object, *, stream: bool) -> tuple[bytes, Head | None]:
         msg = f"packet must be a sipmessage.Request, a sipmessage.Response or bytes, not {packet!r}"
         raise TypeError(msg)
     if raw and not raw.replace(b"\r\n", b""):
-        return raw, None
+        pings = len(raw) // 4
+        return Outgoing(raw, asks=pings > 0, pings=pings), None
     end = raw.find(b"\r\n\r\n")
     if end < 0:
         msg = "packet is no SIP message: its header has no end"
@@ -83,5 +85,4 @@ def outgoing(packet: object, *, stream: bool) -> tuple[bytes, Head | None]:
         said = "no Content-Length" if head.length < 0 else f"Content-Length {head.length}"
         msg = f"packet has {said}, but {body_size} bytes of body"
         raise ValueError(msg)
-    head.raw = raw
-    return raw, head
+    return Outgoing(raw, key=head.key, asks=head.expects_response), head

@@ -15,13 +15,11 @@ from keepalive.transport.loops import current_runtime
 from .config import SipConfig, SipTLS, check_socket, client_context, server_context
 from .connection import Connection
 from .core.flow import CONNECTING, HANDSHAKE
-from .core.outgoing import Outgoing
 from .engine import Engine
 from .errors import PoolClosed
-from .listener import StreamListener
-from .mailbox import Mailbox
 from .messages import Parser, load, outgoing
 from .sending import PORTS, Sender
+from .sockets import Mailbox, StreamListener
 from .source import Source, Target, destination, local_of, place_of
 from .stats import ConnectionInfo, SipStats
 
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from .core.outgoing import Outgoing
     from .errors import SendError
     from .messages import Packet
 
@@ -229,11 +228,11 @@ class SocketPool:
         settings.flag("fresh", fresh)
         assert self._sender is not None, "made when the pool is entered"
         target = self._target(dst)
-        raw, head = outgoing(packet, stream=self._proto != "udp")
+        out, head = outgoing(packet, stream=self._proto != "udp")
+        out.callback, out.fresh = callback, fresh
         if target is None and (head is None or not head.code):
             msg = "dst must be given for a request"
             raise ValueError(msg)
-        out = Outgoing(raw, "", callback, fresh)
         self._sender.submit(out, head, target)
         return out
 

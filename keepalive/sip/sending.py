@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from keepalive.base.addresses import family_of, is_literal
 from keepalive.base.failure import DialFailure
+from keepalive.base.hostname import canonical
 from keepalive.base.types import Key, Phase
 from keepalive.connect.opener import Opener
 from keepalive.connect.sockets import Net
@@ -21,7 +22,7 @@ from .core.flow import CONNECTING
 from .core.head import parse_via, response_place, with_transport
 from .core.identity import matches
 from .errors import send_error
-from .source import ANY, Target, canonical, place_of
+from .source import ANY, Target, place_of
 
 if TYPE_CHECKING:
     import ssl
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from .core.head import Head, Via
     from .core.outgoing import Outgoing
     from .engine import Engine
-    from .mailbox import Mailbox
+    from .sockets import Mailbox
 
 PORTS: Final = {"udp": 5060, "tcp": 5060, "tls": 5061}
 SPARE: Final = 200
@@ -79,7 +80,6 @@ class Sender:
 
         :param target: None for a response that goes where its Via says
         """
-        out.read(head)
         if self._engine.flows.all:
             self._engine.look()
         if self._proto == "udp":
@@ -148,7 +148,7 @@ class Sender:
             self._give(out, head, flow)
 
     def _give(self, out: Outgoing, head: Head | None, flow: Connection) -> None:
-        flow.send(out, request=head is not None and head.expects_response)
+        flow.send(out)
         if head is not None and head.code:
             self._engine.flows.responded(flow, head.key, self._engine.clock(), final=head.code >= 200)
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from keepalive.base.addresses import family_of, is_literal
+from keepalive.base.addresses import family_of, is_literal, unmapped
 from keepalive.base.failure import text_of
-from keepalive.base.hostname import ascii_name, one_spelling
+from keepalive.base.hostname import ascii_name, canonical
 from keepalive.resolve.service import LOOPBACK
 
 from .errors import SendError
 
 if TYPE_CHECKING:
+    import socket
+
     from keepalive.resolve.resolver import Resolver
 
     from .core.flow import Flow
@@ -22,8 +23,6 @@ __all__ = ("Source", "resolve_host")
 
 ANY: Final = ("0.0.0.0", "::")
 """What a socket is bound to that is bound to no address in particular."""
-MAPPED: Final = "::ffff:"
-"""What an IPv4 address begins with that an IPv6 socket tells."""
 
 
 class Address(NamedTuple):
@@ -90,7 +89,7 @@ class Source:
 def local_of(sock: socket.socket) -> Address:
     """Return what a socket is bound to, without a zone: what a peer may be told."""
     host, port, *_ = sock.getsockname()
-    return Address(plain(host.partition("%")[0]), port)
+    return Address(unmapped(host.partition("%")[0]), port)
 
 
 class Target(NamedTuple):
@@ -155,25 +154,6 @@ def _host(name: str, dst: object, host: object) -> str:
     return canonical(bare)
 
 
-def canonical(host: str) -> str:
-    """Bring a host into the form in which hosts are compared: the kernel's for addresses, else lower case."""
-    if ":" not in host:
-        return one_spelling(host).lower().rstrip(".")
-    bare, percent, zone = host.partition("%")
-    try:
-        return plain(
-            socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, bare)) + percent + zone
-        )
-    except OSError:
-        return host
-
-
-def plain(address: str) -> str:
-    """Return the IPv4 address for one that is mapped into IPv6: they are the same peer (RFC 4291 2.5.5.2)."""
-    mapped = address.startswith(MAPPED) and "." in address
-    return address[len(MAPPED) :] if mapped else address
-
-
 def _port(name: str, dst: object, port: object, default: int) -> int:
     if port is None or (isinstance(port, int) and not isinstance(port, bool) and port == 0):
         return default
@@ -211,7 +191,7 @@ def place_of(address: Any) -> tuple[str, int]:
     host, port, *rest = address
     if len(rest) > 1 and rest[1] and "%" not in host:
         host = f"{host}%{rest[1]}"
-    return plain(host), port
+    return unmapped(host), port
 
 
 async def resolve_host(host: str, resolver: Resolver) -> tuple[str, ...]:

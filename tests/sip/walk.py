@@ -67,7 +67,7 @@ class Walk(World):
         waiting = sum(len(one.data) for one in record.waiting)
         assert record.queued == waiting
         fits = waiting + len(message.data) <= self.config.max_queue
-        taken = self.flows.submit(record, message, self.now, request=kind == "request")
+        taken = self.flows.submit(record, message, self.now)
         assert taken == fits
         if not fits:
             message.number = -1

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from keepalive.sip.core.flow import Flow, FlowState
+from keepalive.sip.core.flow import DRAINING, Flow, FlowState
 from keepalive.sip.core.outgoing import Outgoing
 from keepalive.sip.errors import send_error
 
@@ -74,16 +74,16 @@ class Record(Flow):
         return self.stalled
 
     def look(self) -> None:
-        self.world.look(self)
+        if self.drains == NEVER and self.state is DRAINING:
+            self.world.drain(self)
+        else:
+            self.world.look(self)
 
     def stop(self) -> None:
         self.world.stop(self)
 
     def lost(self, reason: str, *, transactions: bool, stood: bool) -> None:
         self.world.lost(self, reason, transactions=transactions, stood=stood)
-
-    def drain(self) -> None:
-        self.world.drain(self)
 
     def close(self) -> None:
         self.world.close(self)

@@ -124,7 +124,10 @@ class Flow:
         return None
 
     def look(self) -> None:
-        """Read once more what the kernel has: after a turn that took long the poller has not told it yet."""
+        """Read once more what the kernel has: after a turn that took long the poller has not told it yet.
+
+        If it drains, throw that away.
+        """
 
     def stop(self) -> None:
         """Stop its attempt, its sending and its reading: it ends."""
@@ -135,9 +138,6 @@ class Flow:
         :param transactions: some are open on it, of which nobody else is told
         :param stood: it was open
         """
-
-    def drain(self) -> None:
-        """Throw away what comes."""
 
     def close(self) -> None:
         """Close its socket."""

@@ -218,16 +218,13 @@ class Flows(Generic[F]):
 
     # -- what goes -------------------------------------------------------------------------------------
 
-    def submit(self, flow: F, out: Outgoing, now: float, *, request: bool = False) -> bool:
-        """Put a message in the queue, or refuse it: then it is completed.
-
-        :param request: its response will be looked out for
-        """
+    def submit(self, flow: F, out: Outgoing, now: float) -> bool:
+        """Put a message in the queue, or refuse it: then it is completed."""
         if flow.queued + len(out.data) > self._limits.max_queue:
             text = "too many bytes wait already"
             self.completions.complete(out, send_error(out.where, "queue", errno.ENOBUFS, text))
             return False
-        if request and out.key is not None:
+        if out.asks and out.key is not None:
             out.opens = self._await(flow, out.key)
         out.flow = flow
         if out.asks and flow.state is OPEN:
@@ -368,7 +365,7 @@ class Flows(Generic[F]):
         if drain and not self.closed:
             flow.state = DRAINING
             flow.deadline = self._start(flow, lambda one, _: self.close(one), now, DRAIN)
-            flow.drain()
+            flow.look()
         else:
             self.close(flow)
 

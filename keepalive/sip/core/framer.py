@@ -142,7 +142,10 @@ class Framer:
         header = bytes(buffer[pos : end + 2])
         if end - pos > self.max_header:
             raise Flaw("header too big", header[: self.max_header])
-        head = read_head(header)
+        try:
+            head = read_head(header)
+        except Flaw as flaw:
+            raise Flaw(flaw.reason, header) from flaw
         if head.length > self.max_body:
             raise Flaw("body too big", header)
         return head

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from keepalive.sip.errors import SendError
     from keepalive.transport.runtime import Wakeable
 
-    from .head import Head
-
     Call = tuple[Callable[[Any], object], SendError | None]
 
 
@@ -49,15 +47,6 @@ class Outgoing:
     went: Any = None
     finished: bool = False
     error: SendError | None = None
-
-    def read(self, head: Head | None) -> None:
-        """Note what it is; None for a keep-alive."""
-        if head is None:
-            self.pings = len(self.data) // 4
-            self.asks = self.pings > 0
-        else:
-            self.key = head.key
-            self.asks = head.expects_response
 
     @property
     def heeded(self) -> bool:
