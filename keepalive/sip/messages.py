@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from .core.head import FOLD, Flaw, Head, parse_head
 from .core.outgoing import Outgoing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import sipmessage
 
 
@@ -18,24 +20,22 @@ Packet: TypeAlias = "sipmessage.Request | sipmessage.Response | bytes"
 _BLANK: Final = re.compile(rb"(?m)^([^\s:]+)[ \t]+:")
 
 
-def load() -> Any:
-    """Return the library, or say how to get it."""
-    try:
-        import sipmessage
-    except ImportError as exc:
-        msg = (
-            "keepalive.sip needs sipmessage to parse messages; install it with: "
-            "pip install 'keepalive-manager[sip]', or set SipConfig(raw=True)"
-        )
-        raise ModuleNotFoundError(msg, name="sipmessage") from exc
-    return sipmessage
-
-
 class Parser:
-    """Makes message objects of what arrives."""
+    """Makes message objects of what arrives.
+
+    :raises ImportError: the library is not installed
+    """
 
     def __init__(self) -> None:
-        self._parse = load().Message.parse
+        try:
+            import sipmessage
+        except ImportError as exc:
+            msg = (
+                "keepalive.sip needs sipmessage to parse messages; install it with: "
+                "pip install 'keepalive-manager[sip]', or set SipConfig(raw=True)"
+            )
+            raise ModuleNotFoundError(msg, name="sipmessage") from exc
+        self._parse: Callable[[bytes], Packet] = sipmessage.Message.parse
 
     def __call__(self, head: Head) -> Packet:
         """Make the message object.
@@ -48,8 +48,7 @@ class Parser:
         raw, header = head.raw, head.header
         if b"\r\n " in header or b"\r\n\t" in header or b" :" in header or b"\t:" in header:
             raw = _BLANK.sub(rb"\1:", FOLD.sub(b" ", header)) + raw[len(header) :]
-        message: Packet = self._parse(raw)
-        return message
+        return self._parse(raw)
 
 
 def outgoing(packet: object, *, stream: bool) -> tuple[Outgoing, Head | None]:

@@ -17,7 +17,7 @@ from .connection import Connection
 from .core.flow import CONNECTING, HANDSHAKE
 from .engine import Engine
 from .errors import PoolClosed
-from .messages import Parser, load, outgoing
+from .messages import Parser, outgoing
 from .sending import PORTS, Sender
 from .sockets import Mailbox, StreamListener
 from .source import Source, Target, destination, local_of, place_of
@@ -84,8 +84,7 @@ class SocketPool:
         self._tls = tls
         self._config = SipConfig() if config is None else config
         self._dst = None if dst is None else _checked_dst(dst, proto)
-        if not self._config.raw:
-            load()
+        self._parser = None if self._config.raw else Parser()
         self._contexts = (None, None) if tls is None else (server_context(tls), client_context(tls))
         self._engine: Engine | None = None
         self._sender: Sender | None = None
@@ -104,8 +103,7 @@ class SocketPool:
             raise RuntimeError(msg)
         local = place_of(self._sock.getsockname())[0]
         only = None if self._dst is None else (self._dst.addr, self._dst.port)
-        parser = None if self._config.raw else Parser()
-        engine = Engine(current_runtime(), self._config, parser, local_of(self._sock), only)
+        engine = Engine(current_runtime(), self._config, self._parser, local_of(self._sock), only)
         try:
             self._sender = self._start(engine, local)
         except BaseException:
@@ -218,7 +216,7 @@ class SocketPool:
             is logged
         :raises PoolClosed, TypeError, ValueError, RuntimeError: as for `send_to`; there is no callback then
         """
-        _check_callable("callback", callback, none=True)
+        settings.callback("callback", callback)
         self._open()
         self._submit(packet, dst, callback, fresh)
 
@@ -323,9 +321,9 @@ class SocketPool:
         :param lost_idle: tell `lost` of every connection that ends after it stood, open transactions or not
         """
         engine = self._open()
-        _check_callable("callback", callback, none=False)
-        _check_callable("lost", lost, none=True)
-        _check_callable("flawed", flawed, none=True)
+        settings.callback("callback", callback, none=False)
+        settings.callback("lost", lost)
+        settings.callback("flawed", flawed)
         settings.flag("lost_idle", lost_idle)
         engine.inbox.receiver, engine.flawed = callback, flawed
         engine.lost, engine.lost_idle = lost, lost_idle
@@ -425,9 +423,3 @@ def _checked_dst(dst: object, proto: str) -> Target:
     if proto == "udp" or target.port:
         return target
     return Target(target.host, target.addr, PORTS[proto])
-
-
-def _check_callable(name: str, value: object, *, none: bool) -> None:
-    if not callable(value) and not (none and value is None):
-        msg = f"{name} must be callable, not {value!r}"
-        raise TypeError(msg)

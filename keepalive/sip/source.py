@@ -157,6 +157,10 @@ def _host(name: str, dst: object, host: object) -> str:
 def _port(name: str, dst: object, port: object, default: int) -> int:
     if port is None or (isinstance(port, int) and not isinstance(port, bool) and port == 0):
         return default
+    return _checked_port(name, dst, port)
+
+
+def _checked_port(name: str, dst: object, port: object) -> int:
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
         msg = f"{name}'s port must be from 1 to 65535, not {port!r} in {dst!r}"
         raise ValueError(msg)
@@ -169,17 +173,14 @@ def split_host_port(name: str, text: str) -> tuple[str, int | None]:
         return text, None
     host, colon, digits = text.rpartition(":")
     if not colon or text.endswith("]"):
-        host, digits = text, ""
-    if (colon and not digits and not text.endswith("]")) or (digits and not digits.isdecimal()):
+        host, colon = text, ""
+    if colon and not digits.isdecimal():
         msg = f"{name} must end in a port number, not {text!r}"
         raise ValueError(msg)
     if ":" in host and not (host.startswith("[") and host.endswith("]") and is_literal(host[1:-1])):
         msg = f"{name} must have an IPv6 address in brackets, not {text!r}"
         raise ValueError(msg)
-    port = int(digits) if digits else None
-    if port is not None and not 1 <= port <= 65535:
-        msg = f"{name}'s port must be from 1 to 65535, not {text!r}"
-        raise ValueError(msg)
+    port = _checked_port(name, text, int(digits)) if colon else None
     return _host(name, text, host), port
 
 

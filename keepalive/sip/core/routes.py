@@ -30,8 +30,7 @@ class Routes(Generic[R]):
     def __init__(self, max_tid: float) -> None:
         self._max_tid = max_tid
         self._by_peer: dict[Place, list[R]] = {}
-        # A list only where there are several: nearly always it is one, and there are many of these.
-        self._by_tid: dict[bytes, R | list[R]] = {}
+        self._by_tid: dict[bytes, tuple[R, ...]] = {}
         self._resting: dict[R, float] = {}  # all they remember is answered, since then; the first first
         self.per_address: dict[str, int] = {}
         """How many connections there are to or from each address."""
@@ -68,15 +67,11 @@ class Routes(Generic[R]):
         :param awaits: whether it will have a final response
         """
         tids = one.tids = one.tids or []
-        on = self._by_tid.get(key)
-        if on is None:
-            self._by_tid[key] = one
-        elif on is one or (isinstance(on, list) and one in on):
+        on = self._by_tid.get(key, ())
+        if one in on:
             tids.remove(key)  # a repeated one becomes the latest
-        elif isinstance(on, list):
-            on.append(one)
         else:
-            self._by_tid[key] = [on, one]
+            self._by_tid[key] = (*on, one)
         tids.append(key)
         if awaits:
             one.unanswered = one.unanswered or set()
@@ -121,27 +116,20 @@ class Routes(Generic[R]):
 
         :param address: where the request is known to have come from
         """
-        on = self._by_tid.get(key)
-        if on is None:
-            return None
-        found = on if isinstance(on, list) else [on]
+        found = self._by_tid.get(key, ())
         if address is not None:
-            found = [one for one in found if one.peer[0] == address]
+            found = tuple(one for one in found if one.peer[0] == address)
         elif place is not None and len(found) > 1:
-            found = [one for one in found if one.peer[0] == place[0]] or found
+            found = tuple(one for one in found if one.peer[0] == place[0]) or found
             if len({one.peer[0] for one in found}) > 1:
                 return None  # it would be a guess
-        found = [one for one in found if one.peer == place] or found
+        found = tuple(one for one in found if one.peer == place) or found
         return found[-1] if found else None
 
     def _forget(self, key: bytes, one: R) -> None:
-        on = self._by_tid.get(key)
-        if on is one:
-            del self._by_tid[key]
-        elif isinstance(on, list):
-            on.remove(one)
-            if len(on) == 1:
-                self._by_tid[key] = on[0]
+        on = tuple(other for other in self._by_tid.pop(key, ()) if other is not one)
+        if on:
+            self._by_tid[key] = on
 
     def answered(self, one: R, key: bytes) -> None:
         """Note that a request has had its final response."""
