@@ -20,27 +20,27 @@ from .core.flow import CONNECTING, DRAINING, HANDSHAKE, OPEN, Flow, FlowState
 from .core.framer import Framer
 from .core.head import parse_via
 from .core.outgoing import Outgoing
-from .source import Address, Source, local_of
+from .source import Address, Source, local_address
 
 if TYPE_CHECKING:
     from keepalive.transport.link import Link
     from keepalive.transport.runtime import Cancellable
 
-    from .core.flow import Place
+    from .core.flow import HostPort
     from .core.head import Flaw, Head
     from .engine import Engine
 
-READ: Final = 65536
+READ_SIZE: Final = 65536
 """Bytes read at a time."""
-ROUNDS: Final = 2
+READS_PER_TURN: Final = 2
 """Reads of one connection before others have their turn."""
-MAX_DUE: Final = 8
+MAX_PONGS_DUE: Final = 8
 """Pings whose answers are looked out for: not every peer gives any."""
 
 
-SIGNS: Final = b"\r\n\0"
+KEEPALIVE_CHARS: Final = b"\r\n\0"
 """What signs of life are made of (RFC 5626 4.4.1; some phones send a NUL too)."""
-MAX_SIGN: Final = 64
+MAX_KEEPALIVE: Final = 64
 """Bytes of a read that may be nothing but signs of life."""
 MAX_UNREAD: Final = 65536
 """Bytes that may wait for a peer on a connection when it is told of a flaw."""
@@ -56,7 +56,12 @@ class Connection(Flow):
     __slots__ = ("_source", "attempt", "engine", "framer", "link", "pongs", "where")
 
     def __init__(
-        self, engine: Engine, proto: str, peer: Place, name: str | None = None, state: FlowState = CONNECTING
+        self,
+        engine: Engine,
+        proto: str,
+        peer: HostPort,
+        name: str | None = None,
+        state: FlowState = CONNECTING,
     ) -> None:
         super().__init__(proto, peer, engine.clock(), name, state)
         self.engine = engine
@@ -64,7 +69,7 @@ class Connection(Flow):
         self.framer: Framer | None = None
         self.attempt: Cancellable | None = None
         self.pongs = 0
-        self.where: Place = peer
+        self.where: HostPort = peer
         self._source: Source | None = None
 
     # -- what others ask ------------------------------------------------------------------------------
@@ -84,16 +89,16 @@ class Connection(Flow):
         """What is delivered with its messages."""
         if self._source is None:
             addr, port = self.where
-            self._source = Source(self.name or addr, addr, port, self.proto, self, self._local())
+            self._source = Source(self.name or addr, addr, port, self.proto, self, self._local_address())
         return self._source
 
-    def _local(self) -> Address:
+    def _local_address(self) -> Address:
         """Return the address of ours that the peer knows, with the port at which we can be called."""
-        place = self.engine.place
+        place = self.engine.local_address
         if self.link is None or self.link.closed:
             return place
         try:
-            return Address(local_of(self.link.sock).addr, place.port)
+            return Address(local_address(self.link.sock).addr, place.port)
         except OSError:  # some systems do not tell it any more once the peer has gone
             return place
 
@@ -110,12 +115,12 @@ class Connection(Flow):
         config = self.engine.config
         self.framer = Framer(config.max_header, config.max_body)
         consent = not self.inbound and isinstance(link, TLSLink) and link.engine.version() == "TLSv1.3"
-        self.engine.flows.opened(self, self.engine.clock(), consent=consent)
+        self.engine.flows.opened(self, self.engine.clock(), confirm=consent)
         self.set_result()
         if self.state is OPEN and (link.readable or link.layered):
             self.engine.read_soon(self)
 
-    def look(self) -> None:
+    def read_again(self) -> None:
         """Read, or throw away, what the kernel has; see `Flow`."""
         if self.link is not None:
             self.link.readable = True
@@ -130,10 +135,10 @@ class Connection(Flow):
         if self.link is not None:
             self.link.writer = None
 
-    def lost(self, reason: str, *, transactions: bool, stood: bool) -> None:
+    def report_lost(self, reason: str, *, transactions: bool, stood: bool) -> None:
         """Tell the user of its end; see `Flow`."""
         if transactions or (self.engine.lost_idle and stood):
-            self.engine.tell_lost(self.source, reason)
+            self.engine.call_lost(self.source, reason)
 
     def close(self) -> None:
         """Close its socket; see `Flow`."""
@@ -150,28 +155,28 @@ class Connection(Flow):
     def read(self) -> int:
         """Read what there is, for a while; return how many messages that were."""
         if self.state is not OPEN:
-            self._read_otherwise()
+            self._read_not_open()
             return 1
         engine, link, framer = self.engine, self.link, self.framer
         assert link is not None, "an open flow has a link"
         assert framer is not None, "an open flow has a framer"
         count = 1
-        for _ in range(ROUNDS):
+        for _ in range(READS_PER_TURN):
             if engine.inbox.full:
                 engine.inbox.stalled[self] = None
                 return count
             try:
-                data = link.try_receive(READ)
+                data = link.try_receive(READ_SIZE)
             except BrokenResourceError as exc:
-                self.end("tls" if isinstance(exc.__cause__, ssl.SSLError) else "reset", *why(exc))
+                self.end("tls" if isinstance(exc.__cause__, ssl.SSLError) else "reset", *errno_and_text(exc))
                 return count
             if not data:
                 if data is not None:
                     self.end("peer", None, "the peer has closed the connection")
-                elif self.taken is not None:
-                    self._look_for_ticket()
+                elif self.unconfirmed is not None:
+                    self._check_session_ticket()
                 break
-            self._note_life(data)
+            self._note_received(data)
             heads = framer.feed(data)
             for head in heads:
                 if self.ended:  # its user has closed it
@@ -179,7 +184,7 @@ class Connection(Flow):
                 self._receive(head)
             count += len(heads)
             if framer.pings or framer.pongs or framer.flaw is not None:
-                self._mind(framer)
+                self._handle_keepalives(framer)
             if self.ended:
                 return count
             if not link.readable and not link.layered:
@@ -189,24 +194,24 @@ class Connection(Flow):
         self._after_reading(framer, count > 1)
         return count
 
-    def _note_life(self, data: bytes) -> None:
+    def _note_received(self, data: bytes) -> None:
         """Note that the peer lives."""
-        sign = len(data) <= MAX_SIGN and not data.strip(SIGNS)
-        self.engine.flows.heard(self, self.engine.clock(), sign=sign)
+        sign = len(data) <= MAX_KEEPALIVE and not data.strip(KEEPALIVE_CHARS)
+        self.engine.flows.received(self, self.engine.clock(), sign=sign)
 
     def _after_reading(self, framer: Framer, complete: bool) -> None:
         if framer.started or self.deadline is not None:
-            self.engine.flows.message(self, started=framer.started, complete=complete)
-        if self.broken is not None and self not in self.engine.ready:
-            self.end("reset", *self.broken)
+            self.engine.flows.message_progress(self, started=framer.started, complete=complete)
+        if self.send_failure is not None and self not in self.engine.ready:
+            self.end("reset", *self.send_failure)
 
-    def _read_otherwise(self) -> None:
+    def _read_not_open(self) -> None:
         if self.state is HANDSHAKE:
-            self._shake_hands()
+            self._continue_handshake()
         elif self.state is DRAINING and self.link is not None:
             try:
-                for _ in range(ROUNDS):
-                    data = self.link.try_receive(READ)
+                for _ in range(READS_PER_TURN):
+                    data = self.link.try_receive(READ_SIZE)
                     if not data:
                         break
                 else:
@@ -217,25 +222,25 @@ class Connection(Flow):
             if data is not None:
                 self.engine.flows.close(self)
 
-    def _shake_hands(self) -> None:
+    def _continue_handshake(self) -> None:
         link = self.link
         assert isinstance(link, TLSLink), "only TLS has a handshake"
         try:
             done = link.try_handshake()
         except (ssl.SSLError, BrokenResourceError) as exc:
-            self.end("tls", *why(exc))
+            self.end("tls", *errno_and_text(exc))
             return
         link.writer = None if done or not link.unsent else self
         if done:
             self.start(link)
 
-    def _look_for_ticket(self) -> None:
+    def _check_session_ticket(self) -> None:
         """Take a session ticket for the sign that the server is content: it sends them after its checks."""
         session = self.link.engine.session if isinstance(self.link, TLSLink) else None
         if session is not None and session.has_ticket:
-            self.engine.flows.consented(self)
+            self.engine.flows.confirmed(self)
 
-    def _mind(self, framer: Framer) -> None:
+    def _handle_keepalives(self, framer: Framer) -> None:
         """Answer signs of life (a peer that does not read gets one answer for many); end at a flaw."""
         counts, pings = self.engine.counts, framer.pings
         counts["pings"] += pings
@@ -257,11 +262,11 @@ class Connection(Flow):
                 self.send(Outgoing(answer))
             return
         if not head.code:
-            engine.flows.request_came(self, head.key, awaits=head.method != b"ACK")
+            engine.flows.request_received(self, head.key, awaits=head.method != b"ACK")
             if self.inbound and self.proto == "tls" and b"alias" in head.via:
                 self._alias(head)
         elif head.code >= 200:
-            engine.flows.response_came(self, head.key)
+            engine.flows.response_received(self, head.key)
         engine.deliver(head, self.source)
 
     def _alias(self, head: Head) -> None:
@@ -284,17 +289,17 @@ class Connection(Flow):
     def send(self, out: Outgoing) -> None:
         """Send a message, as far as the kernel has room; the rest waits in the queue."""
         waiting = self.queue
-        if self.engine.flows.submit(self, out, self.engine.clock()) and not waiting:
+        if self.engine.flows.enqueue(self, out, self.engine.clock()) and not waiting:
             self.set_result()
 
-    def _break(self, exc: BrokenResourceError) -> None:
+    def _send_failed(self, exc: BrokenResourceError) -> None:
         """Note that nothing can be sent any more; the end comes when what the peer said last has been read.
 
         It may be answers to requests, or in a TLS alert the reason.
         """
         link = self.link
         assert link is not None, "an open flow has a link"
-        self.broken = why(exc)
+        self.send_failure = errno_and_text(exc)
         link.writer = None
         link.readable = True  # whether the poller has told it or not
         self.engine.read_later(self)
@@ -307,8 +312,8 @@ class Connection(Flow):
         """Send on: the kernel has room. See `Parking`."""
         link, queue = self.link, self.queue
         if self.state is HANDSHAKE:
-            self._shake_hands()
-        if self.state is not OPEN or link is None or self.broken is not None:
+            self._continue_handshake()
+        if self.state is not OPEN or link is None or self.send_failure is not None:
             return
         try:
             while queue:
@@ -318,24 +323,24 @@ class Connection(Flow):
                     out.sent += sent
                     if not sent:
                         break
-                    self.last = self.engine.clock()
+                    self.last_used = self.engine.clock()
                     continue
                 if link.layered and link.unsent:
                     link.try_send(b"")
                     if link.unsent:
                         break
                 if out.callback is None:
-                    out.went = self.source
+                    out.sent_to = self.source
                 if out.pings and self.framer is not None:
-                    self.framer.due = min(self.framer.due + out.pings, MAX_DUE)
+                    self.framer.pongs_due = min(self.framer.pongs_due + out.pings, MAX_PONGS_DUE)
                 self.engine.flows.sent(self, out)
         except BrokenResourceError as exc:
-            self._break(exc)
+            self._send_failed(exc)
             return
         link.writer = self if queue else None
 
 
-def why(exc: Exception) -> tuple[int | None, str]:
+def errno_and_text(exc: Exception) -> tuple[int | None, str]:
     """Return errno and text of what broke a connection."""
     cause: BaseException = exc
     if isinstance(exc, BrokenResourceError) and exc.__cause__ is not None:

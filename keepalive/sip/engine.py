@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from keepalive.transport.runtime import Parking, Runtime
 
     from .config import SipConfig
-    from .core.flow import Place
+    from .core.flow import HostPort
     from .core.head import Head
     from .core.outgoing import Call
     from .messages import Packet, Parser
@@ -56,27 +56,27 @@ class Inbox:
     def __init__(self, most: int, read_later: Callable[[Reader], None]) -> None:
         self._most = most
         self._read_later = read_later
-        self._takers: deque[Parking] = deque()
+        self._waiters: deque[Parking] = deque()
         self.receiver: Callable[[Packet, Source], object] | None = None
-        self.kept: deque[tuple[Packet, Source]] = deque()
+        self.messages: deque[tuple[Packet, Source]] = deque()
         self.full = False
         self.stalled: dict[Reader, None] = {}
         self.closed = False
 
     def put(self, packet: Packet, source: Source) -> None:
         """Take a message in."""
-        if self.receiver is not None and not self.kept:
+        if self.receiver is not None and not self.messages:
             self._hand_over(packet, source)
             return
-        self.kept.append((packet, source))
-        self.full = len(self.kept) >= self._most
+        self.messages.append((packet, source))
+        self.full = len(self.messages) >= self._most
         self._wake_one()
 
     def _wake_one(self) -> None:
-        while self._takers:
-            taker = self._takers.popleft()
-            if not taker.done():
-                taker.set_result(None)
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
                 return
 
     def _hand_over(self, packet: Packet, source: Source) -> None:
@@ -86,49 +86,49 @@ class Inbox:
         except Exception:
             logger.exception("receiver %r raised", self.receiver)
 
-    def _drained(self) -> None:
-        if self.full and len(self.kept) <= self._most // 2:
+    def _resume_reading(self) -> None:
+        if self.full and len(self.messages) <= self._most // 2:
             self.full = False
             stalled, self.stalled = self.stalled, {}
             for reader in stalled:
                 self._read_later(reader)
 
-    def empty(self) -> None:
+    def flush(self) -> None:
         """Hand over what came while there was no receiver."""
-        while self.kept and self.receiver is not None and not self.closed:
-            self._hand_over(*self.kept.popleft())
-        self._drained()
+        while self.messages and self.receiver is not None and not self.closed:
+            self._hand_over(*self.messages.popleft())
+        self._resume_reading()
 
     def take(self) -> tuple[Packet, Source]:
         """Take the oldest message out."""
-        found = self.kept.popleft()
-        self._drained()
+        found = self.messages.popleft()
+        self._resume_reading()
         return found
 
     async def wait(self, parked: Parking) -> None:
-        """Wait until a message may be there, or none will come any more. Other takers lose nothing."""
-        self._takers.append(parked)
+        """Wait until a message may be there, or none will come any more. Other waiters lose nothing."""
+        self._waiters.append(parked)
         try:
             await parked
         except BaseException:
-            if parked in self._takers:
-                self._takers.remove(parked)
-            elif self.kept:
+            if parked in self._waiters:
+                self._waiters.remove(parked)
+            elif self.messages:
                 self._wake_one()  # it is the next one's
             raise
 
     def close(self) -> None:
         """Let all who wait know that nothing comes any more."""
         self.closed = True
-        while self._takers:
+        while self._waiters:
             self._wake_one()
 
 
 class Engine:
     """The working parts of one pool.
 
-    :ivar place: what the pool's socket is bound to
-    :ivar only: the peer that this pool is restricted to
+    :ivar local_address: what the pool's socket is bound to
+    :ivar allowed_peer: the peer that this pool is restricted to
     :ivar ready: those that have more to read than their turn allowed
     :ivar close_socket: closes the pool's socket; set by its owner
     :ivar flawed: the user's callback for messages that are refused
@@ -136,13 +136,18 @@ class Engine:
     """
 
     def __init__(
-        self, runtime: Runtime, config: SipConfig, parser: Parser | None, place: Address, only: Place | None
+        self,
+        runtime: Runtime,
+        config: SipConfig,
+        parser: Parser | None,
+        local_address: Address,
+        allowed_peer: HostPort | None,
     ) -> None:
         self.reactor = Reactor(runtime, self._readable, self._abandoned)
         self.clock = self.reactor.clock
         self.config = config
-        self.only = only
-        self.place = place
+        self.allowed_peer = allowed_peer
+        self.local_address = local_address
         self.names = Names(config.resolver or DNSResolver(), self.reactor)
         self.inbox = Inbox(config.max_inbox, self.read_later)
         self.flows: Flows[Any] = Flows(config, self._wake_at, self._call_soon)
@@ -158,12 +163,13 @@ class Engine:
         self.closed = False
         self._parser = parser
         self._budget = BUDGET
-        self._resuming = self._looking = False
-        self._timer = self.reactor.timer(self._ring)
+        self._resuming = self._polling = False
+        self._timer = self.reactor.timer(self._timer_rang)
 
-    def admits(self, address: str, port: int | None = None) -> bool:
+    def allows(self, address: str, port: int | None = None) -> bool:
         """Say whether a peer is the one that this pool is restricted to, or there is no such restriction."""
-        return self.only is None or (address == self.only[0] and (port is None or self.only[1] in (0, port)))
+        peer = self.allowed_peer
+        return peer is None or (address == peer[0] and (port is None or peer[1] in (0, port)))
 
     # -- who reads when -------------------------------------------------------------------------------
 
@@ -173,18 +179,18 @@ class Engine:
 
     def read_soon(self, reader: Reader) -> None:
         """Let one read of whom the poller tells."""
-        if self._budget > 0 and not self._looking:
+        if self._budget > 0 and not self._polling:
             self.read_now(reader)
         else:
             self.read_later(reader)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Learn which connections the kernel knows to be dead. Nothing is read and nobody called back."""
-        self._looking = True
+        self._polling = True
         try:
             self.reactor.poller.harvest()
         finally:
-            self._looking = False
+            self._polling = False
 
     def read_now(self, reader: Reader) -> None:
         """Let one read, whoever else waits. An error of the pool itself ends a connection, not the pool."""
@@ -242,7 +248,7 @@ class Engine:
 
     # -- calling back, and time -----------------------------------------------------------------------
 
-    def tell_lost(self, source: Source, reason: str) -> None:
+    def call_lost(self, source: Source, reason: str) -> None:
         """Tell the user of an end."""
         lost = self.lost
         if lost is not None:
@@ -255,7 +261,7 @@ class Engine:
         if not self.closed:
             self._timer.move(max(0.0, when - self.clock()))
 
-    def _ring(self) -> None:
+    def _timer_rang(self) -> None:
         if not self.closed:
             self.flows.tick(self.clock())
 

@@ -69,7 +69,7 @@ def outgoing(packet: object, *, stream: bool) -> tuple[Outgoing, Head | None]:
         raise TypeError(msg)
     if raw and not raw.replace(b"\r\n", b""):
         pings = len(raw) // 4
-        return Outgoing(raw, asks=pings > 0, pings=pings), None
+        return Outgoing(raw, expects_answer=pings > 0, pings=pings), None
     end = raw.find(b"\r\n\r\n")
     if end < 0:
         msg = "packet is no SIP message: its header has no end"
@@ -84,4 +84,4 @@ def outgoing(packet: object, *, stream: bool) -> tuple[Outgoing, Head | None]:
         said = "no Content-Length" if head.length < 0 else f"Content-Length {head.length}"
         msg = f"packet has {said}, but {body_size} bytes of body"
         raise ValueError(msg)
-    return Outgoing(raw, key=head.key, asks=head.expects_response), head
+    return Outgoing(raw, key=head.key, expects_answer=head.expects_response), head

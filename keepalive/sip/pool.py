@@ -19,8 +19,8 @@ from .engine import Engine
 from .errors import PoolClosed
 from .messages import Parser, outgoing
 from .sending import PORTS, Sender
-from .sockets import Mailbox, StreamListener
-from .source import Source, Target, destination, local_of, place_of
+from .sockets import StreamListener, UDPSocket
+from .source import Source, Target, destination, host_and_port, local_address
 from .stats import ConnectionInfo, SipStats
 
 if TYPE_CHECKING:
@@ -101,9 +101,9 @@ class SocketPool:
         if self._engine is not None:
             msg = "a SocketPool can be entered only once"
             raise RuntimeError(msg)
-        local = place_of(self._sock.getsockname())[0]
+        local = host_and_port(self._sock.getsockname())[0]
         only = None if self._dst is None else (self._dst.addr, self._dst.port)
-        engine = Engine(current_runtime(), self._config, self._parser, local_of(self._sock), only)
+        engine = Engine(current_runtime(), self._config, self._parser, local_address(self._sock), only)
         try:
             self._sender = self._start(engine, local)
         except BaseException:
@@ -114,14 +114,14 @@ class SocketPool:
 
     def _start(self, engine: Engine, local: str) -> Sender:
         ours, theirs = self._contexts
-        mailbox = None
+        udp_socket = None
         self._sock.setblocking(False)
         if self._proto == "udp":
-            mailbox = Mailbox(engine, self._sock, connected=self._connected)
+            udp_socket = UDPSocket(engine, self._sock, connected=self._connected)
         else:
             StreamListener(engine, self._sock, self._proto, ours)
         check_names = self._tls is not None and self._tls.verify_server and self._tls.client_context is None
-        return Sender(engine, self._proto, mailbox, local, theirs, check_names=check_names)
+        return Sender(engine, self._proto, udp_socket, local, theirs, check_names=check_names)
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -197,8 +197,8 @@ class SocketPool:
                 await checkpoint()
         if out.error is not None:
             raise out.error
-        assert isinstance(out.went, Source), "it went out"
-        return out.went
+        assert isinstance(out.sent_to, Source), "it went out"
+        return out.sent_to
 
     def send_soon(
         self,
@@ -327,8 +327,8 @@ class SocketPool:
         settings.flag("lost_idle", lost_idle)
         engine.inbox.receiver, engine.flawed = callback, flawed
         engine.lost, engine.lost_idle = lost, lost_idle
-        if engine.inbox.kept:
-            engine.reactor.call_soon_threadsafe(engine.inbox.empty)
+        if engine.inbox.messages:
+            engine.reactor.call_soon_threadsafe(engine.inbox.flush)
 
     def detach(self) -> None:
         """Call back no more; messages wait again. Connections and what is half received stay."""
@@ -344,10 +344,10 @@ class SocketPool:
         engine = self._running()
         inbox = engine.inbox
         self._credit -= 1
-        if inbox.kept and self._credit < 0:
+        if inbox.messages and self._credit < 0:
             self._credit = FAIR_RUN
             await checkpoint()
-        while not inbox.kept:
+        while not inbox.messages:
             if engine.closed:
                 raise StopAsyncIteration
             self._credit = FAIR_RUN
@@ -383,7 +383,7 @@ class SocketPool:
                 flow.state.value,
                 flow.inbound,
                 flow.queued,
-                now - flow.heard,
+                now - flow.last_received,
                 len(flow.unanswered or ()) + len(flow.awaited or ()),
                 flow.pongs,
             )
@@ -398,7 +398,7 @@ class SocketPool:
             connections=len(flows),
             connecting=sum(flow.state in (CONNECTING, HANDSHAKE) for flow in flows),
             queued=sum(flow.queued for flow in flows),
-            inbox=len(engine.inbox.kept),
+            inbox=len(engine.inbox.messages),
             sent=completions.sent,
             **{
                 name: counts[name] for name in ("received", "accepted", "opened", "refused", "pings", "pongs")

@@ -22,7 +22,7 @@ from .core.flow import CONNECTING
 from .core.head import parse_via, response_place, with_transport
 from .core.identity import matches
 from .errors import send_error
-from .source import ANY, Target, place_of
+from .source import UNSPECIFIED, Target, host_and_port
 
 if TYPE_CHECKING:
     import ssl
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
     from .core.head import Head, Via
     from .core.outgoing import Outgoing
     from .engine import Engine
-    from .sockets import Mailbox
+    from .sockets import UDPSocket
 
 PORTS: Final = {"udp": 5060, "tcp": 5060, "tls": 5061}
-SPARE: Final = 200
+MTU_RESERVE: Final = 200
 """Bytes by which a request in a datagram must stay below the path's MTU (RFC 3261 18.1.1)."""
 
 
 class Sender:
     """Sends the messages of one pool, and opens the connections that they need.
 
-    :param mailbox: the socket of a UDP pool
+    :param udp_socket: the socket of a UDP pool
     :param local: address that connections come from, if it is one in particular
     :param context: for TLS
     :param check_names: whether certificates must be of whom we call
@@ -54,7 +54,7 @@ class Sender:
         self,
         engine: Engine,
         proto: str,
-        mailbox: Mailbox | None,
+        udp_socket: UDPSocket | None,
         local: str,
         context: ssl.SSLContext | None,
         *,
@@ -63,9 +63,9 @@ class Sender:
         self._engine = engine
         self._proto = proto
         self._check_names = check_names
-        self._mailbox = mailbox
+        self._udp_socket = udp_socket
         reactor = engine.reactor
-        bound = None if local in ANY else {int(family_of(local)): (local, 0)}
+        bound = None if local in UNSPECIFIED else {int(family_of(local)): (local, 0)}
         net = Net(reactor.poller, reactor.clock, bound)
         self._opener = Opener(reactor, net, engine.names, Sessions())
         tcp = TCPConnector(engine.config.options)
@@ -81,30 +81,30 @@ class Sender:
         :param target: None for a response that goes where its Via says
         """
         if self._engine.flows.all:
-            self._engine.look()
+            self._engine.poll()
         if self._proto == "udp":
             self._submit_datagram(out, head, target)
             return
-        flow = self._named(out, target)
+        flow = self._requested_connection(out, target)
         if flow is None and head is not None and head.code:
-            flow, target = self._way_back(out, head, target)
+            flow, target = self._route_response(out, head, target)
         if flow is not None:
             out.where = str(flow.source)
-            self._give(out, head, flow)
+            self._send_on(out, head, flow)
         elif target is not None:
-            self._give_to(target, out, head)
+            self._send_stream(target, out, head)
         else:
             self._fail(out, "route", errno.EDESTADDRREQ, "no dst, and no usable Via")
 
     def _fail(self, out: Outgoing, reason: str, number: int | None, text: str | None = None) -> None:
         self._engine.complete(out, send_error(out.where or "?", reason, number, text))
 
-    def _named(self, out: Outgoing, target: Target | None) -> Connection | None:
+    def _requested_connection(self, out: Outgoing, target: Target | None) -> Connection | None:
         """Return the connection that the destination itself means, if it can be used."""
         flow = None if target is None or out.fresh else target.flow
         return flow if isinstance(flow, Connection) and flow.usable else None
 
-    def _way_back(
+    def _route_response(
         self, out: Outgoing, head: Head, target: Target | None
     ) -> tuple[Connection | None, Target | None]:
         """Return what a response goes out on, or where to, if nothing is left of its request's way."""
@@ -118,44 +118,44 @@ class Sender:
             flow = routes.for_response(head.key, place, known)
             if flow is not None and not flow.usable:
                 flow = None  # its peer has gone, which the loop will learn in its next turn
-        if flow is None and self._engine.only is None and via is not None and said is not None:
+        if flow is None and self._engine.allowed_peer is None and via is not None and said is not None:
             # RFC 3261 18.2.2: what is left of the request's way, else what the peer said of itself.
             flow = None if out.fresh else routes.for_request(said, None)
-            out.spare = None if target is None else partial(self._resend, target)
-            target = self._by_via(via)
+            out.fallback = None if target is None else partial(self._resend, target)
+            target = self._via_target(via)
         return flow, target
 
-    def _by_via(self, via: Via) -> Target:
+    def _via_target(self, via: Via) -> Target:
         host, port = response_place(via, stream=self._proto != "udp", default_port=PORTS[self._proto])
         return Target(canonical(via.host), canonical(host), port)
 
     def _resend(self, target: Target, out: Outgoing) -> None:
         """Send a message the other way: nobody was to be found where it went first."""
-        out.spare = None
+        out.fallback = None
         if self._proto != "udp":
-            self._give_to(target, out, None)
+            self._send_stream(target, out, None)
             return
         out.data = with_transport(out.data, b"UDP")
-        self._post_to(target, out)
+        self._send_datagram(target, out)
 
-    def _give_to(self, target: Target, out: Outgoing, head: Head | None) -> None:
+    def _send_stream(self, target: Target, out: Outgoing, head: Head | None) -> None:
         """Send on a connection that leads there, or on a new one."""
         out.where = str(target)
         place = target.addr, target.port
         flow = None if out.fresh else self._engine.flows.routes.for_request(place, target.host)
         flow = flow or self._open(out, target)
         if flow is not None:
-            self._give(out, head, flow)
+            self._send_on(out, head, flow)
 
-    def _give(self, out: Outgoing, head: Head | None, flow: Connection) -> None:
+    def _send_on(self, out: Outgoing, head: Head | None, flow: Connection) -> None:
         flow.send(out)
         if head is not None and head.code:
-            self._engine.flows.responded(flow, head.key, self._engine.clock(), final=head.code >= 200)
+            self._engine.flows.response_sent(flow, head.key, self._engine.clock(), final=head.code >= 200)
 
     def _open(self, out: Outgoing, target: Target) -> Connection | None:
         """Start an attempt; None if there may not be one, and the message has been told."""
         engine = self._engine
-        if engine.flows.full_for(target.addr):
+        if engine.flows.limit_reached(target.addr):
             engine.counts["refused"] += 1
             self._fail(out, "limit", errno.EMFILE, "too many connections")
             return None
@@ -170,17 +170,17 @@ class Sender:
 
     def _submit_datagram(self, out: Outgoing, head: Head | None, target: Target | None) -> None:
         if target is None and head is not None and (via := parse_via(head.via)) is not None:
-            target = self._by_via(via)
+            target = self._via_target(via)
         if target is None:
             self._fail(out, "route", errno.EDESTADDRREQ, "no dst, and no usable Via")
             return
         out.where = str(target)
         request = head is not None and not head.code
         config = self._engine.config
-        most = config.mtu - SPARE
-        flow = self._named(out, target)  # what went over TCP for its size, and what comes back
+        most = config.mtu - MTU_RESERVE
+        flow = self._requested_connection(out, target)  # what went over TCP for its size, and what comes back
         if flow is None and not (request and len(out.data) > most and config.oversize != "send"):
-            self._post_to(target, out)
+            self._send_datagram(target, out)
         elif flow is None and config.oversize == "refuse":
             text = f"a request of {len(out.data)} bytes, more than {most} (see SipConfig.oversize)"
             self._fail(out, "size", errno.EMSGSIZE, text)
@@ -193,41 +193,42 @@ class Sender:
                 out.data = with_transport(out.data, b"TCP")  # RFC 3261 18.1.1: the top Via says so
             if flow is not None:
                 out.where = str(flow.source)
-                self._give(out, head, flow)
+                self._send_on(out, head, flow)
             else:  # where nobody takes it, it goes by UDP after all
-                out.spare = partial(self._resend, target)
-                self._give_to(target, out, head)
+                out.fallback = partial(self._resend, target)
+                self._send_stream(target, out, head)
 
-    def _post_to(self, target: Target, out: Outgoing) -> None:
+    def _send_datagram(self, target: Target, out: Outgoing) -> None:
         if is_literal(target.addr):
-            self._post(out, target.addr, target)
+            self._send_datagram_to(out, target.addr, target)
         else:
-            self._resolve_and_post(out, target)
+            self._resolve_and_send(out, target)
 
-    def _post(self, out: Outgoing, addr: str, target: Target) -> None:
-        assert self._mailbox is not None, "it is a UDP pool"
-        if not self._mailbox.fits(addr):
+    def _send_datagram_to(self, out: Outgoing, addr: str, target: Target) -> None:
+        assert self._udp_socket is not None, "it is a UDP pool"
+        if not self._udp_socket.supports(addr):
             self._fail(out, "send", errno.EAFNOSUPPORT, "the socket is of the other family")
             return
         try:
-            self._mailbox.send(out, addr, target.port, target.local)
+            self._udp_socket.send(out, addr, target.port, target.local)
         except OSError as exc:
             self._fail(out, "send", exc.errno, exc.strerror)
 
-    def _resolve_and_post(self, out: Outgoing, target: Target) -> None:
-        engine, mailbox = self._engine, self._mailbox
-        assert mailbox is not None, "it is a UDP pool"
+    def _resolve_and_send(self, out: Outgoing, target: Target) -> None:
+        engine, udp_socket = self._engine, self._udp_socket
+        assert udp_socket is not None, "it is a UDP pool"
 
         async def work() -> None:
             try:
-                fitting = [addr for addr in await engine.names.resolve(target.addr) if mailbox.fits(addr)]
+                found = await engine.names.resolve(target.addr)
             except DialFailure as exc:
                 self._fail(out, str(exc.phase), exc.number, exc.text)
                 return
+            fitting = [addr for addr in found if udp_socket.supports(addr)]
             if not fitting:
                 self._fail(out, "resolve", errno.EAFNOSUPPORT, "no address of the socket's family")
             elif not engine.closed:
-                self._post(out, fitting[0], target)
+                self._send_datagram_to(out, fitting[0], target)
 
         def ended() -> None:
             self._fail(out, "shutdown", errno.ECANCELED)
@@ -266,7 +267,7 @@ class FlowAttempt:
 
     def take_extra(self, recall: Callable[[], None]) -> bool:
         """Take a place for one more socket, if there is room."""
-        if self._engine.flows.full_for(self.key.addr):
+        if self._engine.flows.limit_reached(self.key.addr):
             return False
         self._engine.flows.extra += 1
         return True
@@ -284,7 +285,7 @@ class FlowAttempt:
             flow.end("tls", None, f"hostname verification failed: not {name}'s certificate")
             return
         try:
-            flow.where = place_of(link.sock.getpeername())
+            flow.where = host_and_port(link.sock.getpeername())
         except OSError as exc:  # the peer has gone already
             link.close()
             flow.end(self.phase, exc.errno, exc.strerror or str(exc))

@@ -17,29 +17,29 @@ from keepalive.transport.tls import TLSLink
 
 from .connection import Connection
 from .core.flow import HANDSHAKE, OPEN
-from .core.framer import whole
+from .core.framer import parse_datagram
 from .core.stun import binding_response, is_stun
 from .errors import send_error
-from .source import ANY, Address, Source, place_of
+from .source import UNSPECIFIED, Address, Source, host_and_port
 
 if TYPE_CHECKING:
     import ssl
 
-    from .core.flow import Place
+    from .core.flow import HostPort
     from .core.outgoing import Outgoing
     from .engine import Engine
 
 logger = logging.getLogger("keepalive.sip")
 
-ACCEPTS: Final = 64
+ACCEPTS_PER_TURN: Final = 64
 """Connections accepted before others have their turn."""
-SHORT_PAUSE: Final = 0.1
+ACCEPT_PAUSE: Final = 0.1
 """Seconds until accepting is tried again when descriptors or memory were short."""
-_SHORT: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
-READS: Final = 64
+READS_PER_TURN: Final = 64
 """Datagrams read before others have their turn."""
-MAX_MET: Final = 4096
+MAX_REMEMBERED: Final = 4096
 """Peers of which it is remembered at which address they asked."""
 
 
@@ -64,30 +64,30 @@ class StreamListener:
 
     def read(self) -> int:
         """Accept what waits, for a while."""
-        for _ in range(0 if self._pausing else ACCEPTS):
+        for _ in range(0 if self._pausing else ACCEPTS_PER_TURN):
             try:
                 found = self._link.try_accept()
             except OSError as exc:
-                if exc.errno not in _SHORT:
+                if exc.errno not in _OUT_OF_RESOURCES:
                     continue  # the caller had gone before we came
                 if not self._warned:
                     self._warned = True
                     logger.warning("cannot accept connections: %s; trying again", exc.strerror)
                 self._pausing = True
-                self._pause.move(SHORT_PAUSE)
+                self._pause.move(ACCEPT_PAUSE)
                 return 1
             if found is None:
                 self._warned = False
                 return 1
             sock, address = found
-            self._accept(sock, place_of(address))
+            self._accept(sock, host_and_port(address))
         if not self._pausing:
             self._engine.read_later(self)
-        return ACCEPTS
+        return ACCEPTS_PER_TURN
 
-    def _accept(self, sock: socket.socket, peer: Place) -> None:
+    def _accept(self, sock: socket.socket, peer: HostPort) -> None:
         engine, context = self._engine, self._context
-        link = self._linked(sock, peer[0])
+        link = self._admit(sock, peer[0])
         if link is None:
             engine.counts["refused"] += 1
             sock.close()
@@ -101,11 +101,11 @@ class StreamListener:
         else:
             flow.link = TLSLink(link, context, None, strict=False, server_side=True)
 
-    def _linked(self, sock: socket.socket, address: str) -> Link | None:
+    def _admit(self, sock: socket.socket, address: str) -> Link | None:
         """Return the link of a connection; None if it is not to be had, or not wanted."""
         engine = self._engine
         no_certificate = self._proto == "tls" and self._context is None
-        if no_certificate or engine.flows.full_for(address) or not engine.admits(address):
+        if no_certificate or engine.flows.limit_reached(address) or not engine.allows(address):
             return None
         try:
             for option in self._options:
@@ -125,7 +125,7 @@ class StreamListener:
         self._link.close()
 
 
-class Mailbox:
+class UDPSocket:
     """Sends and receives the datagrams of one socket."""
 
     def __init__(self, engine: Engine, sock: socket.socket, *, connected: bool) -> None:
@@ -133,9 +133,9 @@ class Mailbox:
         self._queue: deque[tuple[Outgoing, Any]] = deque()
         self._queued = 0
         self._connected = connected
-        self._met: dict[tuple[str, int], str] = {}  # at which address of ours a peer asked last
+        self._local_by_peer: dict[tuple[str, int], str] = {}  # at which address of ours a peer asked last
         self._ipv6 = sock.family == socket.AF_INET6
-        self._reaches = _families(sock)
+        self._families = _families_of(sock)
         self._link = Datagrams(sock, engine.reactor.poller)
         self._link.slot = self
         engine.close_socket = self.close
@@ -143,7 +143,7 @@ class Mailbox:
     def read(self) -> int:
         """Read what waits, for a while."""
         engine = self._engine
-        for n in range(READS):
+        for n in range(READS_PER_TURN):
             if engine.inbox.full:
                 engine.inbox.stalled[self] = None
                 return n + 1
@@ -156,62 +156,62 @@ class Mailbox:
                 continue
             if found is None:
                 return n + 1
-            self._take(*found)
+            self._receive(*found)
         engine.read_later(self)
-        return READS
+        return READS_PER_TURN
 
-    def _take(self, data: bytes, address: Any, local: str) -> None:
+    def _receive(self, data: bytes, address: Any, local: str) -> None:
         engine = self._engine
-        host, port = place_of(address)
-        if not engine.admits(host, port):
+        host, port = host_and_port(address)
+        if not engine.allows(host, port):
             engine.flaws["not from dst"] += 1
             return
         answer = None
         if is_stun(data):
             answer = binding_response(data, host, port)
-        elif (head := whole(data)) is not None:
+        elif (head := parse_datagram(data)) is not None:
             source = self._source(host, port, unmapped(local))
-            self._meet(source)
+            self._remember_local(source)
             if head.flaw:
                 answer = engine.refuse(head.flaw, head.header, head.raw, source)
             else:
                 engine.deliver(head, source)
         if answer is not None:
-            self._send_now(answer, None if self._connected else address, local)
+            self._send_answer(answer, None if self._connected else address, local)
 
     def _source(self, host: str, port: int, local: str = "") -> Source:
-        place = self._engine.place
+        place = self._engine.local_address
         return Source(host, host, port, "udp", local=Address(local or place.addr, place.port))
 
     def _unreachable(self, error: OSError) -> None:
         """Note what ICMP said of a datagram; only of a connected socket is it told."""
         engine = self._engine
         engine.flaws[f"icmp: {error.strerror}"] += 1
-        if engine.only is not None:
-            engine.tell_lost(self._source(*engine.only), "unreachable")
+        if engine.allowed_peer is not None:
+            engine.call_lost(self._source(*engine.allowed_peer), "unreachable")
 
-    def _meet(self, source: Source) -> None:
+    def _remember_local(self, source: Source) -> None:
         """Remember at which address of ours a peer has asked: what is sent to it comes from there.
 
         That is for answers that go where their Via says, and for requests: a NAT or firewall before the peer
         knows no other address.
         """
         peer, local = (source.addr, source.port), source.local.addr
-        if self._engine.place.addr in ANY and local not in ANY:
-            self._met.pop(peer, None)
-            self._met[peer] = local
-            if len(self._met) > MAX_MET:
-                del self._met[next(iter(self._met))]
+        if self._engine.local_address.addr in UNSPECIFIED and local not in UNSPECIFIED:
+            self._local_by_peer.pop(peer, None)
+            self._local_by_peer[peer] = local
+            if len(self._local_by_peer) > MAX_REMEMBERED:
+                del self._local_by_peer[next(iter(self._local_by_peer))]
 
-    def _send_now(self, data: bytes, address: Any, local: str) -> None:
+    def _send_answer(self, data: bytes, address: Any, local: str) -> None:
         try:
             self._link.try_send_to(data, address, local)
         except OSError as exc:
             logger.info("cannot answer: %s", exc.strerror)
 
-    def fits(self, addr: str) -> bool:
+    def supports(self, addr: str) -> bool:
         """Say whether an address is of a family that the socket can send to."""
-        return (":" in addr) in self._reaches
+        return (":" in addr) in self._families
 
     def send(self, out: Outgoing, addr: str, port: int, local: str) -> None:
         """Send a datagram, or put it in the queue while the kernel has no room.
@@ -219,23 +219,23 @@ class Mailbox:
         :param local: the address of ours that it is to come from; "" for the one at which the peer asked last
         :raises OSError: the zone of an IPv6 address is not known
         """
-        local = local or self._met.get((addr, port), "")
+        local = local or self._local_by_peer.get((addr, port), "")
         if self._connected:
             address = None
         else:
             address = target_of(addr if ":" in addr or not self._ipv6 else MAPPED + addr, port), local
-        out.went = self._source(addr, port, local)
+        out.sent_to = self._source(addr, port, local)
         if self._queue:
             if self._queued + len(out.data) > self._engine.config.max_queue:
                 self._engine.complete(out, send_error(out.where, "queue", errno.ENOBUFS))
                 return
-        elif self._try(out, address):
+        elif self._try_send(out, address):
             return
         self._queue.append((out, address))
         self._queued += len(out.data)
         self._link.writer = self
 
-    def _try(self, out: Outgoing, address: Any) -> bool:
+    def _try_send(self, out: Outgoing, address: Any) -> bool:
         try:
             if not self._link.try_send_to(out.data, *(address or (None,))):
                 return False
@@ -255,7 +255,7 @@ class Mailbox:
         """Send on: the kernel has room. See `Parking`."""
         while self._queue and not self._link.closed:
             out, address = self._queue[0]
-            if not out.finished and not self._try(out, address):
+            if not out.finished and not self._try_send(out, address):
                 return
             self._queue.popleft()
             self._queued -= len(out.data)
@@ -270,7 +270,7 @@ class Mailbox:
             self._engine.complete(out, error)
 
 
-def _families(sock: socket.socket) -> tuple[bool, ...]:
+def _families_of(sock: socket.socket) -> tuple[bool, ...]:
     """Say whether a socket can send to IPv6, to IPv4 (False), or both."""
     if sock.family == socket.AF_INET:
         return (False,)

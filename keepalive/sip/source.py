@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Source", "resolve_host")
 
-ANY: Final = ("0.0.0.0", "::")
+UNSPECIFIED: Final = ("0.0.0.0", "::")
 """What a socket is bound to that is bound to no address in particular."""
 
 
@@ -86,7 +86,7 @@ class Source:
         return f"<Source {self.proto} {self}>"
 
 
-def local_of(sock: socket.socket) -> Address:
+def local_address(sock: socket.socket) -> Address:
     """Return what a socket is bound to, without a zone: what a peer may be told."""
     host, port, *_ = sock.getsockname()
     return Address(unmapped(host.partition("%")[0]), port)
@@ -119,7 +119,7 @@ def destination(name: str, dst: object, default_port: int) -> Target:
     :raises TypeError, ValueError: it is none; the message names it
     """
     if isinstance(dst, Source):
-        local = "" if dst.local.addr in ANY else dst.local.addr
+        local = "" if dst.local.addr in UNSPECIFIED else dst.local.addr
         return Target(dst.host, dst.addr, dst.port, dst._flow, local)
     if isinstance(dst, str):
         host, port = split_host_port(name, dst)
@@ -184,7 +184,7 @@ def split_host_port(name: str, text: str) -> tuple[str, int | None]:
     return _host(name, text, host), port
 
 
-def place_of(address: Any) -> tuple[str, int]:
+def host_and_port(address: Any) -> tuple[str, int]:
     """Return host and port of a socket address, the scope of an IPv6 one in the host.
 
     An IPv4 address that is mapped into IPv6 is the plain one.

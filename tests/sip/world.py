@@ -73,7 +73,7 @@ class Record(Flow):
     def unread(self) -> bool:
         return self.stalled
 
-    def look(self) -> None:
+    def read_again(self) -> None:
         if self.drains == NEVER and self.state is DRAINING:
             self.world.drain(self)
         else:
@@ -82,7 +82,7 @@ class Record(Flow):
     def stop(self) -> None:
         self.world.stop(self)
 
-    def lost(self, reason: str, *, transactions: bool, stood: bool) -> None:
+    def report_lost(self, reason: str, *, transactions: bool, stood: bool) -> None:
         self.world.lost(self, reason, transactions=transactions, stood=stood)
 
     def close(self) -> None:
@@ -139,10 +139,10 @@ class World:
         assert record.stopped
         assert not record.stood
         assert not record.inbound
-        assert out.spare
+        assert out.fallback
         assert not self.closing
         record.waiting.remove(out)
-        out.spare = None
+        out.fallback = None
         self.flows.completions.complete(out, send_error("there", "other way", None))
         self.finished(out, "other way")
 
@@ -153,7 +153,7 @@ class World:
         self.live.remove(record)
         outs = [*(record.kept_back or ()), *record.waiting]
         open_ones = {key for key, is_open in record.requests.items() if is_open} | set(record.asked_for)
-        record.transactions = bool(open_ones - {out.key for out in outs if out.heeded})
+        record.transactions = bool(open_ones - {out.key for out in outs if out.observed})
 
     def lost(self, record: Record, reason: str, *, transactions: bool, stood: bool) -> None:
         assert self.spoken_for is record
@@ -243,7 +243,7 @@ class World:
         record.life, record.owes = self.now, None
         sign = rng.random() < 0.1
         record.lively = record.lively or sign
-        flows.heard(record, self.now, sign=sign)
+        flows.received(record, self.now, sign=sign)
         self.consents(record)
         complete = not sign and rng.random() < 0.8
         if complete:
@@ -255,11 +255,11 @@ class World:
         elif not sign:
             record.part = None
         if record.part is not None or record.deadline is not None:
-            flows.message(record, started=record.part is not None, complete=complete)
+            flows.message_progress(record, started=record.part is not None, complete=complete)
 
     def consents(self, record: Record) -> None:
         """Note that the peer has not refused us."""
-        assert record.taken is None, "messages are held back for nothing"
+        assert record.unconfirmed is None, "messages are held back for nothing"
         for message in record.kept_back or ():
             self.finished(message, "")
         record.kept_back, record.consent_due = None, NEVER
@@ -272,12 +272,12 @@ class World:
             record.requests[key] = was or awaits
             while len(record.requests) > self.config.max_tid:
                 del record.requests[next(iter(record.requests))]
-            record.rests = record.last
-            self.flows.request_came(record, key, awaits=awaits)
+            record.rests = record.last_used
+            self.flows.request_received(record, key, awaits=awaits)
         else:
             key = self.rng.choice([*record.asked_for, key])
             record.asked_for.pop(key, None)
-            self.flows.response_came(record, key)
+            self.flows.response_received(record, key)
 
     def write(self, record: Record, room: int) -> None:
         """Write as far as there is room, as a connection does."""
@@ -287,7 +287,7 @@ class World:
             assert record.queue[0] is message, "out of order"
             count = min(room, len(message.data) - message.sent)
             message.sent += count
-            record.last = self.now
+            record.last_used = self.now
             room -= count
             if message.sent < len(message.data):
                 return
@@ -330,7 +330,7 @@ class World:
         record.kept_back, record.waiting = None, []
         attempt = not record.stood and not record.inbound
         for out in outs:
-            assert not (attempt and out.spare) or self.closing, "there was another way"
+            assert not (attempt and out.fallback) or self.closing, "there was another way"
             self.finished(out, "connect" if attempt and reason == "timeout" else reason)
 
     def overdue(self, record: Record, count: int) -> bool:

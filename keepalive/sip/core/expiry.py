@@ -39,8 +39,8 @@ class Expiry(Generic[M]):
         self._span = max_expire - min_expire
         self._max_pending = max_pending
         self._ping_expire = ping_expire
-        self._quiet: TimerQueue[M] = TimerQueue()  # by when they were last heard; the limit comes on top
-        self._spared: TimerQueue[M] = TimerQueue()  # by when to look at them again
+        self._idle: TimerQueue[M] = TimerQueue()  # by when they were last heard; the limit comes on top
+        self._exempt: TimerQueue[M] = TimerQueue()  # by when to look at them again
         self.count = 0
         """How many connections there are; the formula's n."""
 
@@ -52,49 +52,49 @@ class Expiry(Generic[M]):
     def add(self, one: M) -> None:
         """Watch a connection; `heard` must be set."""
         self.count += 1
-        one.spared = False
-        self._quiet.enter(one, one.heard)
+        one.exempt = False
+        self._idle.enter(one, one.last_received)
 
     def remove(self, one: M) -> None:
         """Watch it no more."""
         self.count -= 1
-        (self._spared if one.spared else self._quiet).withdraw(one)
+        (self._exempt if one.exempt else self._idle).withdraw(one)
 
-    def settled(self, one: M) -> None:
+    def end_exemption(self, one: M) -> None:
         """Note that a reason is gone for which one was spared."""
-        self._spared.withdraw(one)
-        one.spared = False
-        self._quiet.enter(one, one.heard)
+        self._exempt.withdraw(one)
+        one.exempt = False
+        self._idle.enter(one, one.last_received)
 
     def next(self) -> float:
         """Return when `due` may find something, or `NEVER`."""
-        return min(self._quiet.next() + self.limit, self._spared.next())
+        return min(self._idle.next() + self.limit, self._exempt.next())
 
     def due(self, now: float) -> Iterator[M]:
         """Yield those whose time has come, by the limit as it is at the beginning; remove each at once."""
         limit = self.limit
-        while self._quiet.next() + limit <= now:
-            yield from self._judge(self._quiet, now, limit)
-        while self._spared.next() <= now:
-            yield from self._judge(self._spared, now, limit)
+        while self._idle.next() + limit <= now:
+            yield from self._check_first(self._idle, now, limit)
+        while self._exempt.next() <= now:
+            yield from self._check_first(self._exempt, now, limit)
 
-    def _judge(self, timers: TimerQueue[M], now: float, limit: float) -> Iterator[M]:
+    def _check_first(self, timers: TimerQueue[M], now: float, limit: float) -> Iterator[M]:
         """Look at the first one: it goes, or gets another time."""
         one = next(timers.pop_due(timers.next()))
-        until = self._until(one)
-        one.spared = until > now
-        if one.spared:
-            self._spared.enter(one, until)
+        until = self._exempt_until(one)
+        one.exempt = until > now
+        if one.exempt:
+            self._exempt.enter(one, until)
         else:
-            self._quiet.enter(one, one.heard)  # where `remove` finds it
-            if one.heard + limit <= now:
+            self._idle.enter(one, one.last_received)  # where `remove` finds it
+            if one.last_received + limit <= now:
                 yield one
 
-    def _until(self, one: M) -> float:
+    def _exempt_until(self, one: M) -> float:
         """Return until when one is spared."""
-        until = one.kept_until
+        until = one.registered_until
         if one.pending:
-            until = max(until, one.heard + self._max_pending)
-        if one.pings:
-            until = max(until, one.heard + self._ping_expire)
+            until = max(until, one.last_received + self._max_pending)
+        if one.keeps_alive:
+            until = max(until, one.last_received + self._ping_expire)
         return until

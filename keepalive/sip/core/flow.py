@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .outgoing import Outgoing
 
-Place = tuple[str, int]
+HostPort = tuple[str, int]
 """An address and a port."""
 
 
@@ -46,12 +46,12 @@ CLOSED: Final = FlowState.CLOSED
 class Deadline:
     """A time by which something must have come on a connection.
 
-    :ivar late: called with the connection and the time when nothing has
+    :ivar on_expiry: called with the connection and the time when nothing has
     :ivar since: when what it limits has begun, if that may change
     """
 
     flow: Flow
-    late: Callable[[Any, float], None]
+    on_expiry: Callable[[Any, float], None]
     since: float
     timer: Entry | None = None
 
@@ -60,51 +60,50 @@ class Deadline:
 class Flow:
     """One connection.
 
-    :ivar heard: when something last came from the peer, or one of its requests was answered; what else is
-        sent to it is no life
+    :ivar last_received: when something last came from the peer, or one of its requests was answered
     :ivar name: what the peer was verified to be when we called it with TLS, else None
-    :ivar last: when it was last used
+    :ivar last_used: when it was last used
     :ivar aliases: further places whose requests may go out on it
-    :ivar tids: transactions whose request came in on it, the latest last
+    :ivar transaction_keys: of those whose request came in on it, the latest last
     :ivar unanswered: those of them whose final response is awaited
     :ivar awaited: transactions whose request was sent on it and whose final response is awaited
-    :ivar taken: messages that are all with the kernel, but whose completion waits for a sign that a TLS 1.3
-        server has accepted our certificate, or the lack of one; None when there is nothing to wait for
-    :ivar asked: since when the peer owes an answer and has said nothing at all, else None
+    :ivar unconfirmed: messages that are all with the kernel, but wait for a sign that a TLS 1.3 server has
+        accepted our certificate, or the lack of one; None when there is nothing to wait for
+    :ivar asked_since: since when the peer owes an answer and has said nothing at all, else None
     :ivar deadline: for opening it, for a message, or for what comes after its end
-    :ivar patience: for the answer
-    :ivar pings: the peer keeps the connection alive
-    :ivar kept_until: when the peer's registration on it ends, in the past if there is none
-    :ivar spared: it has an expiry of its own
-    :ivar broken: why nothing can be sent any more, while what the peer said before that is still to be read
+    :ivar response_deadline: for the answer
+    :ivar keeps_alive: the peer keeps the connection alive
+    :ivar registered_until: when the peer's registration on it ends, in the past if there is none
+    :ivar exempt: it has an expiry of its own
+    :ivar send_failure: why nothing can be sent any more, while what the peer said is still to be read
     """
 
     proto: str
-    peer: Place
-    heard: float
+    peer: HostPort
+    last_received: float
     name: str | None = None
     state: FlowState = CONNECTING
     inbound: bool = field(init=False)
-    last: float = field(init=False)
-    aliases: tuple[Place, ...] = ()
-    tids: list[bytes] | None = None
+    last_used: float = field(init=False)
+    aliases: tuple[HostPort, ...] = ()
+    transaction_keys: list[bytes] | None = None
     unanswered: set[bytes] | None = None
     awaited: dict[bytes, None] | None = None
     queue: deque[Outgoing] | None = None
     queued: int = 0
-    taken: list[Outgoing] | None = None
-    asked: float | None = None
+    unconfirmed: list[Outgoing] | None = None
+    asked_since: float | None = None
     deadline: Deadline | None = None
-    patience: Deadline | None = None
+    response_deadline: Deadline | None = None
     timer: Entry | None = None
-    pings: bool = False
-    kept_until: float = 0.0
-    spared: bool = False
-    broken: tuple[int | None, str] | None = None
+    keeps_alive: bool = False
+    registered_until: float = 0.0
+    exempt: bool = False
+    send_failure: tuple[int | None, str] | None = None
 
     def __post_init__(self) -> None:
         self.inbound = self.state is not CONNECTING
-        self.last = self.heard
+        self.last_used = self.last_received
 
     # -- what the outside knows and does -----------------------------------------------------------------
 
@@ -123,7 +122,7 @@ class Flow:
         """The peer's verified certificate."""
         return None
 
-    def look(self) -> None:
+    def read_again(self) -> None:
         """Read once more what the kernel has: after a turn that took long the poller has not told it yet.
 
         If it drains, throw that away.
@@ -132,7 +131,7 @@ class Flow:
     def stop(self) -> None:
         """Stop its attempt, its sending and its reading: it ends."""
 
-    def lost(self, reason: str, *, transactions: bool, stood: bool) -> None:
+    def report_lost(self, reason: str, *, transactions: bool, stood: bool) -> None:
         """Tell the user of its end, if he wants to know of such a one.
 
         :param transactions: some are open on it, of which nobody else is told
@@ -148,7 +147,7 @@ class Flow:
     def usable(self) -> bool:
         """Whether messages may be given to it."""
         if self.state is OPEN:
-            return self.broken is None and not self.hung
+            return self.send_failure is None and not self.hung
         return self.state is CONNECTING
 
     @property
@@ -159,11 +158,11 @@ class Flow:
     @property
     def pending(self) -> bool:
         """Whether bytes or transactions wait on it, or it is not open yet, or has bytes that nobody takes."""
-        if self.queue or self.unanswered or self.awaited or self.taken or self.state is not OPEN:
+        if self.queue or self.unanswered or self.awaited or self.unconfirmed or self.state is not OPEN:
             return True
         return self.unread
 
-    def leads_to(self, name: str | None) -> bool:
+    def serves(self, name: str | None) -> bool:
         """Say whether a request for this name may go out here; a caller's identity is its certificate."""
         if not self.usable:
             return False

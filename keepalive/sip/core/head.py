@@ -25,7 +25,7 @@ FOLD: Final = re.compile(rb"[ \t]*\r\n[ \t]+")
 _CSEQ: Final = re.compile(rb"([0-9]+)\s+(" + TOKEN + rb")")
 _CALL_ID: Final = re.compile(rb"[^\s@]+(?:@[^\s@]+)?")
 _BALANCED: Final = re.compile(rb'(?:[^"\\<]++|\\.|"(?:[^"\\]++|\\.)*+"|<[^>]*+>)*+', re.DOTALL)
-_TOP: Final = re.compile(
+_TOP_VIA: Final = re.compile(
     rb'SIP\s*/\s*2\.0\s*/\s*[^\s;,]+\s+([^\s;,][^;,]*)(?:[^,]*?;\s*branch\s*=\s*([^;,\s"]+))?', re.IGNORECASE
 )
 _TAG: Final = re.compile(rb';\s*tag\s*=\s*([^;,\s"]+)', re.IGNORECASE)
@@ -38,7 +38,7 @@ _ANY_FOLD: Final = re.compile(rb"[ \t]*(?:\r\n|\r|\n)[ \t]+")
 
 # Kinds of fields. The first six must not be there twice with different values.
 _LENGTH, _CALL, _SEQ, _FROM, _TO, _TYPE, _VIA, _NUMBER, _LIST, _PLAIN = range(10)
-_WHAT: Final = ("content-length", "call-id", "cseq", "from", "to", "content-type")
+_UNIQUE_NAMES: Final = ("content-length", "call-id", "cseq", "from", "to", "content-type")
 
 _NAMES: Final = {
     name: kind
@@ -189,10 +189,10 @@ def _read_fields(header: bytes, lines: list[bytes], method: bytes | None, code: 
         if kind < _VIA:
             before = once[kind]
             if before is not None and before != value:
-                raise Flaw(f"conflicting {_WHAT[kind]}")
+                raise Flaw(f"conflicting {_UNIQUE_NAMES[kind]}")
             once[kind] = value
             if kind == _LENGTH:
-                _check_digits(_WHAT[_LENGTH], value)
+                _check_digits(_UNIQUE_NAMES[_LENGTH], value)
             elif kind >= _FROM and b'"' in value:
                 _check_quotes(value)
         elif kind == _NUMBER:
@@ -224,7 +224,7 @@ def transaction_key(via: bytes, call_id: bytes, number: bytes, method: bytes, se
     without the magic cookie tells too little (8.1.1.7): then Call-ID, CSeq and From's tag count too. The
     Request-URI, which 17.2.3 names as well, no response has.
     """
-    found = _TOP.match(via)
+    found = _TOP_VIA.match(via)
     sent_by, branch = (via, b"") if found is None else (found[1], found[2] or b"")
     parts = [branch, b"".join(sent_by.split()).lower(), b"INVITE" if method == b"ACK" else method]
     if not branch.startswith(_COOKIE) or branch == _COOKIE:

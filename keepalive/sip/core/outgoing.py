@@ -21,14 +21,14 @@ class Outgoing:
 
     :ivar fresh: it goes on a connection of its own
     :ivar key: of its transaction, None for a keep-alive
-    :ivar asks: the peer owes something for it: a response, or for two CR LFs one (RFC 5626 4.4.1)
+    :ivar expects_answer: the peer owes something for it: a response, or for two CR LFs one (RFC 5626 4.4.1)
     :ivar pings: how many of ours it is, each of which the peer may answer
-    :ivar opens: its transaction has begun with it
+    :ivar opens_transaction: its transaction has begun with it
     :ivar parked: the task that awaits it
     :ivar flow: the `Flow` it goes on, else None
-    :ivar spare: sends it elsewhere, if nobody is to be found where it goes first
+    :ivar fallback: sends it elsewhere, if nobody is to be found where it goes first
     :ivar sent: bytes of it that the kernel (or TLS) has taken
-    :ivar went: where it went, once all of it has (a `Source`)
+    :ivar sent_to: where it went, once all of it has (a `Source`)
     :ivar finished: it is completed
     """
 
@@ -37,19 +37,19 @@ class Outgoing:
     callback: Callable[[Any], object] | None = None
     fresh: bool = False
     key: bytes | None = None
-    asks: bool = False
+    expects_answer: bool = False
     pings: int = 0
-    opens: bool = False
+    opens_transaction: bool = False
     parked: Wakeable | None = None
     flow: Any = None
-    spare: Callable[[Any], object] | None = None
+    fallback: Callable[[Any], object] | None = None
     sent: int = 0
-    went: Any = None
+    sent_to: Any = None
     finished: bool = False
     error: SendError | None = None
 
     @property
-    def heeded(self) -> bool:
+    def observed(self) -> bool:
         """Whether somebody is told what becomes of it."""
         return self.callback is not None or self.parked is not None
 
