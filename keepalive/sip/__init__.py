@@ -6,8 +6,7 @@ no header field is changed.
 
 from .config import SipConfig, SipTLS
 from .errors import PoolClosed, SendError, SendTimeout, SipError
-from .leg import open_leg
-from .pool import SocketPool
+from .pool import SocketPool, open_leg
 from .source import Source, resolve_host
 from .stats import ConnectionInfo, SipStats
 

@@ -83,9 +83,8 @@ class SipConfig:
             settings.count(name, getattr(self, name), least=1)
         for name in _SECONDS:
             value = getattr(self, name)
-            if settings.seconds(name, value, none=None) == 0:
-                msg = f"{name} must be more than zero, not {value!r}"
-                raise ValueError(msg)
+            settings.seconds(name, value, none=None)
+            settings.positive_seconds(name, value)
         settings.positive_seconds("response_timeout", self.response_timeout)
         if self.max_expire < self.min_expire:
             msg = f"max_expire must not be less than min_expire={self.min_expire!r}, not {self.max_expire!r}"
@@ -180,14 +179,12 @@ def client_context(tls: SipTLS) -> ssl.SSLContext:
     return context
 
 
-def check_socket(proto: str, sock: object, *, connected: bool) -> None:
+def check_socket(proto: str, sock: socket.socket, *, connected: bool) -> None:
     """Check that a socket is what a pool of this kind needs.
 
     :raises TypeError, ValueError: it is not
     """
-    if not isinstance(sock, socket.socket):
-        msg = f"sock must be a socket, not {sock!r}"
-        raise TypeError(msg)
+    settings.instance("sock", sock, socket.socket, none=False)
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         msg = f"sock must be an IPv4 or IPv6 socket, not {sock!r}"
         raise ValueError(msg)

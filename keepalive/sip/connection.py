@@ -49,11 +49,11 @@ MAX_UNREAD: Final = 65536
 class Connection(Flow):
     """A connection with its link.
 
-    :ivar where: the address and port that the link leads to, once it stands
+    :ivar peer_address: the address and port that the link leads to, once it stands
     :ivar pongs: answers of the peer to pings of ours
     """
 
-    __slots__ = ("_source", "attempt", "engine", "framer", "link", "pongs", "where")
+    __slots__ = ("_source", "attempt", "engine", "framer", "link", "peer_address", "pongs")
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Connection(Flow):
         self.framer: Framer | None = None
         self.attempt: Cancellable | None = None
         self.pongs = 0
-        self.where: HostPort = peer
+        self.peer_address: HostPort = peer
         self._source: Source | None = None
 
     # -- what others ask ------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ class Connection(Flow):
     def source(self) -> Source:
         """What is delivered with its messages."""
         if self._source is None:
-            addr, port = self.where
+            addr, port = self.peer_address
             self._source = Source(self.name or addr, addr, port, self.proto, self, self._local_address())
         return self._source
 
@@ -272,7 +272,7 @@ class Connection(Flow):
     def _alias(self, head: Head) -> None:
         via = parse_via(head.via)
         if via is not None and via.alias and self.certificate is not None:
-            self.engine.flows.routes.alias(self, (self.where[0], via.port or 5061))
+            self.engine.flows.routes.alias(self, (self.peer_address[0], via.port or 5061))
 
     def _reject(self, flaw: Flaw) -> None:
         """End, for messages cannot be told apart any more; say why, if to a request."""

@@ -152,7 +152,6 @@ class Engine:
         self.inbox = Inbox(config.max_inbox, self.read_later)
         self.flows: Flows[Any] = Flows(config, self._wake_at, self._call_soon)
         self.completions = self.flows.completions
-        self.complete: Final = self.completions.complete
         self.close_socket: Callable[[], object] | None = None
         self.flawed: Callable[[bytes, Source, str], object] | None = None
         self.lost: Callable[[Source, str], object] | None = None

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import errno
+import socket
 from typing import TYPE_CHECKING, Literal
 
 from anyio.lowlevel import checkpoint
 
 from keepalive.base import arguments as settings
-from keepalive.base.addresses import is_literal
+from keepalive.base.addresses import MAPPED, is_literal, target_of
+from keepalive.base.hostname import canonical
 from keepalive.transport.link import FAIR_RUN
 from keepalive.transport.loops import current_runtime
 
 from .config import SipConfig, SipTLS, check_socket, client_context, server_context
 from .connection import Connection
-from .core.flow import CONNECTING, HANDSHAKE
 from .engine import Engine
 from .errors import PoolClosed
 from .messages import Parser, outgoing
 from .sending import PORTS, Sender
 from .sockets import StreamListener, UDPSocket
 from .source import Source, Target, destination, host_and_port, local_address
-from .stats import ConnectionInfo, SipStats
+from .stats import connections_of, stats_of
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
     from types import TracebackType
     from typing import Self
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from .core.outgoing import Outgoing
     from .errors import SendError
     from .messages import Packet
+    from .stats import ConnectionInfo, SipStats
 
-__all__ = ("SocketPool",)
+__all__ = ("SocketPool", "open_leg")
 
 Proto = Literal["udp", "tcp", "tls"]
 
@@ -268,7 +269,7 @@ class SocketPool:
         found = [
             flow
             for flow in engine.flows.all
-            if (flow is target.flow if isinstance(dst, Source) else place in (flow.peer, flow.where))
+            if (flow is target.flow if isinstance(dst, Source) else place in (flow.peer, flow.peer_address))
         ]
         for flow in found:
             flow.end("closed", errno.ECANCELED, "the connection was closed by the pool's user")
@@ -373,40 +374,11 @@ class SocketPool:
 
     def connections(self) -> list[ConnectionInfo]:
         """Return what there is of connections. O(n)."""
-        engine = self._running()
-        now = engine.clock()
-        return [
-            ConnectionInfo(
-                flow.where[0],
-                flow.where[1],
-                flow.proto,
-                flow.state.value,
-                flow.inbound,
-                flow.queued,
-                now - flow.last_received,
-                len(flow.unanswered or ()) + len(flow.awaited or ()),
-                flow.pongs,
-            )
-            for flow in engine.flows.all
-        ]
+        return connections_of(self._running())
 
     def stats(self) -> SipStats:
         """Return a frozen snapshot of all counts. O(n). Possible after the end too."""
-        engine = self._running()
-        flows, counts, completions = list(engine.flows.all), engine.counts, engine.completions
-        return SipStats(
-            connections=len(flows),
-            connecting=sum(flow.state in (CONNECTING, HANDSHAKE) for flow in flows),
-            queued=sum(flow.queued for flow in flows),
-            inbox=len(engine.inbox.messages),
-            sent=completions.sent,
-            **{
-                name: counts[name] for name in ("received", "accepted", "opened", "refused", "pings", "pongs")
-            },
-            failed=dict(completions.failed),
-            closed=dict(engine.flows.closed_by),
-            flaws=dict(engine.flaws),
-        )
+        return stats_of(self._running())
 
     def __repr__(self) -> str:
         engine = self._engine
@@ -416,10 +388,58 @@ class SocketPool:
 
 
 def _checked_dst(dst: object, proto: str) -> Target:
-    target = destination("dst", dst, 0)
+    target = destination("dst", dst, 0 if proto == "udp" else PORTS[proto])
     if not is_literal(target.addr):
         msg = f"dst must be an address, not {target.addr!r}"
         raise ValueError(msg)
-    if proto == "udp" or target.port:
-        return target
-    return Target(target.host, target.addr, PORTS[proto])
+    return target
+
+
+def open_leg(
+    proto: Proto,
+    addr: str = "0.0.0.0",
+    port: int | None = None,
+    *,
+    dst: object = None,
+    connected: bool = False,
+    tls: SipTLS | None = None,
+    config: SipConfig | None = None,
+    backlog: int = 1024,
+) -> SocketPool:
+    """Make a socket and a `SocketPool` on it, to be entered.
+
+    :param proto: "udp", "tcp" or "tls"
+    :param addr: the local address, a literal; "::" serves IPv4 peers too
+    :param port: the local port: None means 5060, for TLS 5061; 0 lets the system choose
+    :param dst, tls, config: see `SocketPool`
+    :param connected: connect a UDP socket to `dst`
+    :param backlog: connections that may wait to be accepted
+    :raises OSError: the address or port is not to be had
+    :raises TypeError, ValueError: an argument is wrong; the message names it
+    """
+    if proto not in PORTS:
+        msg = f'proto must be "udp", "tcp" or "tls", not {proto!r}'
+        raise ValueError(msg)
+    if not is_literal(settings.text("addr", addr)):
+        msg = f"addr must be an IPv4 or IPv6 address, not {addr!r}"
+        raise ValueError(msg)
+    number = PORTS[proto] if port is None else settings.port_number("port", port, least=0)
+    family = socket.AF_INET6 if ":" in addr else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM if proto == "udp" else socket.SOCK_STREAM)
+    try:
+        if proto != "udp":
+            # For a listener only: two UDP sockets with it would steal each other's datagrams.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and (canonical(addr) == "::" or ":" not in canonical(addr)):
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # it serves IPv4 peers too
+        sock.bind(target_of(addr, number))
+        if proto != "udp":
+            sock.listen(backlog)
+        elif connected and dst is not None:
+            peer = destination("dst", dst, PORTS[proto])
+            mapped = family == socket.AF_INET6 and ":" not in peer.addr
+            sock.connect(target_of(MAPPED + peer.addr if mapped else peer.addr, peer.port))
+        return SocketPool(proto, sock, dst=dst, connected=connected, tls=tls, config=config)
+    except BaseException:
+        sock.close()
+        raise

@@ -21,7 +21,6 @@ from .connection import Connection
 from .core.flow import CONNECTING
 from .core.head import parse_via, response_place, with_transport
 from .core.identity import matches
-from .errors import send_error
 from .source import UNSPECIFIED, Target, host_and_port
 
 if TYPE_CHECKING:
@@ -61,6 +60,7 @@ class Sender:
         check_names: bool,
     ) -> None:
         self._engine = engine
+        self._fail = engine.completions.fail
         self._proto = proto
         self._check_names = check_names
         self._udp_socket = udp_socket
@@ -76,7 +76,7 @@ class Sender:
             self._connectors["tls"] = TLSConnector(context, over=tcp, standard_compatible=False, resume=False)
 
     def submit(self, out: Outgoing, head: Head | None, target: Target | None) -> None:
-        """Send a message; it is completed now or later, and only by `Engine.complete`.
+        """Send a message; it is completed now or later, and only by `Completions.complete`.
 
         :param target: None for a response that goes where its Via says
         """
@@ -95,9 +95,6 @@ class Sender:
             self._send_stream(target, out, head)
         else:
             self._fail(out, "route", errno.EDESTADDRREQ, "no dst, and no usable Via")
-
-    def _fail(self, out: Outgoing, reason: str, number: int | None, text: str | None = None) -> None:
-        self._engine.complete(out, send_error(out.where or "?", reason, number, text))
 
     def _requested_connection(self, out: Outgoing, target: Target | None) -> Connection | None:
         """Return the connection that the destination itself means, if it can be used."""
@@ -285,14 +282,14 @@ class FlowAttempt:
             flow.end("tls", None, f"hostname verification failed: not {name}'s certificate")
             return
         try:
-            flow.where = host_and_port(link.sock.getpeername())
+            flow.peer_address = host_and_port(link.sock.getpeername())
         except OSError as exc:  # the peer has gone already
             link.close()
             flow.end(self.phase, exc.errno, exc.strerror or str(exc))
             return
         link.slot = flow
         engine.counts["opened"] += 1
-        engine.flows.routes.alias(flow, flow.where)
+        engine.flows.routes.alias(flow, flow.peer_address)
         flow.start(link)
 
     def failed(self, failure: DialFailure) -> None:

@@ -19,7 +19,6 @@ from .connection import Connection
 from .core.flow import HANDSHAKE, OPEN
 from .core.framer import parse_datagram
 from .core.stun import binding_response, is_stun
-from .errors import send_error
 from .source import UNSPECIFIED, Address, Source, host_and_port
 
 if TYPE_CHECKING:
@@ -227,7 +226,7 @@ class UDPSocket:
         out.sent_to = self._source(addr, port, local)
         if self._queue:
             if self._queued + len(out.data) > self._engine.config.max_queue:
-                self._engine.complete(out, send_error(out.where, "queue", errno.ENOBUFS))
+                self._engine.completions.fail(out, "queue", errno.ENOBUFS)
                 return
         elif self._try_send(out, address):
             return
@@ -242,9 +241,9 @@ class UDPSocket:
         except OSError as exc:
             number = exc.errno if exc.errno is not None and exc.errno > 0 else None
             reason = "size" if number == errno.EMSGSIZE else "send"
-            self._engine.complete(out, send_error(out.where, reason, number, text_of(exc)))
+            self._engine.completions.fail(out, reason, number, text_of(exc))
         else:
-            self._engine.complete(out, None)
+            self._engine.completions.complete(out, None)
         return True
 
     def done(self) -> bool:
@@ -266,8 +265,7 @@ class UDPSocket:
         self._link.writer = None
         self._link.close()
         for out, _ in self._queue:
-            error = send_error(out.where, "shutdown", errno.ECANCELED, "the pool was closed")
-            self._engine.complete(out, error)
+            self._engine.completions.fail(out, "shutdown", errno.ECANCELED, "the pool was closed")
 
 
 def _families_of(sock: socket.socket) -> tuple[bool, ...]:

@@ -62,7 +62,6 @@ class Flow:
 
     :ivar last_received: when something last came from the peer, or one of its requests was answered
     :ivar name: what the peer was verified to be when we called it with TLS, else None
-    :ivar last_used: when it was last used
     :ivar aliases: further places whose requests may go out on it
     :ivar transaction_keys: of those whose request came in on it, the latest last
     :ivar unanswered: those of them whose final response is awaited
@@ -72,9 +71,9 @@ class Flow:
     :ivar asked_since: since when the peer owes an answer and has said nothing at all, else None
     :ivar deadline: for opening it, for a message, or for what comes after its end
     :ivar response_deadline: for the answer
-    :ivar keeps_alive: the peer keeps the connection alive
+    :ivar keeps_alive: the peer does so by pings, or by answers to ours
     :ivar registered_until: when the peer's registration on it ends, in the past if there is none
-    :ivar exempt: it has an expiry of its own
+    :ivar exempt: from the formula of expiry
     :ivar send_failure: why nothing can be sent any more, while what the peer said is still to be read
     """
 
@@ -104,8 +103,6 @@ class Flow:
     def __post_init__(self) -> None:
         self.inbound = self.state is not CONNECTING
         self.last_used = self.last_received
-
-    # -- what the outside knows and does -----------------------------------------------------------------
 
     @property
     def hung(self) -> bool:
@@ -140,8 +137,6 @@ class Flow:
 
     def close(self) -> None:
         """Close its socket."""
-
-    # -- what follows ------------------------------------------------------------------------------------
 
     @property
     def usable(self) -> bool:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from keepalive.base.timer_queue import TimerQueue
 from keepalive.base.types import NEVER
-from keepalive.sip.errors import send_error
 
 from .expiry import Expiry
 from .flow import CLOSED, CONNECTING, DRAINING, OPEN, Deadline, Flow
@@ -222,8 +221,7 @@ class Flows(Generic[F]):
     def enqueue(self, flow: F, out: Outgoing, now: float) -> bool:
         """Put a message in the queue, or refuse it: then it is completed."""
         if flow.queued + len(out.data) > self._limits.max_queue:
-            text = "too many bytes wait already"
-            self.completions.complete(out, send_error(out.where, "queue", errno.ENOBUFS, text))
+            self.completions.fail(out, "queue", errno.ENOBUFS, "too many bytes wait already")
             return False
         if out.expects_answer and out.key is not None:
             out.opens_transaction = self._expect_response(flow, out.key)
@@ -361,7 +359,7 @@ class Flows(Generic[F]):
                 out.fallback(out)
             else:
                 where = "connect" if phase is CONNECTING and reason == "timeout" else reason
-                self.completions.complete(out, send_error(out.where, where, number, text))
+                self.completions.fail(out, where, number, text)
         flow.report_lost(reason, transactions=bool(had), stood=phase is OPEN)
         if drain and not self.closed:
             flow.state = DRAINING

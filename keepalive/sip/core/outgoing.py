@@ -6,6 +6,8 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from keepalive.sip.errors import send_error
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -86,6 +88,10 @@ class Completions:
             parked.set_result(None)
         if callback is not None:
             self.call_soon(callback, error)
+
+    def fail(self, out: Outgoing, reason: str, number: int | None, text: str | None = None) -> None:
+        """Complete a message with the error for an errno, or a text, or both."""
+        self.complete(out, send_error(out.where or "?", reason, number, text))
 
     def call_soon(self, callback: Callable[[Any], object], error: SendError | None) -> None:
         """Enter a callback behind all that came before."""
