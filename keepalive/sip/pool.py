@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from anyio.lowlevel import checkpoint
@@ -21,7 +22,7 @@ from .errors import PoolClosed
 from .messages import Parser, outgoing
 from .sending import PORTS, Sender
 from .sockets import StreamListener, UDPSocket
-from .source import Source, Target, destination, host_and_port, local_address
+from .source import UNKNOWN, Source, destination, host_and_port, local_address
 from .stats import connections_of, stats_of
 
 if TYPE_CHECKING:
@@ -235,18 +236,19 @@ class SocketPool:
         self._sender.submit(out, head, target)
         return out
 
-    def _target(self, dst: object) -> Target | None:
+    def _target(self, dst: object) -> Source | None:
         given = None if dst is None else destination("dst", dst, PORTS[self._proto])
-        if given is not None and self._own(given.flow) is None:
-            given = given._replace(flow=None)  # another pool's
+        if given is not None and given._flow is not None and self._own(given) is None:
+            given = replace(given, _flow=None)  # another pool's
         if self._dst is None:
             return given
         # The restriction replaces what was given; a connection of that peer is as good.
-        flow, local = (None, "") if given is None else (given.flow, given.local)
-        return self._dst._replace(port=self._dst.port or PORTS[self._proto], flow=flow, local=local)
+        flow, local = (None, UNKNOWN) if given is None else (given._flow, given.local)
+        return replace(self._dst, port=self._dst.port or PORTS[self._proto], _flow=flow, local=local)
 
-    def _own(self, flow: object) -> Connection | None:
-        """Return a connection if it is one of this pool, open or not."""
+    def _own(self, source: Source) -> Connection | None:
+        """Return its connection if that is one of this pool, open or not."""
+        flow = source._flow
         return flow if isinstance(flow, Connection) and flow.engine is self._engine else None
 
     # -- its connections ------------------------------------------------------------------------------
@@ -269,7 +271,7 @@ class SocketPool:
         found = [
             flow
             for flow in engine.flows.all
-            if (flow is target.flow if isinstance(dst, Source) else place in (flow.peer, flow.peer_address))
+            if (flow is target._flow if isinstance(dst, Source) else place in (flow.peer, flow.peer_address))
         ]
         for flow in found:
             flow.end("closed", errno.ECANCELED, "the connection was closed by the pool's user")
@@ -290,7 +292,7 @@ class SocketPool:
         engine = self._running()
         settings.instance("source", source, Source, none=False)
         until = engine.clock() + settings.seconds("seconds", seconds)
-        flow = self._own(destination("source", source, 0).flow)
+        flow = self._own(source)
         if flow is None or flow.ended:
             return False
         engine.flows.keep(flow, until)
@@ -387,7 +389,7 @@ class SocketPool:
         return f"<SocketPool {self._proto} {state}: connections={many}>"
 
 
-def _checked_dst(dst: object, proto: str) -> Target:
+def _checked_dst(dst: object, proto: str) -> Source:
     target = destination("dst", dst, 0 if proto == "udp" else PORTS[proto])
     if not is_literal(target.addr):
         msg = f"dst must be an address, not {target.addr!r}"

@@ -21,7 +21,7 @@ from .connection import Connection
 from .core.flow import CONNECTING
 from .core.head import parse_via, response_place, with_transport
 from .core.identity import matches
-from .source import UNSPECIFIED, Target, host_and_port
+from .source import UNSPECIFIED, Source, host_and_port
 
 if TYPE_CHECKING:
     import ssl
@@ -75,7 +75,7 @@ class Sender:
             # withdrawn would be let in once more.
             self._connectors["tls"] = TLSConnector(context, over=tcp, standard_compatible=False, resume=False)
 
-    def submit(self, out: Outgoing, head: Head | None, target: Target | None) -> None:
+    def submit(self, out: Outgoing, head: Head | None, target: Source | None) -> None:
         """Send a message; it is completed now or later, and only by `Completions.complete`.
 
         :param target: None for a response that goes where its Via says
@@ -96,14 +96,14 @@ class Sender:
         else:
             self._fail(out, "route", errno.EDESTADDRREQ, "no dst, and no usable Via")
 
-    def _requested_connection(self, out: Outgoing, target: Target | None) -> Connection | None:
+    def _requested_connection(self, out: Outgoing, target: Source | None) -> Connection | None:
         """Return the connection that the destination itself means, if it can be used."""
-        flow = None if target is None or out.fresh else target.flow
+        flow = None if target is None or out.fresh else target._flow
         return flow if isinstance(flow, Connection) and flow.usable else None
 
     def _route_response(
-        self, out: Outgoing, head: Head, target: Target | None
-    ) -> tuple[Connection | None, Target | None]:
+        self, out: Outgoing, head: Head, target: Source | None
+    ) -> tuple[Connection | None, Source | None]:
         """Return what a response goes out on, or where to, if nothing is left of its request's way."""
         routes = self._engine.flows.routes
         via = parse_via(head.via)
@@ -111,7 +111,7 @@ class Sender:
         flow: Connection | None = None
         if not out.fresh:
             place = said if target is None else (target.addr, target.port)
-            known = None if target is None or target.flow is None else target.flow.peer[0]
+            known = None if target is None or target._flow is None else target._flow.peer[0]
             flow = routes.for_response(head.key, place, known)
             if flow is not None and not flow.usable:
                 flow = None  # its peer has gone, which the loop will learn in its next turn
@@ -122,11 +122,11 @@ class Sender:
             target = self._via_target(via)
         return flow, target
 
-    def _via_target(self, via: Via) -> Target:
+    def _via_target(self, via: Via) -> Source:
         host, port = response_place(via, stream=self._proto != "udp", default_port=PORTS[self._proto])
-        return Target(canonical(via.host), canonical(host), port)
+        return Source(canonical(via.host), canonical(host), port)
 
-    def _resend(self, target: Target, out: Outgoing) -> None:
+    def _resend(self, target: Source, out: Outgoing) -> None:
         """Send a message the other way: nobody was to be found where it went first."""
         out.fallback = None
         if self._proto != "udp":
@@ -135,7 +135,7 @@ class Sender:
         out.data = with_transport(out.data, b"UDP")
         self._send_datagram(target, out)
 
-    def _send_stream(self, target: Target, out: Outgoing, head: Head | None) -> None:
+    def _send_stream(self, target: Source, out: Outgoing, head: Head | None) -> None:
         """Send on a connection that leads there, or on a new one."""
         out.where = str(target)
         place = target.addr, target.port
@@ -149,7 +149,7 @@ class Sender:
         if head is not None and head.code:
             self._engine.flows.response_sent(flow, head.key, self._engine.clock(), final=head.code >= 200)
 
-    def _open(self, out: Outgoing, target: Target) -> Connection | None:
+    def _open(self, out: Outgoing, target: Source) -> Connection | None:
         """Start an attempt; None if there may not be one, and the message has been told."""
         engine = self._engine
         if engine.flows.limit_reached(target.addr):
@@ -165,7 +165,7 @@ class Sender:
 
     # -- datagrams ------------------------------------------------------------------------------------
 
-    def _submit_datagram(self, out: Outgoing, head: Head | None, target: Target | None) -> None:
+    def _submit_datagram(self, out: Outgoing, head: Head | None, target: Source | None) -> None:
         if target is None and head is not None and (via := parse_via(head.via)) is not None:
             target = self._via_target(via)
         if target is None:
@@ -195,23 +195,23 @@ class Sender:
                 out.fallback = partial(self._resend, target)
                 self._send_stream(target, out, head)
 
-    def _send_datagram(self, target: Target, out: Outgoing) -> None:
+    def _send_datagram(self, target: Source, out: Outgoing) -> None:
         if is_literal(target.addr):
             self._send_datagram_to(out, target.addr, target)
         else:
             self._resolve_and_send(out, target)
 
-    def _send_datagram_to(self, out: Outgoing, addr: str, target: Target) -> None:
+    def _send_datagram_to(self, out: Outgoing, addr: str, target: Source) -> None:
         assert self._udp_socket is not None, "it is a UDP pool"
         if not self._udp_socket.supports(addr):
             self._fail(out, "send", errno.EAFNOSUPPORT, "the socket is of the other family")
             return
         try:
-            self._udp_socket.send(out, addr, target.port, target.local)
+            self._udp_socket.send(out, addr, target.port, target.local.addr)
         except OSError as exc:
             self._fail(out, "send", exc.errno, exc.strerror)
 
-    def _resolve_and_send(self, out: Outgoing, target: Target) -> None:
+    def _resolve_and_send(self, out: Outgoing, target: Source) -> None:
         engine, udp_socket = self._engine, self._udp_socket
         assert udp_socket is not None, "it is a UDP pool"
 
@@ -243,7 +243,7 @@ class FlowAttempt:
 
     __slots__ = ("_check_name", "_engine", "_flow", "key", "phase")
 
-    def __init__(self, engine: Engine, flow: Connection, target: Target, *, check_name: bool) -> None:
+    def __init__(self, engine: Engine, flow: Connection, target: Source, *, check_name: bool) -> None:
         self._engine = engine
         self._flow = flow
         self._check_name = check_name

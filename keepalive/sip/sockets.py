@@ -215,10 +215,12 @@ class UDPSocket:
     def send(self, out: Outgoing, addr: str, port: int, local: str) -> None:
         """Send a datagram, or put it in the queue while the kernel has no room.
 
-        :param local: the address of ours that it is to come from; "" for the one at which the peer asked last
+        :param local: the address of ours that it is to come from; if it is unspecified, the one at which the
+            peer asked last
         :raises OSError: the zone of an IPv6 address is not known
         """
-        local = local or self._local_by_peer.get((addr, port), "")
+        if local in UNSPECIFIED:
+            local = self._local_by_peer.get((addr, port), "")
         if self._connected:
             address = None
         else:

@@ -60,7 +60,7 @@ class Source:
     host: str
     addr: str
     port: int
-    proto: str
+    proto: str = ""
     _flow: Flow | None = None
     local: Address = UNKNOWN
 
@@ -92,26 +92,7 @@ def local_address(sock: socket.socket) -> Address:
     return Address(unmapped(host.partition("%")[0]), port)
 
 
-class Target(NamedTuple):
-    """Where a message shall go.
-
-    :ivar host: as it was given: what TLS verifies
-    :ivar addr: where to connect: the address if it was given, else the host
-    :ivar flow: the connection to use if it lives
-    :ivar local: the address of ours that a datagram is to come from, "" for any
-    """
-
-    host: str
-    addr: str
-    port: int
-    flow: Flow | None = None
-    local: str = ""
-
-    def __str__(self) -> str:
-        return str(Address(self.addr, self.port))
-
-
-def destination(name: str, dst: object, default_port: int) -> Target:
+def destination(name: str, dst: object, default_port: int) -> Source:
     """Read a destination: a `Source`, "host:port", "[v6]:port", (host, port), or a record with these names.
 
     A record has ``addr`` or ``host`` or both, and maybe ``port``, as attributes or as items.
@@ -119,14 +100,13 @@ def destination(name: str, dst: object, default_port: int) -> Target:
     :raises TypeError, ValueError: it is none; the message names it
     """
     if isinstance(dst, Source):
-        local = "" if dst.local.addr in UNSPECIFIED else dst.local.addr
-        return Target(dst.host, dst.addr, dst.port, dst._flow, local)
+        return dst
     if isinstance(dst, str):
         host, port = split_host_port(name, dst)
-        return Target(host, host, _port(name, dst, port, default_port))
+        return Source(host, host, _port(name, dst, port, default_port))
     if isinstance(dst, tuple) and 2 <= len(dst) <= 4:
         host = _host(name, dst, dst[0])
-        return Target(host, host, _port(name, dst, dst[1], default_port))
+        return Source(host, host, _port(name, dst, dst[1], default_port))
     addr, host, port = (_part(dst, part) for part in ("addr", "host", "port"))
     if addr is None and host is None:
         msg = (
@@ -134,7 +114,7 @@ def destination(name: str, dst: object, default_port: int) -> Target:
         )
         raise TypeError(msg)
     addr = _host(name, dst, host if addr is None else addr)
-    return Target(
+    return Source(
         addr if host is None else _host(name, dst, host), addr, _port(name, dst, port, default_port)
     )
 

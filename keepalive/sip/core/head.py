@@ -328,10 +328,7 @@ _REQUEST: Final = re.compile(rb"(" + TOKEN + rb") ")
 _FIELD: Final = re.compile(
     rb"(?mi)^(via|v|from|f|to|t|call-id|i|cseq)[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)\r\n"
 )
-_ANSWERED: Final = {
-    b"v": b"Via", b"f": b"From", b"t": b"To", b"i": b"Call-ID",
-    b"via": b"Via", b"from": b"From", b"to": b"To", b"call-id": b"Call-ID", b"cseq": b"CSeq",
-}  # fmt: skip
+_ANSWERED: Final = {_VIA: b"Via", _FROM: b"From", _TO: b"To", _CALL: b"Call-ID", _SEQ: b"CSeq"}
 """What a response repeats of its request."""
 _HAS_TAG: Final = re.compile(rb";\s*tag\s*=", re.IGNORECASE)
 
@@ -350,7 +347,7 @@ def bad_request(header: bytes, reason: str) -> bytes | None:
     lines: list[bytes] = []
     seen: set[bytes] = set()
     for short, value in _FIELD.findall(header):
-        name = _ANSWERED[short.lower()]
+        name = _ANSWERED[_NAMES[short.lower()]]
         if name in seen and name != b"Via":
             continue
         seen.add(name)
