@@ -16,20 +16,17 @@ These stand apart, each with a time of its own at which it is looked at again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic
 
 from keepalive.base.timer_queue import TimerQueue
 
-from .flow import Flow
+from .flow import F
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-M = TypeVar("M", bound=Flow)
-
-
-class Expiry(Generic[M]):
+class Expiry(Generic[F]):
     """Who expires when."""
 
     def __init__(
@@ -39,8 +36,8 @@ class Expiry(Generic[M]):
         self._span = max_expire - min_expire
         self._max_pending = max_pending
         self._ping_expire = ping_expire
-        self._idle: TimerQueue[M] = TimerQueue()  # by when they were last heard; the limit comes on top
-        self._exempt: TimerQueue[M] = TimerQueue()  # by when to look at them again
+        self._idle: TimerQueue[F] = TimerQueue()  # by when they were last heard; the limit comes on top
+        self._exempt: TimerQueue[F] = TimerQueue()  # by when to look at them again
         self.count = 0
         """How many connections there are; the formula's n."""
 
@@ -49,28 +46,28 @@ class Expiry(Generic[M]):
         """Seconds of quiet that a connection may have now."""
         return self._min + self._span / max(1, self.count)
 
-    def add(self, one: M) -> None:
+    def add(self, flow: F) -> None:
         """Watch a connection; `heard` must be set."""
         self.count += 1
-        one.exempt = False
-        self._idle.enter(one, one.last_received)
+        flow.exempt = False
+        self._idle.enter(flow, flow.last_received)
 
-    def remove(self, one: M) -> None:
+    def remove(self, flow: F) -> None:
         """Watch it no more."""
         self.count -= 1
-        (self._exempt if one.exempt else self._idle).withdraw(one)
+        (self._exempt if flow.exempt else self._idle).withdraw(flow)
 
-    def end_exemption(self, one: M) -> None:
+    def end_exemption(self, flow: F) -> None:
         """Note that a reason is gone for which one was spared."""
-        self._exempt.withdraw(one)
-        one.exempt = False
-        self._idle.enter(one, one.last_received)
+        self._exempt.withdraw(flow)
+        flow.exempt = False
+        self._idle.enter(flow, flow.last_received)
 
     def next(self) -> float:
         """Return when `due` may find something, or `NEVER`."""
         return min(self._idle.next() + self.limit, self._exempt.next())
 
-    def due(self, now: float) -> Iterator[M]:
+    def due(self, now: float) -> Iterator[F]:
         """Yield those whose time has come, by the limit as it is at the beginning; remove each at once."""
         limit = self.limit
         while self._idle.next() + limit <= now:
@@ -78,23 +75,23 @@ class Expiry(Generic[M]):
         while self._exempt.next() <= now:
             yield from self._check_first(self._exempt, now, limit)
 
-    def _check_first(self, timers: TimerQueue[M], now: float, limit: float) -> Iterator[M]:
+    def _check_first(self, timers: TimerQueue[F], now: float, limit: float) -> Iterator[F]:
         """Look at the first one: it goes, or gets another time."""
-        one = next(timers.pop_due(timers.next()))
-        until = self._exempt_until(one)
-        one.exempt = until > now
-        if one.exempt:
-            self._exempt.enter(one, until)
+        flow = next(timers.pop_due(timers.next()))
+        until = self._exempt_until(flow)
+        flow.exempt = until > now
+        if flow.exempt:
+            self._exempt.enter(flow, until)
         else:
-            self._idle.enter(one, one.last_received)  # where `remove` finds it
-            if one.last_received + limit <= now:
-                yield one
+            self._idle.enter(flow, flow.last_received)  # where `remove` finds it
+            if flow.last_received + limit <= now:
+                yield flow
 
-    def _exempt_until(self, one: M) -> float:
+    def _exempt_until(self, flow: F) -> float:
         """Return until when one is spared."""
-        until = one.registered_until
-        if one.pending:
-            until = max(until, one.last_received + self._max_pending)
-        if one.keeps_alive:
-            until = max(until, one.last_received + self._ping_expire)
+        until = flow.registered_until
+        if flow.pending:
+            until = max(until, flow.last_received + self._max_pending)
+        if flow.keeps_alive:
+            until = max(until, flow.last_received + self._ping_expire)
         return until

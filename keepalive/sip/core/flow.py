@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .identity import matches
 
@@ -164,3 +164,6 @@ class Flow:
         if self.proto != "tls" or name is None or name == self.name:
             return True
         return self.inbound and matches(self.certificate, name)
+
+
+F = TypeVar("F", bound=Flow)

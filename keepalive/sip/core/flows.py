@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import errno
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic
 
 from keepalive.base.timer_queue import TimerQueue
 from keepalive.base.types import NEVER
 
 from .expiry import Expiry
-from .flow import CLOSED, CONNECTING, DRAINING, OPEN, Deadline, Flow
+from .flow import CLOSED, CONNECTING, DRAINING, OPEN, Deadline, F
 from .outgoing import Completions
 from .routes import Routes
 
@@ -29,8 +29,6 @@ MAX_AWAITED: Final = 1024
 """Requests sent on one connection whose final response is looked out for; older ones no longer spare it."""
 DRAIN: Final = 1.0
 """Seconds a peer has for reading why its connection ends."""
-
-F = TypeVar("F", bound=Flow)
 
 
 class Flows(Generic[F]):

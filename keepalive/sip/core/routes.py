@@ -9,11 +9,11 @@ shall cost little.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic
 
 from keepalive.base.types import NEVER
 
-from .flow import Flow
+from .flow import F
 
 if TYPE_CHECKING:
     from .flow import HostPort
@@ -21,77 +21,75 @@ if TYPE_CHECKING:
 TRANSACTION_MEMORY: Final = 32.0
 """Seconds for which an answered transaction is remembered: its answer may be repeated (RFC 3261: 64*T1)."""
 
-R = TypeVar("R", bound=Flow)
 
-
-class Routes(Generic[R]):
+class Routes(Generic[F]):
     """The tables of one pool."""
 
     def __init__(self, max_tid: float) -> None:
         self._max_tid = max_tid
-        self._by_peer: dict[HostPort, list[R]] = {}
-        self._by_key: dict[bytes, tuple[R, ...]] = {}
-        self._all_answered: dict[R, float] = {}  # all they remember is answered, since then; the first first
+        self._by_peer: dict[HostPort, list[F]] = {}
+        self._by_key: dict[bytes, tuple[F, ...]] = {}
+        self._all_answered: dict[F, float] = {}  # all they remember is answered, since then; the first first
         self.per_address: dict[str, int] = {}
         """How many connections there are to or from each address."""
 
-    def add(self, one: R) -> None:
+    def add(self, flow: F) -> None:
         """Enter a connection."""
-        address = one.peer[0]
+        address = flow.peer[0]
         self.per_address[address] = self.per_address.get(address, 0) + 1
-        self._by_peer.setdefault(one.peer, []).append(one)
+        self._by_peer.setdefault(flow.peer, []).append(flow)
 
-    def alias(self, one: R, place: HostPort) -> None:
+    def alias(self, flow: F, place: HostPort) -> None:
         """Note that requests for this place may go out on it; it has been verified."""
-        if place != one.peer and place not in one.aliases:
-            one.aliases = (*one.aliases, place)
-            self._by_peer.setdefault(place, []).append(one)
+        if place != flow.peer and place not in flow.aliases:
+            flow.aliases = (*flow.aliases, place)
+            self._by_peer.setdefault(place, []).append(flow)
 
-    def remove(self, one: R) -> None:
+    def remove(self, flow: F) -> None:
         """Forget a connection and all that is its own."""
-        address = one.peer[0]
+        address = flow.peer[0]
         self.per_address[address] -= 1
         if not self.per_address[address]:
             del self.per_address[address]
-        for place in (one.peer, *one.aliases):
-            on = self._by_peer[place]
-            on.remove(one)
-            if not on:
+        for place in (flow.peer, *flow.aliases):
+            known = self._by_peer[place]
+            known.remove(flow)
+            if not known:
                 del self._by_peer[place]
-        self._forget_all(one)
-        one.aliases = ()
+        self._forget_all(flow)
+        flow.aliases = ()
 
-    def add_transaction(self, one: R, key: bytes, *, awaits: bool) -> None:
+    def add_transaction(self, flow: F, key: bytes, *, awaits: bool) -> None:
         """Bind a request to the connection it came in on.
 
         :param awaits: whether it will have a final response
         """
-        tids = one.transaction_keys = one.transaction_keys or []
-        on = self._by_key.get(key, ())
-        if one in on:
-            tids.remove(key)  # a repeated one becomes the latest
+        keys = flow.transaction_keys = flow.transaction_keys or []
+        known = self._by_key.get(key, ())
+        if flow in known:
+            keys.remove(key)  # a repeated one becomes the latest
         else:
-            self._by_key[key] = (*on, one)
-        tids.append(key)
+            self._by_key[key] = (*known, flow)
+        keys.append(key)
         if awaits:
-            one.unanswered = one.unanswered or set()
-            one.unanswered.add(key)
-        if len(tids) > self._max_tid:
-            oldest = tids.pop(0)
-            self._forget(oldest, one)
-            self._mark_answered(one, oldest)
-        self._update_all_answered(one)
+            flow.unanswered = flow.unanswered or set()
+            flow.unanswered.add(key)
+        if len(keys) > self._max_tid:
+            oldest = keys.pop(0)
+            self._forget(oldest, flow)
+            self._mark_answered(flow, oldest)
+        self._update_all_answered(flow)
 
-    def _mark_answered(self, one: R, key: bytes) -> None:
-        if one.unanswered is not None:
-            one.unanswered.discard(key)
-            if not one.unanswered:
-                one.unanswered = None
+    def _mark_answered(self, flow: F, key: bytes) -> None:
+        if flow.unanswered is not None:
+            flow.unanswered.discard(key)
+            if not flow.unanswered:
+                flow.unanswered = None
 
-    def _update_all_answered(self, one: R) -> None:
-        self._all_answered.pop(one, None)
-        if one.unanswered is None:
-            self._all_answered[one] = one.last_used
+    def _update_all_answered(self, flow: F) -> None:
+        self._all_answered.pop(flow, None)
+        if flow.unanswered is None:
+            self._all_answered[flow] = flow.last_used
 
     def next(self) -> float:
         """Return when `forget_old` will find something, or `NEVER`."""
@@ -102,13 +100,13 @@ class Routes(Generic[R]):
         while self.next() <= now:
             self._forget_all(next(iter(self._all_answered)))
 
-    def _forget_all(self, one: R) -> None:
-        self._all_answered.pop(one, None)
-        for key in one.transaction_keys or ():
-            self._forget(key, one)
-        one.transaction_keys = one.unanswered = None
+    def _forget_all(self, flow: F) -> None:
+        self._all_answered.pop(flow, None)
+        for key in flow.transaction_keys or ():
+            self._forget(key, flow)
+        flow.transaction_keys = flow.unanswered = None
 
-    def for_response(self, key: bytes, place: HostPort | None, address: str | None = None) -> R | None:
+    def for_response(self, key: bytes, place: HostPort | None, address: str | None = None) -> F | None:
         """Return where a request came in: if on several connections, the one of that place, or the latest.
 
         Peers may use the same key. So of connections from several addresses none is taken of which the place
@@ -118,26 +116,26 @@ class Routes(Generic[R]):
         """
         found = self._by_key.get(key, ())
         if address is not None:
-            found = tuple(one for one in found if one.peer[0] == address)
+            found = tuple(flow for flow in found if flow.peer[0] == address)
         elif place is not None and len(found) > 1:
-            found = tuple(one for one in found if one.peer[0] == place[0]) or found
-            if len({one.peer[0] for one in found}) > 1:
+            found = tuple(flow for flow in found if flow.peer[0] == place[0]) or found
+            if len({flow.peer[0] for flow in found}) > 1:
                 return None  # it would be a guess
-        found = tuple(one for one in found if one.peer == place) or found
+        found = tuple(flow for flow in found if flow.peer == place) or found
         return found[-1] if found else None
 
-    def _forget(self, key: bytes, one: R) -> None:
-        on = tuple(other for other in self._by_key.pop(key, ()) if other is not one)
-        if on:
-            self._by_key[key] = on
+    def _forget(self, key: bytes, flow: F) -> None:
+        known = tuple(other for other in self._by_key.pop(key, ()) if other is not flow)
+        if known:
+            self._by_key[key] = known
 
-    def transaction_answered(self, one: R, key: bytes) -> None:
+    def transaction_answered(self, flow: F, key: bytes) -> None:
         """Note that a request has had its final response."""
-        if one.unanswered is not None and key in one.unanswered:
-            self._mark_answered(one, key)
-            self._update_all_answered(one)
+        if flow.unanswered is not None and key in flow.unanswered:
+            self._mark_answered(flow, key)
+            self._update_all_answered(flow)
 
-    def for_request(self, place: HostPort, name: str | None) -> R | None:
+    def for_request(self, place: HostPort, name: str | None) -> F | None:
         """Return the most recently used connection that leads there, if there is one."""
-        found = (one for one in self._by_peer.get(place, ()) if one.serves(name))
-        return max(found, key=lambda one: one.last_used, default=None)
+        found = (flow for flow in self._by_peer.get(place, ()) if flow.serves(name))
+        return max(found, key=lambda flow: flow.last_used, default=None)
