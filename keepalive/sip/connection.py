@@ -30,28 +30,19 @@ if TYPE_CHECKING:
     from .core.head import Flaw, Head
     from .engine import Engine
 
-READ_SIZE: Final = 65536
-"""Bytes read at a time."""
-READS_PER_TURN: Final = 2
-"""Reads of one connection before others have their turn."""
-MAX_PONGS_DUE: Final = 8
-"""Pings whose answers are looked out for: not every peer gives any."""
+READ_SIZE: Final = 65536  # bytes read at a time
+READS_PER_TURN: Final = 2  # reads of one connection before others have their turn
+MAX_PONGS_DUE: Final = 8  # pings whose answers are looked out for: not every peer gives any
 
 
 KEEPALIVE_CHARS: Final = b"\r\n\0"
 """What signs of life are made of (RFC 5626 4.4.1; some phones send a NUL too)."""
-MAX_KEEPALIVE: Final = 64
-"""Bytes of a read that may be nothing but signs of life."""
-MAX_UNREAD: Final = 65536
-"""Bytes that may wait for a peer on a connection when it is told of a flaw."""
+MAX_KEEPALIVE: Final = 64  # bytes of a read that may be nothing but signs of life
+MAX_UNREAD: Final = 65536  # bytes that may wait for a peer on a connection when it is told of a flaw
 
 
 class Connection(Flow):
-    """A connection with its link.
-
-    :ivar peer_address: the address and port that the link leads to, once it stands
-    :ivar pongs: answers of the peer to pings of ours
-    """
+    """A connection with its link."""
 
     __slots__ = ("_source", "attempt", "engine", "framer", "link", "peer_address", "pongs")
 
@@ -68,8 +59,8 @@ class Connection(Flow):
         self.link: Link | None = None
         self.framer: Framer | None = None
         self.attempt: Cancellable | None = None
-        self.pongs = 0
-        self.peer_address: HostPort = peer
+        self.pongs = 0  # answers of the peer to pings of ours
+        self.peer_address: HostPort = peer  # what the link leads to, once it stands
         self._source: Source | None = None
 
     # -- what others ask ------------------------------------------------------------------------------

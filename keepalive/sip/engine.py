@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("keepalive.sip")
 
-BUDGET: Final = 500
-"""Messages and connections handled in a row; then other tasks run."""
+BUDGET: Final = 500  # messages and connections handled in a row; then other tasks run
 
 
 class Reader(Protocol):
@@ -45,22 +44,16 @@ class Reader(Protocol):
 
 
 class Inbox:
-    """Hands messages over; keeps them while nobody takes them, and when full lets nobody read more.
-
-    :ivar receiver: the callback, if there is one
-    :ivar kept: messages that wait
-    :ivar full: nothing is to be read
-    :ivar stalled: who has something to read, for when there is room again
-    """
+    """Hands messages over; keeps them while nobody takes them, and when full lets nobody read more."""
 
     def __init__(self, most: int, read_later: Callable[[Reader], None]) -> None:
         self._most = most
         self._read_later = read_later
         self._waiters: deque[Parking] = deque()
         self.receiver: Callable[[Packet, Source], object] | None = None
-        self.messages: deque[tuple[Packet, Source]] = deque()
-        self.full = False
-        self.stalled: dict[Reader, None] = {}
+        self.messages: deque[tuple[Packet, Source]] = deque()  # they wait
+        self.full = False  # nothing is to be read
+        self.stalled: dict[Reader, None] = {}  # they have something to read, for when there is room again
         self.closed = False
 
     def put(self, packet: Packet, source: Source) -> None:
@@ -127,12 +120,8 @@ class Inbox:
 class Engine:
     """The working parts of one pool.
 
-    :ivar local_address: what the pool's socket is bound to
-    :ivar allowed_peer: the peer that this pool is restricted to
-    :ivar ready: those that have more to read than their turn allowed
-    :ivar close_socket: closes the pool's socket; set by its owner
-    :ivar flawed: the user's callback for messages that are refused
-    :ivar lost: the user's callback for connections that end; `lost_idle`: for all of them
+    :param local_address: what the pool's socket is bound to
+    :param allowed_peer: the peer that this pool is restricted to
     """
 
     def __init__(
@@ -152,13 +141,13 @@ class Engine:
         self.inbox = Inbox(config.max_inbox, self.read_later)
         self.flows: Flows[Any] = Flows(config, self._wake_at, self._call_soon)
         self.completions = self.flows.completions
-        self.close_socket: Callable[[], object] | None = None
-        self.flawed: Callable[[bytes, Source, str], object] | None = None
+        self.close_socket: Callable[[], object] | None = None  # the pool's; set by its owner
+        self.flawed: Callable[[bytes, Source, str], object] | None = None  # the user's, as is the next one
         self.lost: Callable[[Source, str], object] | None = None
-        self.lost_idle = False
+        self.lost_idle = False  # whether it is told of all ends
         self.counts: Counter[str] = Counter()
         self.flaws: Counter[str] = Counter()
-        self.ready: dict[Reader, None] = {}
+        self.ready: dict[Reader, None] = {}  # they have more to read than their turn allowed
         self.closed = False
         self._parser = parser
         self._budget = BUDGET

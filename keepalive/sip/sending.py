@@ -43,9 +43,7 @@ MTU_RESERVE: Final = 200
 class Sender:
     """Sends the messages of one pool, and opens the connections that they need.
 
-    :param udp_socket: the socket of a UDP pool
     :param local: address that connections come from, if it is one in particular
-    :param context: for TLS
     :param check_names: whether certificates must be of whom we call
     """
 

@@ -30,16 +30,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("keepalive.sip")
 
-ACCEPTS_PER_TURN: Final = 64
-"""Connections accepted before others have their turn."""
-ACCEPT_PAUSE: Final = 0.1
-"""Seconds until accepting is tried again when descriptors or memory were short."""
+ACCEPTS_PER_TURN: Final = 64  # connections accepted before others have their turn
+ACCEPT_PAUSE: Final = 0.1  # seconds until accepting is tried again when descriptors or memory were short
 _OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
-READS_PER_TURN: Final = 64
-"""Datagrams read before others have their turn."""
-MAX_REMEMBERED: Final = 4096
-"""Peers of which it is remembered at which address they asked."""
+READS_PER_TURN: Final = 64  # datagrams read before others have their turn
+MAX_REMEMBERED: Final = 4096  # peers of which it is remembered at which address they asked
 
 
 class StreamListener:

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Source", "resolve_host")
 
-UNSPECIFIED: Final = ("0.0.0.0", "::")
-"""What a socket is bound to that is bound to no address in particular."""
+UNSPECIFIED: Final = ("0.0.0.0", "::")  # what a socket is bound to that is bound to no address in particular
 
 
 class Address(NamedTuple):
@@ -38,8 +37,7 @@ class Address(NamedTuple):
         return f"[{self.addr}]:{self.port}" if ":" in self.addr else f"{self.addr}:{self.port}"
 
 
-UNKNOWN: Final = Address("0.0.0.0", 0)
-"""What is said where nothing is known."""
+UNKNOWN: Final = Address("0.0.0.0", 0)  # what is said where nothing is known
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -23,16 +23,12 @@ HostPort = tuple[str, int]
 class FlowState(Enum):
     """Where a connection is in its life."""
 
-    CONNECTING = "connecting"
-    """An attempt of ours is under way."""
-    HANDSHAKE = "handshake"
-    """Accepted; TLS is not done."""
-    OPEN = "open"
-    """Messages go both ways."""
+    CONNECTING = "connecting"  # an attempt of ours is under way
+    HANDSHAKE = "handshake"  # accepted; TLS is not done
+    OPEN = "open"  # messages go both ways
     DRAINING = "draining"
     """It has been told why it ends; what it still sends is thrown away until it has read that."""
-    CLOSED = "closed"
-    """The end."""
+    CLOSED = "closed"  # the end
 
 
 CONNECTING: Final = FlowState.CONNECTING
@@ -44,61 +40,42 @@ CLOSED: Final = FlowState.CLOSED
 
 @dataclass(slots=True, eq=False)
 class Deadline:
-    """A time by which something must have come on a connection.
-
-    :ivar on_expiry: called with the connection and the time when nothing has
-    :ivar since: when what it limits has begun, if that may change
-    """
+    """A time by which something must have come on a connection."""
 
     flow: Flow
-    on_expiry: Callable[[Any, float], None]
-    since: float
+    on_expiry: Callable[[Any, float], None]  # called with the connection and the time when nothing has
+    since: float  # when what it limits has begun, if that may change
     timer: Entry | None = None
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Flow:
-    """One connection.
-
-    :ivar last_received: when something last came from the peer, or one of its requests was answered
-    :ivar name: what the peer was verified to be when we called it with TLS, else None
-    :ivar aliases: further places whose requests may go out on it
-    :ivar transaction_keys: of those whose request came in on it, the latest last
-    :ivar unanswered: those of them whose final response is awaited
-    :ivar awaited: transactions whose request was sent on it and whose final response is awaited
-    :ivar unconfirmed: messages that are all with the kernel, but wait for a sign that a TLS 1.3 server has
-        accepted our certificate, or the lack of one; None when there is nothing to wait for
-    :ivar asked_since: since when the peer owes an answer and has said nothing at all, else None
-    :ivar deadline: for opening it, for a message, or for what comes after its end
-    :ivar response_deadline: for the answer
-    :ivar keeps_alive: the peer does so by pings, or by answers to ours
-    :ivar registered_until: when the peer's registration on it ends, in the past if there is none
-    :ivar exempt: from the formula of expiry
-    :ivar send_failure: why nothing can be sent any more, while what the peer said is still to be read
-    """
+    """One connection."""
 
     proto: str
     peer: HostPort
-    last_received: float
-    name: str | None = None
+    last_received: float  # when something last came from the peer, or one of its requests was answered
+    name: str | None = None  # what the peer was verified to be when we called it with TLS
     state: FlowState = CONNECTING
     inbound: bool = field(init=False)
     last_used: float = field(init=False)
-    aliases: tuple[HostPort, ...] = ()
-    transaction_keys: list[bytes] | None = None
-    unanswered: set[bytes] | None = None
-    awaited: dict[bytes, None] | None = None
+    aliases: tuple[HostPort, ...] = ()  # further places whose requests may go out on it
+    transaction_keys: list[bytes] | None = None  # of those whose request came in on it, the latest last
+    unanswered: set[bytes] | None = None  # those of them whose final response is awaited
+    awaited: dict[bytes, None] | None = None  # those whose request was sent on it, and no final response came
     queue: deque[Outgoing] | None = None
-    queued: int = 0
+    queued: int = 0  # bytes in it
+    # Messages that are all with the kernel, but wait for a sign that a TLS 1.3 server has accepted our
+    # certificate, or the lack of one; None when there is nothing to wait for.
     unconfirmed: list[Outgoing] | None = None
-    asked_since: float | None = None
-    deadline: Deadline | None = None
+    asked_since: float | None = None  # since when the peer owes an answer and has said nothing at all
+    deadline: Deadline | None = None  # for opening it, for a message, or for what comes after its end
     response_deadline: Deadline | None = None
     timer: Entry | None = None
-    keeps_alive: bool = False
-    registered_until: float = 0.0
-    exempt: bool = False
-    send_failure: tuple[int | None, str] | None = None
+    keeps_alive: bool = False  # the peer does so, by pings or by answers to ours
+    registered_until: float = 0.0  # when the peer's registration on it ends, in the past if there is none
+    exempt: bool = False  # from the formula of expiry
+    send_failure: tuple[int | None, str] | None = None  # while what the peer said before is still to be read
 
     def __post_init__(self) -> None:
         self.inbound = self.state is not CONNECTING

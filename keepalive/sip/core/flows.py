@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 MAX_AWAITED: Final = 1024
 """Requests sent on one connection whose final response is looked out for; older ones no longer spare it."""
-DRAIN: Final = 1.0
-"""Seconds a peer has for reading why its connection ends."""
+DRAIN: Final = 1.0  # seconds a peer has for reading why its connection ends
 
 
 class Flows(Generic[F]):
@@ -36,9 +35,6 @@ class Flows(Generic[F]):
 
     :param wake_at: called to have `tick` called at this time, instead of a later one
     :param call_soon: called to have what `Completions.due` yields called, in a turn of its own
-    :ivar all: the connections, those that drain too
-    :ivar extra: further sockets of attempts; they count as connections
-    :ivar closed_by: how many have ended, by reason
     """
 
     def __init__(
@@ -49,13 +45,13 @@ class Flows(Generic[F]):
         self.completions = Completions(call_soon)
         self._deadlines: TimerQueue[Deadline] = TimerQueue()
         self._armed = NEVER
-        self.all: dict[F, None] = {}
+        self.all: dict[F, None] = {}  # those that drain too
         self.routes: Routes[F] = Routes(limits.max_tid)
         self.expiry: Expiry[F] = Expiry(
             limits.min_expire, limits.max_expire, limits.max_pending, limits.ping_expire
         )
-        self.extra = 0
-        self.closed_by: Counter[str] = Counter()
+        self.extra = 0  # further sockets of attempts; they count as connections
+        self.closed_by: Counter[str] = Counter()  # how many have ended, by reason
         self.closed = False
 
     # -- time ------------------------------------------------------------------------------------------

@@ -29,20 +29,14 @@ _END: Final = b"\r\n\r\n"
 
 @dataclass(slots=True, eq=False, repr=False)
 class Framer:
-    """Cuts one stream into messages.
-
-    :ivar flaw: why the stream cannot be read on, once that is so
-    :ivar pings: double CR LFs seen and not answered yet; whoever answers sets it to 0
-    :ivar pongs_due: pings of ours that the peer has not answered yet; whoever sends one adds it
-    :ivar pongs: answers to them; whoever counts these sets it to 0
-    """
+    """Cuts one stream into messages."""
 
     max_header: int
     max_body: int
-    flaw: Flaw | None = None
-    pings: int = 0
-    pongs_due: int = 0
-    pongs: int = 0
+    flaw: Flaw | None = None  # why the stream cannot be read on
+    pings: int = 0  # double CR LFs seen and not answered yet; whoever answers sets it to 0
+    pongs_due: int = 0  # pings of ours that the peer has not answered yet; whoever sends one adds it
+    pongs: int = 0  # answers to them; whoever counts these sets it to 0
     _buffer: bytearray | None = None  # a message begun
     _searched: int = 0  # so far the buffer has no end of header
     _head: Head | None = None  # of a message whose body is not all there

@@ -31,8 +31,7 @@ _TOP_VIA: Final = re.compile(
 _TAG: Final = re.compile(rb';\s*tag\s*=\s*([^;,\s"]+)', re.IGNORECASE)
 _COOKIE: Final = b"z9hG4bK"
 """A branch that begins so is its sender's for this request alone (RFC 3261 8.1.1.7)."""
-MAX_KEY: Final = 128
-"""Bytes of a key as it is; a longer one is kept as its digest."""
+MAX_KEY: Final = 128  # bytes of a key as it is; a longer one is kept as its digest
 _ANY_END: Final = re.compile(rb"\r\n|\r|\n")
 _ANY_FOLD: Final = re.compile(rb"[ \t]*(?:\r\n|\r|\n)[ \t]+")
 
@@ -80,26 +79,16 @@ class Flaw(Exception):
 
 @dataclass(slots=True, eq=False, repr=False)
 class Head:
-    """A message with what was read of it.
+    """A message with what was read of it; of a flawed one that is header and length only."""
 
-    :ivar header: first line and header fields, each with its line end
-    :ivar method: of a request; of a response the one in its CSeq
-    :ivar code: of a response, 0 for a request
-    :ivar via: value of the first Via field, b"" if there is none
-    :ivar key: what tells the transaction, the same in request, response and ACK; see `transaction_key`
-    :ivar length: the Content-Length, -1 if there is none
-    :ivar flaw: why it is no good message, "" for a good one; of a flawed one only header and length are known
-    :ivar raw: the whole message, set when it is complete
-    """
-
-    header: bytes
-    method: bytes = b""
-    code: int = 0
-    via: bytes = b""
-    key: bytes = b""
-    length: int = -1
-    flaw: str = ""
-    raw: bytes = b""
+    header: bytes  # first line and header fields, each with its line end
+    method: bytes = b""  # of a request; of a response the one in its CSeq
+    code: int = 0  # of a response
+    via: bytes = b""  # value of the first Via field
+    key: bytes = b""  # the same in request, response and ACK; see `transaction_key`
+    length: int = -1  # the Content-Length, -1 if there is none
+    flaw: str = ""  # why it is no good message
+    raw: bytes = b""  # the whole message, set when it is complete
 
     @property
     def expects_response(self) -> bool:
@@ -263,21 +252,14 @@ _TRANSPORT: Final = re.compile(rb"(?mi)^(?:via|v)[ \t]*:\s*SIP\s*/\s*2\.0\s*/\s*
 
 
 class Via(NamedTuple):
-    """What one Via says.
+    """What one Via says; "" and 0 for what it does not."""
 
-    :ivar host: of sent-by, without brackets
-    :ivar port: of sent-by, 0 if it says none
-    :ivar received: the address that the request came from, "" if it does not say
-    :ivar rport: the port that it came from, 0 if it does not say
-    :ivar alias: whether requests may come back on the same connection
-    """
-
-    host: str
-    port: int
-    received: str
-    rport: int
+    host: str  # of sent-by, without brackets
+    port: int  # of sent-by
+    received: str  # the address that the request came from
+    rport: int  # the port that it came from
     maddr: str
-    alias: bool
+    alias: bool  # whether requests may come back on the same connection
 
 
 def parse_via(value: bytes) -> Via | None:

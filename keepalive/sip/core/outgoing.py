@@ -19,35 +19,22 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Outgoing:
-    """One message on its way out, and who wants to know what became of it.
-
-    :ivar fresh: it goes on a connection of its own
-    :ivar key: of its transaction, None for a keep-alive
-    :ivar expects_answer: the peer owes something for it: a response, or for two CR LFs one (RFC 5626 4.4.1)
-    :ivar pings: how many of ours it is, each of which the peer may answer
-    :ivar opens_transaction: its transaction has begun with it
-    :ivar parked: the task that awaits it
-    :ivar flow: the `Flow` it goes on, else None
-    :ivar fallback: sends it elsewhere, if nobody is to be found where it goes first
-    :ivar sent: bytes of it that the kernel (or TLS) has taken
-    :ivar sent_to: where it went, once all of it has (a `Source`)
-    :ivar finished: it is completed
-    """
+    """One message on its way out, and who wants to know what became of it."""
 
     data: bytes
-    where: str = ""
+    where: str = ""  # it goes, for people
     callback: Callable[[Any], object] | None = None
-    fresh: bool = False
-    key: bytes | None = None
-    expects_answer: bool = False
-    pings: int = 0
+    fresh: bool = False  # it goes on a connection of its own
+    key: bytes | None = None  # of its transaction, None for a keep-alive
+    expects_answer: bool = False  # a response, or for two CR LFs one (RFC 5626 4.4.1)
+    pings: int = 0  # so many of ours it is, each of which the peer may answer
     opens_transaction: bool = False
-    parked: Wakeable | None = None
-    flow: Any = None
-    fallback: Callable[[Any], object] | None = None
-    sent: int = 0
-    sent_to: Any = None
-    finished: bool = False
+    parked: Wakeable | None = None  # the task that awaits it
+    flow: Any = None  # the `Flow` it goes on
+    fallback: Callable[[Any], object] | None = None  # sends it elsewhere, if nobody is to be found there
+    sent: int = 0  # bytes of it that the kernel (or TLS) has taken
+    sent_to: Any = None  # the `Source` it went to, once all of it has
+    finished: bool = False  # it is completed
     error: SendError | None = None
 
     @property
@@ -60,16 +47,14 @@ class Completions:
     """The completions of one pool's messages.
 
     :param soon: called to have `due` called, in a turn of its own
-    :ivar sent: messages that are with the kernel
-    :ivar failed: those that will not be, by reason
     """
 
     def __init__(self, soon: Callable[[], None]) -> None:
         self._soon = soon
         self._waiting: deque[Call] = deque()
         self._scheduled = False
-        self.sent = 0
-        self.failed: Counter[str] = Counter()
+        self.sent = 0  # messages that are with the kernel
+        self.failed: Counter[str] = Counter()  # those that will not be, by reason
 
     def complete(self, out: Outgoing, error: SendError | None) -> None:
         """Complete a message; a second time is ignored. Who awaits it goes on at once, a callback waits."""
