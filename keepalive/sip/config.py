@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ("SipConfig", "SipTLS")
 
 _VERIFY: Final = {0: ssl.CERT_NONE, -1: ssl.CERT_OPTIONAL, 1: ssl.CERT_REQUIRED}
+_WHOLE: Final = {"max_header": 1, "max_body": 0, "max_tid": 1, "max_queue": 1, "max_inbox": 1, "mtu": 201}
 _SECONDS: Final = (
     "connect_timeout", "max_pending", "message_timeout", "min_expire", "max_expire", "ping_expire"
 )  # fmt: skip
@@ -76,15 +77,16 @@ class SipConfig:
     resolver: Resolver | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_header", "max_body", "max_tid", "max_queue", "max_inbox"):
-            _whole(name, getattr(self, name), least=0 if name == "max_body" else 1)
-        _whole("mtu", self.mtu, least=201)
+        for name, least in _WHOLE.items():
+            if getattr(self, name) is None:
+                msg = f"{name} must be a whole number, not None"
+                raise TypeError(msg)
+            settings.count(name, getattr(self, name), least=least)
         for name in ("max_connections", "max_per_peer"):
             settings.count(name, getattr(self, name), least=1)
         for name in _SECONDS:
-            value = getattr(self, name)
-            settings.seconds(name, value, none=None)
-            settings.positive_seconds(name, value)
+            settings.seconds(name, getattr(self, name), none=None)
+            settings.positive_seconds(name, getattr(self, name))
         settings.positive_seconds("response_timeout", self.response_timeout)
         if self.max_expire < self.min_expire:
             msg = f"max_expire must not be less than min_expire={self.min_expire!r}, not {self.max_expire!r}"
@@ -95,13 +97,6 @@ class SipConfig:
             raise ValueError(msg)
         settings.instance("options", self.options, SocketOptions, none=False)
         settings.instance("resolver", self.resolver, Resolver)
-
-
-def _whole(name: str, value: object, *, least: int) -> None:
-    if value is None:
-        msg = f"{name} must be a whole number, not None"
-        raise TypeError(msg)
-    settings.count(name, value, least=least)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

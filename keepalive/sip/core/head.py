@@ -129,10 +129,7 @@ def _agreed_length(header: bytes) -> int:
         if found is not None and value != found:
             raise Flaw("conflicting content-length")
         found = value
-    if found is None:
-        return -1
-    _check_digits("content-length", found)
-    return _number(found)
+    return -1 if found is None else _number("content-length", found)
 
 
 def parse_head(header: bytes) -> Head:
@@ -154,22 +151,17 @@ def parse_head(header: bytes) -> Head:
     return _read_fields(header, lines, method, int(code) if code else 0)
 
 
-def _kind_of(name: bytes) -> int:
-    """Say what an unusually spelled field is."""
-    found = _NAME.fullmatch(name)
-    if found is None:
-        raise Flaw("header line")
-    return _NAMES.get(found[1].lower(), _PLAIN)
-
-
 def _read_fields(header: bytes, lines: list[bytes], method: bytes | None, code: int) -> Head:
     once: list[bytes | None] = [None] * _VIA
     via = None
     for line in lines[1:-1]:
         name, colon, value = line.partition(b":")
         kind = _SPELLED.get(name)
-        if kind is None:
-            kind = _kind_of(name)
+        if kind is None:  # unusually spelled
+            found = _NAME.fullmatch(name)
+            if found is None:
+                raise Flaw("header line")
+            kind = _NAMES.get(found[1].lower(), _PLAIN)
         if not colon:
             raise Flaw("header line")
         if kind == _PLAIN:
@@ -181,11 +173,11 @@ def _read_fields(header: bytes, lines: list[bytes], method: bytes | None, code: 
                 raise Flaw(f"conflicting {_UNIQUE_NAMES[kind]}")
             once[kind] = value
             if kind == _LENGTH:
-                _check_digits(_UNIQUE_NAMES[_LENGTH], value)
+                _number(_UNIQUE_NAMES[_LENGTH], value)
             elif kind >= _FROM and b'"' in value:
                 _check_quotes(value)
         elif kind == _NUMBER:
-            _check_digits("number", value)
+            _number("number", value)
         else:
             if kind == _VIA and via is None:
                 via = value
@@ -203,7 +195,9 @@ def _assemble(header: bytes, method: bytes | None, code: int, via: bytes, once: 
     if method is not None and of_method != method:
         raise Flaw("cseq")
     key = transaction_key(via, call_id, number, of_method, once[_FROM] or b"")
-    return Head(header, of_method, code, via, key, -1 if length is None else _number(length))
+    return Head(
+        header, of_method, code, via, key, -1 if length is None else _number("content-length", length)
+    )
 
 
 def transaction_key(via: bytes, call_id: bytes, number: bytes, method: bytes, sender: bytes) -> bytes:
@@ -223,11 +217,6 @@ def transaction_key(via: bytes, call_id: bytes, number: bytes, method: bytes, se
     return key if len(key) <= MAX_KEY else blake2b(key).digest()
 
 
-def _check_digits(what: str, value: bytes) -> None:
-    if not value.isdigit():
-        raise Flaw(what)
-
-
 def _check_quotes(value: bytes) -> None:
     if b'"' in value or b"\\" in value:
         balanced = _BALANCED.fullmatch(value) is not None
@@ -237,7 +226,9 @@ def _check_quotes(value: bytes) -> None:
         raise Flaw("quote")
 
 
-def _number(digits: bytes) -> int:
+def _number(what: str, digits: bytes) -> int:
+    if not digits.isdigit():
+        raise Flaw(what)
     digits = digits.lstrip(b"0")
     return int(digits or b"0") if len(digits) < 19 else 10**18  # too much, however much
 
