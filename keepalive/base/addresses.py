@@ -32,10 +32,10 @@ def family_of(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def target_of(address: str, port: int) -> Target:
-    """Make the socket address of a literal, as the kernel gives it back."""
+def target_of(address: str, port: int, *, ipv6: bool = False) -> Target:
+    """Make the socket address of a literal, as the kernel gives it back; of IPv4 too for an IPv6 socket."""
     if ":" not in address:
-        return address, port
+        return (MAPPED + address, port, 0, 0) if ipv6 else (address, port)
     bare, _, zone = address.partition("%")
     index = 0 if not zone else int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
     return socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, bare)), port, 0, index

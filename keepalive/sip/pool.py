@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from anyio.lowlevel import checkpoint
 
 from keepalive.base import arguments as settings
-from keepalive.base.addresses import MAPPED, is_literal, target_of
+from keepalive.base.addresses import is_literal, target_of
 from keepalive.base.hostname import canonical
 from keepalive.transport.link import FAIR_RUN
 from keepalive.transport.loops import current_runtime
@@ -45,8 +45,6 @@ class SocketPool:
 
     Use it as an async context manager, entered and left by one task; every other call may come from any task
     of that event loop. Leaving the block closes all connections and the socket it was given.
-
-    The ancestor is Net::SIP::SocketPool.
 
     :param proto: "udp", "tcp" or "tls"
     :param sock: a bound UDP socket, or a listening TCP socket; it becomes non-blocking. See `open_leg`
@@ -439,8 +437,7 @@ def open_leg(
             sock.listen(backlog)
         elif connected and dst is not None:
             peer = destination("dst", dst, PORTS[proto])
-            mapped = family == socket.AF_INET6 and ":" not in peer.addr
-            sock.connect(target_of(MAPPED + peer.addr if mapped else peer.addr, peer.port))
+            sock.connect(target_of(peer.addr, peer.port, ipv6=family == socket.AF_INET6))
         return SocketPool(proto, sock, dst=dst, connected=connected, tls=tls, config=config)
     except BaseException:
         sock.close()

@@ -8,7 +8,7 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from keepalive.base.addresses import MAPPED, target_of, unmapped
+from keepalive.base.addresses import target_of, unmapped
 from keepalive.base.failure import text_of
 from keepalive.transport.datagrams import Datagrams
 from keepalive.transport.link import Link
@@ -217,10 +217,7 @@ class UDPSocket:
         """
         if local in UNSPECIFIED:
             local = self._local_by_peer.get((addr, port), "")
-        if self._connected:
-            address = None
-        else:
-            address = target_of(addr if ":" in addr or not self._ipv6 else MAPPED + addr, port), local
+        address = None if self._connected else (target_of(addr, port, ipv6=self._ipv6), local)
         out.sent_to = self._source(addr, port, local)
         if self._queue:
             if self._queued + len(out.data) > self._engine.config.max_queue:
