@@ -10,9 +10,9 @@ import anyio
 import pytest
 
 from keepalive.sip import SendError, SipTLS
+from keepalive.testing import jump, run_in_virtual_time
 from tests.sip.kit import Outcomes, dial, leg, request, response, told, until
 from tests.support import refused_port
-from tests.support.virtual import jump, run
 from tests.support.waiting import turns
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def test_expired_ones_are_told_if_asked_for(backend: str) -> None:
             await jump(70.0)
             assert [reason for reason, _ in losses] == ["expired"] * 2
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 @pytest.mark.parametrize("lost_idle", [False, True])

@@ -10,10 +10,10 @@ import pytest
 
 from keepalive.sip import SendError, SipTLS
 from keepalive.sip.core.identity import identities, matches
+from keepalive.testing import jump, run_in_virtual_time
 from tests.sip.handmade import Handmade
 from tests.sip.kit import dial, leg, port_of, request, response, response_of, until
 from tests.support import Authority, Server, Silent
-from tests.support.virtual import jump, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,7 +102,7 @@ def test_refusal_long_after_the_handshake_is_told(
                 await until(lambda: len(outcomes) == 3)
                 assert [(type(error), error.reason) for error in outcomes] == [(SendError, "tls")] * 3
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 def handed_over(pool: SocketPool) -> bool:
@@ -132,7 +132,7 @@ def test_server_that_gives_no_tickets_may_speak_or_be_silent(
                 await until(lambda: outcomes == [None])
                 await pool.send_to(request(), f"localhost:{server.port}")  # the next ones wait for nothing
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 async def test_refusal_is_read_before_a_broken_write_is_reported(tmp_path: Path, ca: Authority) -> None:
