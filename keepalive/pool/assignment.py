@@ -75,7 +75,9 @@ class Assignment:
         queue = slot.per_key.queue
         if queue is not None:
             waiter = queue.oldest_plain() if slot.uses else queue.oldest()
-            if waiter is not None and not (slot.uses and self._outranked(queue, waiter)):
+            if waiter is not None and not (
+                slot.uses and (queue.mixed or self._room.waiting) and self._outranked(queue, waiter)
+            ):
                 self._requests.leave_queue(waiter)
                 self.reserve(waiter, slot, DEFERRED)
                 self._effects.append((WAKE, waiter))
@@ -83,7 +85,9 @@ class Assignment:
         if slot.expires <= now:
             self.expire(slot, now)
             return
-        move(slot, IDLE)
+        if IDLE not in slot.state.next:
+            raise illegal(slot, IDLE)
+        slot.state = IDLE
         self._idle.add(slot)
         if not slot.uses:
             self._effects.append((VALIDATE, slot))
@@ -143,9 +147,13 @@ class Assignment:
     def take_idle(self, per_key: KeyState, now: float, fresh: bool) -> Slot | None:
         """Take the warmest idle connection that this kind of request may have."""
         slot = self._idle.take(per_key, fresh)
+        return None if slot is None else self.pass_expired(slot, now, fresh)
+
+    def pass_expired(self, slot: Slot | None, now: float, fresh: bool) -> Slot | None:
+        """Return this one that was taken, or the next one whose time is not over; close those passed."""
         while slot is not None and slot.expires <= now:
             self._close_taken(slot, _why_expired(slot, now))
-            slot = self._idle.take(per_key, fresh)
+            slot = self._idle.take(slot.per_key, fresh)
         return slot
 
     # -- a request waits ------------------------------------------------------------------------------
@@ -153,7 +161,7 @@ class Assignment:
     def enqueue(self, waiter: Waiter, now: float) -> None:
         """Let a new request wait, and see whether an attempt can be started for it."""
         per_key = waiter.per_key
-        queue = self._queue_of(per_key)
+        queue = per_key.queue or self._queue_of(per_key)
         crowded = queue.waiting > queue.covered
         queue.append(waiter)
         self._requests.uncovered += 1

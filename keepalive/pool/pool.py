@@ -143,8 +143,16 @@ class Pool:
     ) -> Waiter:
         """Enter a request for a key whose state is known; see `submit`."""
         assignment = self._assignment
-        waiter = self.requests.new(per_key, now, deadline, fresh, phases)
-        if (slot := assignment.take_idle(per_key, now, fresh)) is not None:
+        requests = self.requests
+        requests.last_id = number = requests.last_id + 1
+        waiter = requests.open[number] = Waiter(number, per_key, now, deadline, fresh, phases)
+        per_key.counters.requests += 1
+        if deadline < self.timers.earliest:
+            self.timers.earliest = deadline
+        slot = self.idle.take(per_key, fresh)
+        if slot is not None and slot.expires <= now:
+            slot = assignment.pass_expired(slot, now, fresh)
+        if slot is not None:
             assignment.reserve(waiter, slot, IMMEDIATE)
         elif deadline <= now or self._parts.closed:
             self.requests.fail(waiter, Failure.SHUTDOWN if self._parts.closed else Failure.TIMEOUT)
