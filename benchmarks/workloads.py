@@ -92,7 +92,7 @@ WORKLOADS = (
                 ("held", "then held", 1, 0), ("bytes", "KB per idle connection", 1024, 1)),
     ),
     Workload(
-        "fan-out", "FanOut-out", "N connections at once to one echo server, a line each way, all stay open",
+        "fan-out", "Fan-out", "N connections at once to one echo server, a line each way, all stay open",
         beside=True, floors=("plain epoll",), points=(1_000, 5_000, 10_000), quick_points=(1_000,),
         axis="N", rounds=3,
         log=True, extras=(("bytes", "KB per connection", 1024, 2), ("cpu", "µs of processor", 1, 1)),
