@@ -127,6 +127,11 @@ class WaitQueue(Generic[W]):
         """Return the oldest request that no attempt stands for."""
         return _older(self._plain.uncovered, self._fresh.uncovered)
 
+    @property
+    def plain_uncovered(self) -> bool:
+        """Whether a request that may take a used connection has nothing that stands for it."""
+        return bool(self._plain.uncovered)
+
     def balance(self, attempts: int) -> list[W]:
         """Cover exactly the first `attempts` requests; return those for which that is a change.
 
