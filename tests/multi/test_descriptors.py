@@ -20,6 +20,7 @@ import pytest
 from keepalive import TCPConnector, TLSConnector
 from keepalive.multi import EndReason, MultiClient, PeerState
 from tests.support import Lines, Server, Silent
+from tests.support.clocks import brisk
 
 from .kit import Log
 
@@ -158,6 +159,7 @@ async def test_attempt_waits_until_another_connection_ends(
     assert caplog.text.count("no free descriptor") == 1
 
 
+@brisk
 async def test_descriptors_that_never_come_are_told_in_time() -> None:
     log = Log()
     with Server() as server:
