@@ -104,8 +104,9 @@ async def test_40_eight_threads_drop_while_the_loop_works(echo_server: Server) -
 
 @contextmanager
 def collected_by_hand() -> Iterator[None]:
-    """Let nobody collect garbage but the test."""
+    """Let nobody collect garbage but the test, and no more than its own."""
     gc.collect()
+    gc.freeze()
     gc.disable()
     try:
         yield

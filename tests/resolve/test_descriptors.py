@@ -73,7 +73,7 @@ async def test_many_names_share_few_sockets(by_tcp: bool) -> None:
         else:
             yield question.reply()
 
-    count = 200 if by_tcp else 1500
+    count = 200 if by_tcp else 6 * BURST
     found: dict[int, tuple[str, ...]] = {}
     with NameServer(answer) as server:
         resolver = only(server)

@@ -124,12 +124,13 @@ async def test_a_flawed_request_in_a_datagram_is_answered(good: bytes, bad: byte
 
 async def test_who_does_not_read_gets_no_endless_answers() -> None:
     async with leg() as pool, await dial(pool) as peer:
-        odd = request().replace(b"Call-ID: ", b"Call-ID: a@b@")
-        for _ in range(300):
+        # A response repeats the Via: so it takes few of them to fill the kernel's buffers.
+        odd = request(via=f"127.0.0.1:5062;padding={'x' * 5000}").replace(b"Call-ID: ", b"Call-ID: a@b@")
+        for _ in range(30):
             await peer.send(odd * 100)
         await peer.send(request())
         await pool.__anext__()
-        assert pool.stats().flaws == {"call-id": 30_000}
+        assert pool.stats().flaws == {"call-id": 3000}
         assert pool.stats().queued < 100_000
 
 
