@@ -132,7 +132,15 @@ def _cancel_all(requests: list[Request]) -> None:
         assert request.cancel()
 
 
-@pytest.mark.parametrize("kind", [_full, _many_keys, _fresh])
+@pytest.mark.parametrize(  # each loop once: what the pool keeps depends on none of them
+    ("kind", "anyio_backend"),
+    [
+        (_full, ("asyncio", {"use_uvloop": False})),
+        (_many_keys, ("asyncio", {"use_uvloop": True})),
+        (_fresh, ("trio", {})),
+    ],
+    ids=["full-asyncio", "many_keys-uvloop", "fresh-trio"],
+)
 async def test_19_fifty_thousand_cancelled_requests(
     echo_server: Server, kind: Callable[[ConnectionManager, Server, int], Request]
 ) -> None:

@@ -10,7 +10,7 @@ from .walk import CONFIGS, walk
 
 SEED = int(os.environ.get("KEEPALIVE_SEED", "1"))
 INPUTS = 1_000_000
-RECOUNT_AFTER = 4
+RECOUNT_AFTER = 7
 """What is wrong in the books stays wrong for more than a step; the same walk from the command line, which
 counts after each step, tells in which one it came about."""
 
