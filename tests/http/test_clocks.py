@@ -30,6 +30,7 @@ class Slow:
 
 @brisk
 async def test_connecting_has_all_its_time_after_a_wait_for_a_place() -> None:
+    # heritage pools 2.6.
     with Server(Script()) as server:
         async with ConnectionManager(max_open=1, resolver=Slow(0.3)) as mgr:
             held = await mgr.allocate("http", server.host, server.port)

@@ -125,6 +125,7 @@ STALE: dict[str, Any] = {"close": lambda peer, asked: peer.close(), "reset": lam
 
 @pytest.mark.parametrize("how", STALE)
 async def test_stale_connection_is_retried_once_on_a_fresh_one(how: str) -> None:
+    # heritage pools 2.3.
     script = Script({"/": once(STALE[how], ok())})
     with Server(script) as server:
         async with ConnectionManager() as mgr:

@@ -62,6 +62,7 @@ def manager(zone: Zone, **more: Any) -> ConnectionManager:
 
 @brisk
 async def test_retires_idle_and_lent_ones_when_the_name_moves() -> None:
+    # heritage pools 2.7.
     with Server(host="127.0.0.1") as old, Server(host="127.0.0.2", port=old.port) as new:
         zone, seen = Zone("127.0.0.1"), Recorder()
         async with manager(zone, observer=seen) as mgr:

@@ -97,6 +97,7 @@ async def _end(mgr: ConnectionManager, request: Request, how: str) -> None:
 @timed
 async def test_19_nothing_holds_a_timed_out_request(echo_server: Server) -> None:
     """heritage pools 3.19: go#33849: the same when its time runs out, and with it the error it raised."""
+    # heritage poe 1.54.
     async with ConnectionManager(max_per_host=1, keep_alive=None) as mgr:
         held = await ask(mgr, echo_server)
         context = Thing()

@@ -137,6 +137,7 @@ async def test_look_ups_that_need_descriptors_too(
 async def test_attempt_waits_until_another_connection_ends(
     addr: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    # heritage tcpmulti 1.14.
     log = Log()
     with Server(Lines()) as server:
         async with log.client() as client:

@@ -71,6 +71,7 @@ class Farewell(Behaviour):
 
 
 async def test_a_reset_is_an_error_with_its_number() -> None:
+    # heritage tcpmulti 1.18.
     log = Log()
     with Server() as server:
         async with log.client() as client:
@@ -280,6 +281,7 @@ async def test_a_window_that_goes_on_after_the_end_is_quiet(caplog: pytest.LogCa
 
 
 async def test_wrong_arguments_are_refused_and_cost_nothing() -> None:
+    # heritage tcpmulti 1.25.
     log = Log()
     wrong: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
         (("127.0.0.1", 0), {}, "port must be from 1"),
@@ -329,6 +331,7 @@ def test_wrong_options_are_refused() -> None:
 
 
 async def test_local_addresses() -> None:
+    # heritage tcpmulti 1.23.
     log = Log()
     with Server() as server:
         async with log.client(bind_address="127.0.0.2") as client:
@@ -353,6 +356,7 @@ async def test_local_addresses() -> None:
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
 async def test_all_addresses_are_tried_and_the_first_error_is_told() -> None:
+    # heritage tcpmulti 1.13.
     table = StaticResolver({"two.test": ("::1", "127.0.0.1"), "none.test": ("127.0.0.1", "::1")})
     log = Log()
     with Server() as server, Server(host="::1") as six, refused_port() as port:

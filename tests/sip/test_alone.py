@@ -45,6 +45,7 @@ async def receive_all(peer: anyio.abc.ByteReceiveStream, count: int) -> bytes:
 async def test_a_flawed_request_is_answered_and_the_connection_goes_on(
     good: bytes, bad: bytes, flaw: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    # heritage sip 6.A.
     told: list[tuple[bytes, str]] = []
     got: list[object] = []
     async with leg() as pool, await dial(pool) as peer:

@@ -66,6 +66,7 @@ def test_expired_ones_are_told_if_asked_for(backend: str) -> None:
 
 @pytest.mark.parametrize("lost_idle", [False, True])
 async def test_a_refused_request_is_told_to_its_sender_only(lost_idle: bool) -> None:
+    # heritage sip 1.32.
     with refused_port() as port:
         async with leg() as pool:
             losses = Losses(pool, lost_idle=lost_idle)
@@ -148,6 +149,7 @@ async def test_a_connection_is_lost_once_at_the_pools_end_too(lost_idle: bool) -
 
 
 async def test_handshakes_that_fail_are_no_connections_lost(tmp_path: Path, ca: Authority) -> None:
+    # heritage sip 1.32.
     pair, trust = ca.write(tmp_path)
     async with leg("tls", tls=SipTLS(cert=pair, ca=trust)) as pool, await dial(pool) as babbler:
         losses = Losses(pool, lost_idle=True)

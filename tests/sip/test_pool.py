@@ -55,6 +55,7 @@ def test_wrong_settings_are_named(name: str, value: Any, error: type[Exception])
 
 
 def test_wrong_arguments_are_named() -> None:
+    # heritage sip 1.1, 1.2.
     udp = socket.socket(type=socket.SOCK_DGRAM)
     tcp, listener = socket.socket(), socket.create_server(("127.0.0.1", 0))
     tls: Any = SipTLS()
@@ -82,6 +83,7 @@ def test_wrong_arguments_are_named() -> None:
 
 
 def test_bad_certificate_files_fail_at_construction(tmp_path: Path) -> None:
+    # heritage sip 1.31.
     (tmp_path / "bad.pem").write_text("nothing")
     for cert in (tmp_path / "missing.pem", tmp_path / "bad.pem"):
         with pytest.raises(OSError):  # noqa: PT011  # ssl.SSLError, FileNotFoundError
@@ -125,6 +127,7 @@ async def test_wrong_sends_cost_nothing() -> None:
 
 
 async def test_life() -> None:
+    # heritage sip 1.6, 1.9.
     pool = leg()
     for call in (pool.stats, pool.connections, pool.detach):
         with pytest.raises(RuntimeError, match="not been entered"):
@@ -181,6 +184,7 @@ async def test_fork_leaves_the_parent_alone() -> None:
 
 
 async def test_message_objects_both_ways() -> None:
+    # heritage sip 1.25.
     async with leg(raw=False) as pool, leg(raw=False) as other:
         made = sipmessage.Request("MESSAGE", sipmessage.URI.parse("sip:a@127.0.0.1"), body="grüß".encode())
         for name, value in {
@@ -233,6 +237,7 @@ async def test_keep_alive_can_be_sent() -> None:
 @pytest.mark.parametrize("proto", ["udp", "tcp"])
 @pytest.mark.parametrize("form", ["text", "tuple", "record", "mapping", "name"])
 async def test_destinations(proto: str, form: str) -> None:
+    # heritage sip 1.10, 1.13.
     async with leg(proto) as pool, leg(proto) as other:
         port = port_of(other)
 
@@ -297,6 +302,7 @@ async def test_all_addresses_of_a_name_are_tried() -> None:
 
 
 async def test_ipv6() -> None:
+    # heritage sip 1.53.
     if not has_ipv6():
         pytest.skip("needs IPv6 on loopback")
     for proto in ("udp", "tcp"):
@@ -309,6 +315,7 @@ async def test_ipv6() -> None:
 
 
 async def test_udp_restriction_and_connected_socket() -> None:
+    # heritage sip 1.4, 1.14, 1.50, 1.51.
     async with leg("udp") as other, leg("udp") as strange:
         here = "127.0.0.1", port_of(other)
         for connected in (False, True):
@@ -324,6 +331,7 @@ async def test_udp_restriction_and_connected_socket() -> None:
 
 
 async def test_datagrams_that_are_no_messages() -> None:
+    # heritage sip 1.35.
     async with leg("udp") as pool:
         with socket.socket(type=socket.SOCK_DGRAM) as sock:
             sock.connect(("127.0.0.1", port_of(pool)))
@@ -349,6 +357,7 @@ async def test_datagrams_that_are_no_messages() -> None:
 
 async def test_datagram_is_one_message_whatever_its_length_says() -> None:
     """RFC 4475 3.1.1.8, dblreq: the second request is none, but it stays where it is."""
+    # heritage sip 1.36.
     async with leg("udp") as pool, leg("udp") as other:
         double = request("REGISTER", proto="UDP") + request("INVITE", proto="UDP")
         last = request(proto="UDP")
@@ -362,6 +371,7 @@ async def test_datagram_is_one_message_whatever_its_length_says() -> None:
 
 
 async def test_order_is_kept_through_a_slow_reader() -> None:
+    # heritage sip 1.37.
     packets = [request(body=bytes([n]) * 65_000) for n in range(200)]
     async with leg(max_queue=100_000_000) as pool, leg(max_inbox=5) as other:
         outcomes: Outcomes = []
@@ -377,6 +387,7 @@ async def test_order_is_kept_through_a_slow_reader() -> None:
 
 
 async def test_attach_gets_what_waited_first() -> None:
+    # heritage sip 1.7, 1.11.
     async with leg() as pool, await dial(pool) as peer:
         packets = [request() for _ in range(6)]
         await peer.send(b"".join(packets[:3]))

@@ -95,6 +95,7 @@ def test_a_hundred_registered_phones_stay_between_their_pings(backend: str, addr
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_registrations_hold_without_any_ping_and_end(backend: str) -> None:
+    # heritage sip 6.E.
     async def main() -> None:
         async with leg() as pool:
             registrar = Registrar(pool, 3600)
@@ -117,6 +118,7 @@ def test_registrations_hold_without_any_ping_and_end(backend: str) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("ping", [b"\r\n\r\n", b"\r\n", b"\r\n\0"])
 def test_phones_that_ping_stay_without_a_mark(backend: str, ping: bytes) -> None:
+    # heritage sip 6.E.
     async def main() -> None:
         async with leg() as pool:
             registrar = Registrar(pool, None)

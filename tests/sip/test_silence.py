@@ -61,6 +61,7 @@ def test_forty_requests_do_not_all_go_into_a_dead_connection(backend: str, addr:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_it_is_dead_at_the_instant_whatever_is_sent_meanwhile(backend: str) -> None:
+    # heritage sip 6.D.
     async def main() -> None:
         with mute() as listener:
             async with leg() as pool:
@@ -97,6 +98,7 @@ def test_it_is_dead_over_tls_too(backend: str, tmp_path: Path, ca: Authority) ->
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("sign", [b"\r\n", b"S", response(request(), 100, "Trying")])
 def test_any_byte_is_life(backend: str, sign: bytes) -> None:
+    # heritage sip 6.D.
     async def main() -> None:
         with mute() as listener:
             async with leg(message_timeout=1000.0) as pool:

@@ -26,6 +26,7 @@ BACKENDS = ["asyncio", "trio"]
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("count", "limit"), [(1, 120.0), (2, 67.5), (5, 36.0), (7, 30.0)])
 def test_connections_expire_by_the_formula(backend: str, count: int, limit: float) -> None:
+    # heritage sip 1.43, 1.44.
     async def main() -> None:
         async with leg() as pool:
             peers = [await dial(pool) for _ in range(count)]
@@ -65,6 +66,7 @@ def test_more_connections_make_the_time_shorter_at_once(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_open_transaction_spares_until_it_is_answered(backend: str) -> None:
+    # heritage sip 1.49.
     async def main() -> None:
         async with leg() as pool, leg(max_expire=1000.0, min_expire=1000.0, response_timeout=None) as peer:
             packet = request()
@@ -109,6 +111,7 @@ def test_answered_transactions_do_not_stay_in_memory(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_connect_timeout_with_defaults_is_ten_seconds(backend: str) -> None:
+    # heritage sip 1.27.
     async def main() -> None:
         with full_backlog() as hole:
             async with leg() as pool, anyio.create_task_group() as group:
@@ -151,6 +154,7 @@ def test_5_expiry_never_comes_before_connect_timeout(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_8_any_byte_counts_and_what_is_pending_stays(backend: str) -> None:
+    # heritage sip 1.42.
     async def main() -> None:
         async with leg(min_expire=30.0, max_expire=30.0, max_pending=90.0) as pool:
             kept, asked, quiet = [await dial(pool) for _ in range(3)]
@@ -194,6 +198,7 @@ def test_19_each_message_has_a_time_of_its_own(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_silent_caller_does_not_hold_a_handshake(backend: str, tmp_path: Path, ca: Authority) -> None:
+    # heritage sip 1.27.
     pair, trust = ca.write(tmp_path)
 
     async def main() -> None:
