@@ -189,6 +189,7 @@ async def test_limits_hold_while_racing(holes: Server) -> None:
 
 
 async def test_cancelled_at_every_step(holes: Server) -> None:
+    # heritage poe 1.77.
     hanging = sockets_to(holes.port)
     async with manager("127.0.0.2", "127.0.0.3", "127.0.0.1", stagger=0.02) as mgr:
         for delay in (0, 0.001, 0.01, 0.021, 0.03, 0.041, 0.05):
@@ -236,6 +237,7 @@ async def test_bound_in_both_families(echo_server: Server) -> None:
 
 async def test_52_failed_addresses_come_back() -> None:
     """heritage pools 3.52: okhttp#7553: one failure of v4 must not shut it out where v6 never works."""
+    # heritage pools 2.9.
     with refused_port() as port:
         async with manager("::1", "127.0.0.1") as mgr:
             for _ in range(3):

@@ -13,6 +13,7 @@ from keepalive import AllocateTimeout, ConnectionManager, SocketOptions, TCPConn
 from keepalive.http import ReadError, ReadTimeout, Timeout, WriteTimeout
 from tests.http.kit import Script, silent, url
 from tests.support import Server, full_backlog
+from tests.support.clocks import brisk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -104,6 +105,7 @@ class AtTheEnd(Script):
         peer.send(self.answer)
 
 
+@brisk
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nno!"])
 async def test_after_sending_breaks_an_answer_is_not_waited_for_long(answer: bytes) -> None:
     """What the peer said before is on its way. If nothing is, the break is the error, whatever the limits."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 
 async def test_local_addresses() -> None:
+    # heritage tcpmulti 1.23.
     log = Log()
     with Server() as server:
         async with log.client(bind_address="127.0.0.2") as client:
@@ -54,6 +55,7 @@ async def test_local_addresses() -> None:
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
 async def test_all_addresses_are_tried_and_the_first_error_is_told() -> None:
+    # heritage tcpmulti 1.13.
     table = StaticResolver({"two.test": ("::1", "127.0.0.1"), "none.test": ("127.0.0.1", "::1")})
     log = Log()
     with Server() as server, Server(host="::1") as six, refused_port() as port:

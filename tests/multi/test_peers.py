@@ -43,6 +43,7 @@ class Farewell(Behaviour):
 
 
 async def test_a_reset_is_an_error_with_its_number() -> None:
+    # heritage tcpmulti 1.18.
     log = Log()
     with Server() as server:
         async with log.client() as client:

@@ -108,6 +108,7 @@ async def test_a_window_that_goes_on_after_the_end_is_quiet(caplog: pytest.LogCa
 
 
 async def test_wrong_arguments_are_refused_and_cost_nothing() -> None:
+    # heritage tcpmulti 1.25.
     log = Log()
     wrong: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
         (("127.0.0.1", 0), {}, "port must be from 1"),

@@ -43,6 +43,7 @@ def test_wrong_settings_are_named(name: str, value: Any, error: type[Exception])
 
 
 def test_wrong_arguments_are_named() -> None:
+    # heritage sip 1.1, 1.2.
     udp = socket.socket(type=socket.SOCK_DGRAM)
     tcp, listener = socket.socket(), socket.create_server(("127.0.0.1", 0))
     tls: Any = SipTLS()
@@ -70,6 +71,7 @@ def test_wrong_arguments_are_named() -> None:
 
 
 def test_bad_certificate_files_fail_at_construction(tmp_path: Path) -> None:
+    # heritage sip 1.31.
     (tmp_path / "bad.pem").write_text("nothing")
     for cert in (tmp_path / "missing.pem", tmp_path / "bad.pem"):
         with pytest.raises(OSError):  # noqa: PT011  # ssl.SSLError, FileNotFoundError

@@ -18,6 +18,7 @@ from tests.support.waiting import turns
 
 
 async def test_order_is_kept_through_a_slow_reader() -> None:
+    # heritage sip 1.37.
     packets = [request(body=bytes([n]) * 65_000) for n in range(200)]
     async with leg(max_queue=100_000_000) as pool, leg(max_inbox=5) as other:
         outcomes: Outcomes = []
@@ -33,6 +34,7 @@ async def test_order_is_kept_through_a_slow_reader() -> None:
 
 
 async def test_attach_gets_what_waited_first() -> None:
+    # heritage sip 1.7, 1.11.
     async with leg() as pool, await dial(pool) as peer:
         packets = [request() for _ in range(6)]
         await peer.send(b"".join(packets[:3]))

@@ -21,6 +21,7 @@ class One(Flow):
     ("count", "limit"), [(1, 120.0), (2, 67.5), (3, 50.0), (5, 36.0), (7, 30.0), (105, 16.0)]
 )
 def test_formula(count: int, limit: float) -> None:
+    # heritage sip 1.43.
     expiry: Expiry[One] = Expiry(15.0, 120.0, 300.0)
     ones = [One() for _ in range(count)]
     for one in ones:
@@ -44,6 +45,7 @@ def take(expiry: Expiry[One], now: float) -> list[One]:
 
 
 def test_all_that_are_over_the_limit_go_in_one_pass() -> None:
+    # heritage sip 1.45, 1.46.
     expiry: Expiry[One] = Expiry(2.0, 10.0, 300.0)
     ones = [One(), One(), One(3.0)]
     for one in ones:
@@ -53,6 +55,7 @@ def test_all_that_are_over_the_limit_go_in_one_pass() -> None:
 
 
 def test_pending_ones_are_spared_up_to_a_limit() -> None:
+    # heritage sip 1.49.
     expiry: Expiry[One] = Expiry(2.0, 10.0, 60.0)
     one = One()
     one.pending = True

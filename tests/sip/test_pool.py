@@ -19,6 +19,7 @@ from tests.support.waiting import turns
 
 
 async def test_life() -> None:
+    # heritage sip 1.6, 1.9.
     pool = leg()
     for call in (pool.stats, pool.connections, pool.detach):
         with pytest.raises(RuntimeError, match="not been entered"):
@@ -72,6 +73,7 @@ async def test_fork_leaves_the_parent_alone() -> None:
 
 
 async def test_message_objects_both_ways() -> None:
+    # heritage sip 1.25.
     async with leg(raw=False) as pool, leg(raw=False) as other:
         made = sipmessage.Request("MESSAGE", sipmessage.URI.parse("sip:a@127.0.0.1"), body="grüß".encode())
         for name, value in {
@@ -124,6 +126,7 @@ async def test_keep_alive_can_be_sent() -> None:
 @pytest.mark.parametrize("proto", ["udp", "tcp"])
 @pytest.mark.parametrize("form", ["text", "tuple", "record", "mapping", "name"])
 async def test_destinations(proto: str, form: str) -> None:
+    # heritage sip 1.10, 1.13.
     async with leg(proto) as pool, leg(proto) as other:
         port = port_of(other)
 
@@ -188,6 +191,7 @@ async def test_all_addresses_of_a_name_are_tried() -> None:
 
 
 async def test_ipv6() -> None:
+    # heritage sip 1.53.
     if not has_ipv6():
         pytest.skip("needs IPv6 on loopback")
     for proto in ("udp", "tcp"):
@@ -200,6 +204,7 @@ async def test_ipv6() -> None:
 
 
 async def test_udp_restriction_and_connected_socket() -> None:
+    # heritage sip 1.4, 1.14, 1.50, 1.51.
     async with leg("udp") as other, leg("udp") as strange:
         here = "127.0.0.1", port_of(other)
         for connected in (False, True):
@@ -215,6 +220,7 @@ async def test_udp_restriction_and_connected_socket() -> None:
 
 
 async def test_datagrams_that_are_no_messages() -> None:
+    # heritage sip 1.35.
     async with leg("udp") as pool:
         with socket.socket(type=socket.SOCK_DGRAM) as sock:
             sock.connect(("127.0.0.1", port_of(pool)))

@@ -35,6 +35,7 @@ def table(*conns: Conn, max_tid: int = 30) -> Routes[Conn]:
 
 
 def test_response_goes_back_where_its_request_came_in() -> None:
+    # heritage sip 1.40.
     one, other = Conn(HERE), Conn(THERE)
     routes = table(one, other)
     routes.add_transaction(one, b"a", awaits=True)
@@ -129,6 +130,7 @@ def test_who_awaits_an_answer_is_counted() -> None:
 
 
 def test_answered_transactions_are_forgotten_after_a_time() -> None:
+    # heritage sip 3.4.
     one, other = Conn(HERE, 1.0), Conn(THERE, 2.0)
     routes = table(one, other)
     routes.add_transaction(one, b"a", awaits=False)
