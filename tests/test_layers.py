@@ -32,7 +32,7 @@ BELOW["connect"] = BELOW["resolve"] | {"resolve"}
 OPENING = BELOW["connect"] | {"connect"}
 BELOW["manager"] = OPENING | {"pool"}
 BELOW["multi"] = BELOW["sip"] = OPENING
-BELOW["abc"] = {"connect", "manager", "resolve"}
+BELOW["abc"] = {"connect", "manager", "resolve", "transport"}
 BELOW["testing"] = BELOW["manager"] | {"abc", "manager"}
 BELOW["__init__"] = BELOW["testing"] | {"abc"}
 PUBLIC = {"__init__", "abc", "errors", "testing"}

@@ -64,9 +64,7 @@ class Config:
 
 CONFIGS = {
     "checked": Config(check_after=1.0),
-    "roomy": Config(
-        Limits(max_per_host=4, max_open=9, keep_alive=9.0), check_after=0.3, fresh=0.0, keys=2
-    ),
+    "roomy": Config(Limits(max_per_host=4, max_open=9, keep_alive=9.0), check_after=0.3, fresh=0.0, keys=2),
     "always_checked": Config(check_after=0.0, goodbye=True),
     "reset": Config(resets=True, lifetimes=(NEVER, 2.0)),
     "polite": Config(goodbye=True, lifetimes=(NEVER, 2.0), max_uses=4),
