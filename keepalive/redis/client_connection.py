@@ -1,0 +1,303 @@
+"""redis-py's connection object, on a byte stream of the manager's."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
+from anyio.abc import SocketAttribute
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError, ResponseError, TimeoutError
+
+from keepalive import AllocateError, AllocateTimeout, Connection, KeepaliveError
+
+from .client_parser import INCOMPLETE, Parser
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from redis.auth.token import TokenInterface
+
+__all__ = ("ClientConnection",)
+
+_SMALL = 4096
+"""Bytes that the kernel takes at once where nothing sent before is waiting."""
+_READ_SIZE = 65536
+_PLAIN = frozenset({str, bytes})
+
+
+class Packed(list[bytes]):
+    """Commands in the protocol's form, and how many answers they get."""
+
+    __slots__ = ("answers",)
+
+    def __init__(self, pieces: Iterable[bytes], answers: int) -> None:
+        super().__init__(pieces)
+        self.answers = answers
+
+
+class ClientConnection(AbstractConnection):
+    """redis-py's side of one connection: its parser, what was set up, what is still to be answered.
+
+    It stays with the byte stream from user to user. Where redis-py connects again after an error, it gets
+    a new stream from the manager.
+
+    :param allocate: gets a connection of the manager; true for one that nobody had before
+    :param where: what it connects to, for people
+    :param options: redis-py's, as for its own connections
+    """
+
+    _parser: Parser
+
+    def __init__(
+        self, *, allocate: Callable[[bool], Awaitable[Connection]], where: str, **options: Any
+    ) -> None:
+        super().__init__(parser_class=Parser, **options)
+        self._allocate = allocate
+        self._where = where
+        self._given: Connection | KeepaliveError | None = None
+        self._conn: Connection | None = None
+        self._stream: socket.socket | None = None
+        self._unanswered = 0
+        self._unsure = False  # whether anything went past the count
+        self._expired = False
+        self._has_new_token = False
+        encoder = self.encoder
+        self._packs_plain = (encoder.encoding, encoder.encoding_errors) == ("utf-8", "strict")
+
+    # -- from user to user --------------------------------------------------------------------------
+
+    async def begin(self, given: Connection | KeepaliveError) -> None:
+        """Set up what was allocated, or begin with the failure to do so; connects by redis-py's retries."""
+        self._given = given
+        try:
+            await self.connect()
+        except BaseException:
+            self._close()
+            raise
+
+    async def resume(self, conn: Connection, stream: socket.socket) -> None:
+        """Go on with the stream that this had before, in the hands of its next user."""
+        self._conn, self._stream = conn, stream
+        if self._has_new_token:
+            self._has_new_token = False
+            await self.re_auth()
+
+    def give_back(self) -> socket.socket | None:
+        """Give the stream back to the manager.
+
+        :return: its socket, by which it is known when it comes back; None if it is closed: it was before,
+            or an answer is outstanding, which the next user would take for his
+        """
+        conn, stream = self._conn, self._stream
+        self._conn = self._stream = None  # an idle stream's end must not wait for this object's
+        if conn is None:
+            return None
+        if self._unanswered or self._unsure or self.should_reconnect() or self._parser.unread():
+            conn.discard()
+            return None
+        conn.release()
+        return stream
+
+    # -- its life, for redis-py ---------------------------------------------------------------------
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it has a stream."""
+        return self._conn is not None
+
+    async def _connect(self) -> None:
+        given, self._given = self._given, None
+        if given is None:
+            try:
+                given = await self._allocate(True)
+            except KeepaliveError as exc:
+                given = exc
+        if isinstance(given, KeepaliveError):
+            raise _as_oserror(given) from given
+        self._conn, self._stream = given, given.extra(SocketAttribute.raw_socket)
+        self._unanswered, self._unsure = 0, False
+
+    async def disconnect(self, *args: Any, **kwargs: Any) -> None:
+        """Close the stream for good. Does not switch tasks."""
+        self.reset_should_reconnect()
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            conn.discard()
+
+    def _close(self) -> None:
+        # redis-py calls this while objects are being collected, too: the stream's own finalizer knows how.
+        self._conn = self._given = self._stream = None
+
+    def __del__(self, _warnings: Any = None) -> None:
+        """Leave it to the stream's own finalizer, which may come from any thread."""
+
+    def getpeername(self) -> str | None:
+        """Return the peer's address."""
+        peer = None if self._conn is None else self._conn.extra(SocketAttribute.remote_address, None)
+        return str(peer[0]) if isinstance(peer, tuple) else None
+
+    def repr_pieces(self) -> list[tuple[str, str | int]]:
+        """Return what its repr shows."""
+        return [("at", self._where), ("db", self.db)]
+
+    def _host_error(self) -> str:
+        return self._where
+
+    def set_re_auth_token(self, token: TokenInterface) -> None:
+        """Note a token to authenticate with before the next user has this."""
+        self._has_new_token = True
+        super().set_re_auth_token(token)
+
+    # -- commands -----------------------------------------------------------------------------------
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        """Bring a command into the protocol's form."""
+        name = args[0]
+        if self._packs_plain and name.isalpha() and _PLAIN.issuperset(map(type, args)):
+            return Packed((hiredis.pack_command(args),), 1)
+        return Packed(super().pack_command(*args), 1)
+
+    def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
+        """Bring commands into the protocol's form."""
+        commands = list(commands)
+        return Packed(super().pack_commands(commands), len(commands))
+
+    async def send_packed_command(
+        self, command: bytes | str | Iterable[bytes], check_health: bool = True
+    ) -> None:
+        """Send commands; within `socket_timeout`."""
+        if self._conn is None:
+            await self.connect_check_health(check_health=False)
+        if check_health and self.health_check_interval:
+            await self.check_health()
+        conn = self._conn
+        assert conn is not None, "it is connected"
+        data = _joined(command)
+        first = not self._unanswered
+        if isinstance(command, Packed):
+            self._unanswered += command.answers
+        else:
+            self._unsure = True
+        try:
+            if first and len(data) <= _SMALL:
+                await conn.send(data)
+            else:
+                async with asyncio.timeout(self.socket_timeout or None):
+                    await conn.send(data)
+        except asyncio.TimeoutError:
+            await self.disconnect()
+            raise TimeoutError("Timeout writing to socket") from None
+        except (BrokenResourceError, ClosedResourceError) as exc:
+            await self.disconnect()
+            raise ConnectionError(f"Error while writing to {self._where}: {_reason(exc)}") from exc
+        except BaseException:
+            await self.disconnect()
+            raise
+
+    async def can_read(self) -> bool:
+        """Say whether something was received that nobody has read."""
+        return self._parser.unread()
+
+    async def read_response(
+        self,
+        disable_decoding: bool = False,
+        timeout: float | None = None,
+        *,
+        disconnect_on_error: bool = True,
+        push_request: bool | None = False,
+    ) -> Any:
+        """Read the next answer.
+
+        :param timeout: seconds after which None is returned; by default `socket_timeout`, which raises
+        """
+        if timeout is not None or push_request or not disconnect_on_error:
+            self._unsure = True  # a subscriber's ways: what it reads is no answer, and it may stop halfway
+        waits = self.socket_timeout if timeout is None else timeout
+        try:
+            if timeout is None and disconnect_on_error and waits:
+                answer = await self._answer_or_close(disable_decoding, push_request, waits)
+            else:
+                async with asyncio.timeout(None if waits == math.inf else waits):
+                    answer = await self._answer(disable_decoding, push_request)
+        except asyncio.TimeoutError:
+            if timeout is not None:
+                return None
+            if disconnect_on_error:
+                await self.disconnect()
+            raise TimeoutError(f"Timeout reading from {self._where}") from None
+        except BaseException:
+            if disconnect_on_error:
+                await self.disconnect()
+            raise
+        self._unanswered -= 1
+        if self.health_check_interval:
+            self.next_health_check = asyncio.get_running_loop().time() + self.health_check_interval
+        if isinstance(answer, ResponseError):
+            raise answer
+        return answer
+
+    async def _answer_or_close(
+        self, disable_decoding: bool, push_request: bool | None, seconds: float
+    ) -> Any:
+        """Read an answer, or close the stream after so many seconds: one plain timer, for the hot path."""
+        timer = asyncio.get_running_loop().call_later(seconds, self._expire)
+        try:
+            return await self._answer(disable_decoding, push_request)
+        except ConnectionError:
+            if self._expired:
+                self._expired = False
+                raise asyncio.TimeoutError from None
+            raise
+        finally:
+            timer.cancel()
+
+    def _expire(self) -> None:
+        if self._conn is not None:
+            self._expired = True
+            self._conn.discard()
+
+    async def _answer(self, disable_decoding: bool, push_request: bool | None) -> Any:
+        parser, conn = self._parser, self._conn
+        take = parser.take
+        while True:
+            answer = take(False) if disable_decoding else take()
+            if answer is not INCOMPLETE:
+                if type(answer) is bytes:
+                    return answer
+                answer = await parser.seen(answer, push_request=push_request)
+                if answer is not INCOMPLETE:
+                    return answer
+                continue
+            if conn is None:
+                raise ConnectionError("Connection closed by server.")
+            try:
+                parser.feed(await conn.receive(_READ_SIZE))
+            except EndOfStream:
+                raise ConnectionError("Connection closed by server.") from None
+            except (BrokenResourceError, ClosedResourceError) as exc:
+                raise ConnectionError(f"Error while reading from {self._where}: {_reason(exc)}") from exc
+
+
+def _joined(command: bytes | str | Iterable[bytes]) -> bytes:
+    if isinstance(command, str):
+        return command.encode()
+    return command if isinstance(command, bytes) else b"".join(command)
+
+
+def _reason(exc: Exception) -> str:
+    return str(exc.__cause__ or exc) or "the connection was closed"
+
+
+def _as_oserror(exc: KeepaliveError) -> OSError:
+    """Say it so that redis-py makes a TimeoutError of its own of what took too long to connect.
+
+    Everything else, the wait for a place included, becomes its ConnectionError.
+    """
+    if isinstance(exc, AllocateTimeout) and exc.function != "queue":
+        return exc
+    return OSError(exc.error_str if isinstance(exc, AllocateError) else str(exc))

@@ -1,0 +1,54 @@
+"""redis-py's parser, fed by a connection of the manager's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+from redis.asyncio.connection import DefaultParser
+from redis.exceptions import ConnectionError, InvalidResponse
+
+if TYPE_CHECKING:
+    from redis.asyncio.connection import AbstractConnection
+
+__all__ = ("INCOMPLETE", "Parser")
+
+INCOMPLETE = object()
+"""What the parser gives while an answer has not come as a whole."""
+
+_PUSH: type = hiredis.PushNotification
+
+
+class Parser(DefaultParser):  # type: ignore[misc]  # redis-py chooses its class when it is imported
+    """Finds answers in bytes; what they mean, and what becomes of pushes, is redis-py's.
+
+    It reads nothing itself: its connection does that.
+    """
+
+    def on_connect(self, connection: AbstractConnection) -> None:
+        """Begin with a new stream."""
+        encoder = connection.encoder
+        options: dict[str, Any] = {}
+        if encoder.decode_responses:
+            options = {"encoding": encoder.encoding, "errors": encoder.encoding_errors}
+        reader = hiredis.Reader(
+            protocolError=InvalidResponse, replyError=self.parse_error, notEnoughData=INCOMPLETE, **options
+        )
+        self.feed, self.take, self.unread = reader.feed, reader.gets, reader.has_data
+
+    def on_disconnect(self) -> None:
+        """Do nothing: what has been read can still be parsed."""
+
+    async def seen(self, answer: Any, *, push_request: bool | None) -> Any:
+        """Deal with pushes and errors of the connection.
+
+        :return: the answer; INCOMPLETE if it was a push that nobody asked for
+        """
+        if isinstance(answer, ConnectionError):
+            raise answer
+        if isinstance(answer, _PUSH):
+            told = await self.handle_push_response(answer)
+            return told if push_request else INCOMPLETE
+        if isinstance(answer, list) and answer and isinstance(answer[0], ConnectionError):
+            raise answer[0]
+        return answer
