@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
 from anyio.abc import SocketAttribute
+from redis import exceptions
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
 from keepalive import AllocateError, AllocateTimeout, Connection, KeepaliveError
 
@@ -189,12 +189,12 @@ class ClientConnection(AbstractConnection):
             else:
                 async with asyncio.timeout(self.socket_timeout or None):
                     await conn.send(data)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             await self.disconnect()
-            raise TimeoutError("Timeout writing to socket") from None
+            raise exceptions.TimeoutError("Timeout writing to socket") from None
         except (BrokenResourceError, ClosedResourceError) as exc:
             await self.disconnect()
-            raise ConnectionError(f"Error while writing to {self._where}: {_reason(exc)}") from exc
+            raise exceptions.ConnectionError(f"Error while writing to {self._where}: {_reason(exc)}") from exc
         except BaseException:
             await self.disconnect()
             raise
@@ -224,12 +224,12 @@ class ClientConnection(AbstractConnection):
             else:
                 async with asyncio.timeout(None if waits == math.inf else waits):
                     answer = await self._answer(disable_decoding, push_request)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             if timeout is not None:
                 return None
             if disconnect_on_error:
                 await self.disconnect()
-            raise TimeoutError(f"Timeout reading from {self._where}") from None
+            raise exceptions.TimeoutError(f"Timeout reading from {self._where}") from None
         except BaseException:
             if disconnect_on_error:
                 await self.disconnect()
@@ -237,7 +237,7 @@ class ClientConnection(AbstractConnection):
         self._unanswered -= 1
         if self.health_check_interval:
             self.next_health_check = asyncio.get_running_loop().time() + self.health_check_interval
-        if isinstance(answer, ResponseError):
+        if isinstance(answer, exceptions.ResponseError):
             raise answer
         return answer
 
@@ -245,13 +245,13 @@ class ClientConnection(AbstractConnection):
         self, disable_decoding: bool, push_request: bool | None, seconds: float
     ) -> Any:
         """Read an answer, or close the stream after so many seconds: one plain timer, for the hot path."""
+        self._expired = False
         timer = asyncio.get_running_loop().call_later(seconds, self._expire)
         try:
             return await self._answer(disable_decoding, push_request)
-        except ConnectionError:
+        except exceptions.ConnectionError:
             if self._expired:
-                self._expired = False
-                raise asyncio.TimeoutError from None
+                raise TimeoutError from None
             raise
         finally:
             timer.cancel()
@@ -274,13 +274,15 @@ class ClientConnection(AbstractConnection):
                     return answer
                 continue
             if conn is None:
-                raise ConnectionError("Connection closed by server.")
+                raise exceptions.ConnectionError("Connection closed by server.")
             try:
                 parser.feed(await conn.receive(_READ_SIZE))
             except EndOfStream:
-                raise ConnectionError("Connection closed by server.") from None
+                raise exceptions.ConnectionError("Connection closed by server.") from None
             except (BrokenResourceError, ClosedResourceError) as exc:
-                raise ConnectionError(f"Error while reading from {self._where}: {_reason(exc)}") from exc
+                raise exceptions.ConnectionError(
+                    f"Error while reading from {self._where}: {_reason(exc)}"
+                ) from exc
 
 
 def _joined(command: bytes | str | Iterable[bytes]) -> bytes:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import hiredis
+from redis import exceptions
 from redis.asyncio.connection import DefaultParser
-from redis.exceptions import ConnectionError, InvalidResponse
 
 if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
@@ -17,9 +17,12 @@ INCOMPLETE = object()
 """What the parser gives while an answer has not come as a whole."""
 
 _PUSH: type = hiredis.PushNotification
+_Base: Any = (
+    DefaultParser  # which redis-py chooses when it is imported: with hiredis there, its parser for it
+)
 
 
-class Parser(DefaultParser):  # type: ignore[misc]  # redis-py chooses its class when it is imported
+class Parser(_Base):  # type: ignore[misc]  # for the same reason
     """Finds answers in bytes; what they mean, and what becomes of pushes, is redis-py's.
 
     It reads nothing itself: its connection does that.
@@ -32,7 +35,10 @@ class Parser(DefaultParser):  # type: ignore[misc]  # redis-py chooses its class
         if encoder.decode_responses:
             options = {"encoding": encoder.encoding, "errors": encoder.encoding_errors}
         reader = hiredis.Reader(
-            protocolError=InvalidResponse, replyError=self.parse_error, notEnoughData=INCOMPLETE, **options
+            protocolError=exceptions.InvalidResponse,
+            replyError=self.parse_error,
+            notEnoughData=INCOMPLETE,
+            **options,
         )
         self.feed, self.take, self.unread = reader.feed, reader.gets, reader.has_data
 
@@ -44,11 +50,11 @@ class Parser(DefaultParser):  # type: ignore[misc]  # redis-py chooses its class
 
         :return: the answer; INCOMPLETE if it was a push that nobody asked for
         """
-        if isinstance(answer, ConnectionError):
+        if isinstance(answer, exceptions.ConnectionError):
             raise answer
         if isinstance(answer, _PUSH):
             told = await self.handle_push_response(answer)
             return told if push_request else INCOMPLETE
-        if isinstance(answer, list) and answer and isinstance(answer[0], ConnectionError):
+        if isinstance(answer, list) and answer and isinstance(answer[0], exceptions.ConnectionError):
             raise answer[0]
         return answer

@@ -79,9 +79,7 @@ class ConnectionPool(RedisPool):
         scheme: str | None = None,
         **options: Any,
     ) -> None:
-        if not isinstance(manager, ConnectionManager):
-            msg = f"manager must be a ConnectionManager, not {manager!r}"
-            raise TypeError(msg)
+        _check_manager(manager)
         _check_options(options)
         options |= parse_url(url)  # the URL's options win, as with redis-py
         host, port = options.pop("host", "localhost"), options.pop("port", 6379)
@@ -140,12 +138,8 @@ class ConnectionPool(RedisPool):
         else:
             stream = conn.extra(SocketAttribute.raw_socket)
             known = self._idle.pop(stream, None)
-            if known is None:
-                connection = self.make_connection()
-                await connection.begin(conn)
-            else:
-                connection = known
-                await connection.resume(conn, stream)
+            connection = known or self.make_connection()
+            await (connection.begin(conn) if known is None else connection.resume(conn, stream))
         self._lent.add(connection)
         return connection
 
@@ -201,6 +195,12 @@ class ConnectionPool(RedisPool):
         numbers = (len(self._idle), len(self._lent))
         told = super().get_connection_count()
         return [(number, names) for number, (_, names) in zip(numbers, told, strict=True)]
+
+
+def _check_manager(manager: object) -> None:
+    if not isinstance(manager, ConnectionManager):
+        msg = f"manager must be a ConnectionManager, not {manager!r}"
+        raise TypeError(msg)
 
 
 def _check_options(options: dict[str, Any]) -> None:
