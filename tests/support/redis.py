@@ -32,8 +32,8 @@ class RedisServer:
         self._pair = pair
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start it, or start it again; it is up when this returns."""
+    def start(self, *options: str) -> None:
+        """Start it, or start it again, with further options; it is up when this returns."""
         tls = (
             *("--tls-port", str(self.tls_port), "--tls-cert-file", str(self._pair)),
             *("--tls-key-file", str(self._pair), "--tls-ca-cert-file", str(self._pair)),
@@ -45,7 +45,7 @@ class RedisServer:
                 *(require_peer("redis-server"), "--port", str(self.port), "--bind", self.host),
                 *("--save", "", "--dir", str(self.folder), "--unixsocket", str(self.path)),
                 *(tls if self._pair else ()),
-                *self._options,
+                *(*self._options, *options),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
