@@ -39,6 +39,10 @@ def shape_for(order: Order) -> Shape:
         return Shape("127.0.0.1", site.echo_port)
     if name in ("keys", "watch"):
         return Shape(loopback(0), site.hold_port, total=max(order.points) + 64)
+    if name == "redis-64":
+        return Shape("127.0.0.1", site.redis_port)
+    if name == "redis-shared":
+        return Shape("127.0.0.1", site.redis_port, limit=1)
     if name == "upload":
         return Shape("127.0.0.1", site.sink_port)
     ports = {"cold-tls": site.tls_port, "cold-resumed": site.ticket_port}
@@ -391,6 +395,8 @@ DRIVERS: dict[str, Callable[[Contender, Order], Awaitable[Figures]]] = {
     "cold-tls": cold,
     "cold-resumed": cold,
     "watch": watch,
+    "redis-64": exchange_64,
+    "redis-shared": exchange_64,
     "sip": sip,
     "fan-out": fan_out,
 }

@@ -11,6 +11,7 @@ from benchmarks.contenders.http import Httpx2Keepalive, KeepaliveHttp
 from benchmarks.contenders.own import Keepalive
 from benchmarks.contenders.peers import Aiohttp, AsyncioConnectionPool, Httpcore2, Httpx2
 from benchmarks.contenders.programs import Go, Poe, Wrk
+from benchmarks.contenders.redis import REDIS
 from benchmarks.contenders.sockets import AnyioStream, AsyncioProtocol, Blocking, LoopSock
 
 CLASSES: tuple[type[Contender], ...] = (
@@ -19,6 +20,7 @@ CLASSES: tuple[type[Contender], ...] = (
     Aiohttp, Httpcore2, Httpx2, AsyncioConnectionPool,
     Go, Poe, Wrk,
     *FANS,
+    *REDIS,
 )  # fmt: skip
 
 
