@@ -66,6 +66,7 @@ class ClientConnection(AbstractConnection):
         self._unsure = False  # whether anything went past the count
         self._expired = False
         self._has_new_token = False
+        self._to_be_closed = False
         encoder = self.encoder
         self._packs_plain = (encoder.encoding, encoder.encoding_errors) == ("utf-8", "strict")
 
@@ -97,7 +98,7 @@ class ClientConnection(AbstractConnection):
         self._conn = self._stream = None  # an idle stream's end must not wait for this object's
         if conn is None:
             return None
-        if self._unanswered or self._unsure or self.should_reconnect() or self._parser.unread():
+        if self._unanswered or self._unsure or self._to_be_closed or self._parser.unread():
             conn.discard()
             return None
         conn.release()
@@ -122,9 +123,17 @@ class ClientConnection(AbstractConnection):
         self._conn, self._stream = given, given.extra(SocketAttribute.raw_socket)
         self._unanswered, self._unsure = 0, False
 
+    def mark_for_reconnect(self) -> None:
+        """Have the stream closed when this is given back."""
+        self._to_be_closed = True
+
+    def should_reconnect(self) -> bool:
+        """Whether the stream is to be closed."""
+        return self._to_be_closed
+
     async def disconnect(self, *args: Any, **kwargs: Any) -> None:
         """Close the stream for good. Does not switch tasks."""
-        self.reset_should_reconnect()
+        self._to_be_closed = False
         conn, self._conn = self._conn, None
         if conn is not None:
             conn.discard()
