@@ -69,7 +69,7 @@ THIRD_PARTIES = {
     "testing": {"anyio", "trio"},
     "sip": {"anyio", "sipmessage"},
     "http": {"anyio", "httptools", "trio"},  # trio: for a task without a nursery
-    "redis": {"anyio", "hiredis", "redis"},
+    "redis": {"anyio", "hiredis", "redis", "trio"},  # trio: for a cheap sleep
     "httpx": {"anyio", "httpx", "httpx2"},  # for types; what runs is imported by its name, httpx2 or httpx
 }
 

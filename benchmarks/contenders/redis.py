@@ -29,7 +29,7 @@ class RedisPy(RedisContender):
     name = "redis-py"
     plays = ("redis-64",)
     loops = ("asyncio", "uvloop")
-    needs = ("redis", "hiredis")
+    needs: ClassVar[tuple[str, ...]] = ("redis", "hiredis")
 
     async def start(self) -> None:
         self.stack = AsyncExitStack()

@@ -17,7 +17,6 @@ from keepalive import AllocateError, AllocateTimeout, Connection, KeepaliveError
 from .client_parser import INCOMPLETE, Parser
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Awaitable, Callable, Iterable
 
     from redis.auth.token import TokenInterface
@@ -61,7 +60,6 @@ class ClientConnection(AbstractConnection):
         self._where = where
         self._given: Connection | KeepaliveError | None = None
         self._conn: Connection | None = None
-        self._stream: socket.socket | None = None
         self._unanswered = 0
         self._unsure = False  # whether anything went past the count
         self._expired = False
@@ -81,28 +79,33 @@ class ClientConnection(AbstractConnection):
             self._close()
             raise
 
-    async def resume(self, conn: Connection, stream: socket.socket) -> None:
+    async def resume(self, conn: Connection) -> None:
         """Go on with the stream that this had before, in the hands of its next user."""
-        self._conn, self._stream = conn, stream
+        self._conn = conn
         if self._has_new_token:
             self._has_new_token = False
-            await self.re_auth()
+            try:
+                await self.re_auth()
+            except BaseException:
+                await self.disconnect()
+                raise
 
-    def give_back(self) -> socket.socket | None:
-        """Give the stream back to the manager.
+    def give_back(self) -> None:
+        """Give the stream back to the manager, and stay with it.
 
-        :return: its socket, by which it is known when it comes back; None if it is closed: it was before,
-            or an answer is outstanding, which the next user would take for his
+        It is closed instead if an answer is outstanding, which the next user would take for his.
         """
-        conn, stream = self._conn, self._stream
-        self._conn = self._stream = None  # an idle stream's end must not wait for this object's
+        conn, self._conn = self._conn, None
         if conn is None:
-            return None
+            return
         if self._unanswered or self._unsure or self._to_be_closed or self._parser.unread():
             conn.discard()
-            return None
+            return
+        try:
+            conn.state = self
+        except ClosedResourceError:
+            return  # the manager has closed it meanwhile
         conn.release()
-        return stream
 
     # -- its life, for redis-py ---------------------------------------------------------------------
 
@@ -120,7 +123,7 @@ class ClientConnection(AbstractConnection):
                 given = exc
         if isinstance(given, KeepaliveError):
             raise _as_oserror(given) from given
-        self._conn, self._stream = given, given.extra(SocketAttribute.raw_socket)
+        self._conn = given
         self._unanswered, self._unsure = 0, False
 
     def mark_for_reconnect(self) -> None:
@@ -140,7 +143,7 @@ class ClientConnection(AbstractConnection):
 
     def _close(self) -> None:
         # redis-py calls this while objects are being collected, too: the stream's own finalizer knows how.
-        self._conn = self._given = self._stream = None
+        self._conn = self._given = None
 
     def __del__(self, _warnings: Any = None) -> None:
         """Leave it to the stream's own finalizer, which may come from any thread."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from itertools import count
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
-from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSAttribute
 from redis.asyncio import ConnectionPool as RedisPool
 from redis.asyncio.connection import parse_url
@@ -16,8 +15,6 @@ from keepalive import ConnectionManager, KeepaliveError
 from .client_connection import ClientConnection
 
 if TYPE_CHECKING:
-    import socket
-
     from redis.asyncio.connection import AbstractConnection
     from redis.asyncio.retry import Retry
     from redis.auth.token import TokenInterface
@@ -94,8 +91,7 @@ class ConnectionPool(RedisPool):
         self._place = (scheme or own_scheme, path, 0) if path else (scheme or own_scheme, host, port)
         self._key = {"for_scheme": f"redis-py-{next(_numbers)}", "for_addr": host, "for_port": port}
         self._where = path or f"{host}:{port}"
-        self._idle: WeakKeyDictionary[socket.socket, ClientConnection] = WeakKeyDictionary()
-        self._lent: WeakSet[ClientConnection] = WeakSet()
+        self._connections: WeakSet[ClientConnection] = WeakSet()
         super().__init__(connection_class=ClientConnection, **options)
         self.make_connection()  # redis-py's checks of the options are in there
 
@@ -112,6 +108,11 @@ class ConnectionPool(RedisPool):
 
     async def _allocated(self, fresh: bool) -> Connection:
         conn = await self._request(fresh)
+        if conn.state is not None and not isinstance(conn.state, ClientConnection):
+            conn.discard()
+            scheme = self._place[0]
+            msg = f'the manager has a life cycle for "{scheme}"; give the pool another scheme='
+            raise ValueError(msg)
         if self._tls and conn.extra(TLSAttribute.tls_version, None) is None:
             conn.discard()  # before a password is sent in the clear
             scheme = self._place[0]
@@ -124,7 +125,9 @@ class ConnectionPool(RedisPool):
 
     def make_connection(self) -> ClientConnection:
         """Return a connection object that connects when it is first used."""
-        return ClientConnection(allocate=self._allocated, where=self._where, **self.connection_kwargs)
+        connection = ClientConnection(allocate=self._allocated, where=self._where, **self.connection_kwargs)
+        self._connections.add(connection)
+        return connection
 
     async def get_connection(
         self, command_name: str | None = None, *keys: Any, **options: Any
@@ -136,11 +139,14 @@ class ConnectionPool(RedisPool):
             connection = self.make_connection()
             await connection.begin(exc)
         else:
-            stream = conn.extra(SocketAttribute.raw_socket)
-            known = self._idle.pop(stream, None)
-            connection = known or self.make_connection()
-            await (connection.begin(conn) if known is None else connection.resume(conn, stream))
-        self._lent.add(connection)
+            known = conn.state
+            if known is None:
+                connection = self.make_connection()
+                await connection.begin(conn)
+            else:
+                connection = known
+                conn.state = None  # a user who drops the connection object drops the stream with it
+                await connection.resume(conn)
         return connection
 
     async def release(self, connection: AbstractConnection) -> None:
@@ -148,19 +154,15 @@ class ConnectionPool(RedisPool):
         if not isinstance(connection, ClientConnection):
             msg = f"{connection!r} is not a connection of this pool"
             raise TypeError(msg)
-        self._lent.discard(connection)
-        stream = connection.give_back()
-        if stream is not None:
-            self._idle[stream] = connection
+        connection.give_back()
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
         """Close what is idle, and unless told otherwise what is in use."""
-        self._idle.clear()
         if self._manager.usable:
             self._manager.evict(*self._place, **self._key)
         if inuse_connections:
-            for connection in tuple(self._lent):
-                await connection.disconnect(nowait=True)
+            for connection in self._lent():
+                await connection.disconnect()
 
     async def aclose(self) -> None:
         """Close its connections. The manager goes on, and so may the pool."""
@@ -168,22 +170,22 @@ class ConnectionPool(RedisPool):
 
     # -- what redis-py tells its pool ---------------------------------------------------------------
 
-    def _known(self) -> list[ClientConnection]:
-        return [*self._idle.values(), *self._lent]
+    def _lent(self) -> list[ClientConnection]:
+        return [connection for connection in self._connections if connection.is_connected]
 
     def set_retry(self, retry: Retry) -> None:
         """Set the retries of the connections there are."""
-        for connection in self._known():
+        for connection in tuple(self._connections):
             connection.retry = retry
 
     async def re_auth_callback(self, token: TokenInterface) -> None:
         """Note a new token; each connection authenticates with it before its next user has it."""
-        for connection in self._known():
+        for connection in tuple(self._connections):
             connection.set_re_auth_token(token)
 
     async def update_active_connections_for_reconnect(self) -> None:
         """Have what is in use closed when it is given back."""
-        for connection in tuple(self._lent):
+        for connection in self._lent():
             connection.mark_for_reconnect()
 
     def can_get_connection(self) -> bool:
@@ -192,7 +194,8 @@ class ConnectionPool(RedisPool):
 
     def get_connection_count(self) -> list[tuple[int, dict[str, Any]]]:
         """Return how many are idle and how many in use, for redis-py's metrics."""
-        numbers = (len(self._idle), len(self._lent))
+        in_use = len(self._lent())
+        numbers = (len(self._connections) - in_use, in_use)
         told = super().get_connection_count()
         return [(number, names) for number, (_, names) in zip(numbers, told, strict=True)]
 
