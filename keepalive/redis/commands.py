@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from anyio import ClosedResourceError
+
 from .command import Argument, checked_batch, pack, pack_batch
 from .errors import ReplyError
 from .multiplexer import Multiplexer
@@ -30,7 +32,7 @@ class Commands:
     __slots__ = ("_conn", "_state")
 
     def __init__(self, conn: Connection) -> None:
-        state: object = getattr(conn, "state", None)
+        state = conn.state
         if not isinstance(state, (Session, Multiplexer)):
             msg = (
                 f'the manager has no Redis life cycle for "{conn.scheme}"; '
@@ -38,16 +40,17 @@ class Commands:
             )
             raise TypeError(msg)
         self._conn = conn
-        self._state = state
+        self._state: Session | Multiplexer = state
 
     async def execute(self, *command: Argument) -> Any:
         """Send a command and return its reply.
 
         :raises ReplyError: the server answered with an error; the connection goes on
         :raises NoReply, BadReply: the connection ended before the reply came
+        :raises ClosedResourceError: the connection was given back
         :raises TypeError, ValueError: it is no command, or not one for such a connection
         """
-        state = self._state
+        state = self._held()
         if isinstance(state, Multiplexer):
             return await state.execute(*command)
         (reply,) = await self._exchange(state, pack(command, shared=False), 1)
@@ -64,9 +67,9 @@ class Commands:
 
         :param raise_on_error: raise the first error among them, after all have come; otherwise errors are
             in the list
-        :raises ReplyError, NoReply, BadReply, TypeError, ValueError: as `execute` does
+        :raises ReplyError, NoReply, BadReply, ClosedResourceError, TypeError, ValueError: as `execute` does
         """
-        state = self._state
+        state = self._held()
         if isinstance(state, Multiplexer):
             return await state.pipeline(commands, raise_on_error=raise_on_error)
         batch = checked_batch(commands)
@@ -76,6 +79,12 @@ class Commands:
                 if type(reply) is ReplyError:
                     raise reply
         return replies
+
+    def _held(self) -> Session | Multiplexer:
+        held: bool = self._conn.state is self._state
+        if not held:
+            raise ClosedResourceError
+        return self._state
 
     async def _exchange(self, state: Session, data: bytes, count: int) -> list[Any]:
         try:

@@ -29,6 +29,15 @@ def redis(running_redis: RedisServer) -> RedisServer:
 
 
 @pytest.fixture
+def guarded(redis: RedisServer) -> Iterator[RedisServer]:
+    """A server with a password, and a user of its own."""
+    redis.cli("ACL", "SETUSER", "ann", "on", ">ann's", "~*", "+@all")
+    redis.cli("CONFIG", "SET", "requirepass", "right")
+    yield redis
+    redis.cli("-a", "right", "CONFIG", "SET", "requirepass", "")
+
+
+@pytest.fixture
 def asyncio_only(anyio_backend: tuple[str, dict[str, Any]]) -> None:
     if anyio_backend[0] == "trio":
         pytest.skip("redis-py's asyncio client does not run on trio")

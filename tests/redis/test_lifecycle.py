@@ -15,17 +15,7 @@ from tests.support.redis import RedisServer, redis_server
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture
-def guarded(redis: RedisServer) -> Iterator[RedisServer]:
-    """A server with a password, and a user of its own."""
-    redis.cli("ACL", "SETUSER", "ann", "on", ">ann's", "~*", "+@all")
-    redis.cli("CONFIG", "SET", "requirepass", "right")
-    yield redis
-    redis.cli("-a", "right", "CONFIG", "SET", "requirepass", "")
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
