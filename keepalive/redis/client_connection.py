@@ -169,15 +169,31 @@ class ClientConnection(AbstractConnection):
 
     def pack_command(self, *args: Any) -> list[bytes]:
         """Bring a command into the protocol's form."""
-        name = args[0]
-        if self._packs_plain and name.isalpha() and _PLAIN.issuperset(map(type, args)):
-            return Packed((hiredis.pack_command(args),), 1)
         return Packed(super().pack_command(*args), 1)
 
     def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
         """Bring commands into the protocol's form."""
         commands = list(commands)
         return Packed(super().pack_commands(commands), len(commands))
+
+    async def send_command(self, *args: Any, **kwargs: Any) -> None:
+        """Send a command; within `socket_timeout`."""
+        conn = self._conn
+        if (
+            conn is None
+            or self._unanswered
+            or self.health_check_interval
+            or not self._packs_plain
+            or not _PLAIN.issuperset(map(type, args))
+            or not args[0].isalpha()
+        ):
+            await self.send_packed_command(
+                self.pack_command(*args), check_health=kwargs.get("check_health", True)
+            )
+            return
+        data = hiredis.pack_command(args)
+        self._unanswered = 1
+        await self._send(conn, data, None if len(data) <= _SMALL else self.socket_timeout)
 
     async def send_packed_command(
         self, command: bytes | str | Iterable[bytes], check_health: bool = True
@@ -189,24 +205,26 @@ class ClientConnection(AbstractConnection):
             await self.check_health()
         conn = self._conn
         assert conn is not None, "it is connected"
-        data = _joined(command)
-        first = not self._unanswered
         if isinstance(command, Packed):
             self._unanswered += command.answers
         else:
             self._unsure = True
+        await self._send(conn, _joined(command), self.socket_timeout)
+
+    async def _send(self, conn: Connection, data: bytes, seconds: float | None) -> None:
         try:
-            if first and len(data) <= _SMALL:
-                await conn.send(data)
-            else:
-                async with asyncio.timeout(self.socket_timeout or None):
+            if seconds:
+                async with asyncio.timeout(seconds):
                     await conn.send(data)
+            else:
+                await conn.send(data)
         except TimeoutError:
             await self.disconnect()
             raise exceptions.TimeoutError("Timeout writing to socket") from None
         except (BrokenResourceError, ClosedResourceError) as exc:
             await self.disconnect()
-            raise exceptions.ConnectionError(f"Error while writing to {self._where}: {_reason(exc)}") from exc
+            told = f"Error while writing to {self._where}: {_reason(exc)}"
+            raise exceptions.ConnectionError(told) from exc
         except BaseException:
             await self.disconnect()
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -15,6 +16,8 @@ from keepalive import ConnectionManager, KeepaliveError
 from .client_connection import ClientConnection
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from redis.asyncio.connection import AbstractConnection
     from redis.asyncio.retry import Retry
     from redis.auth.token import TokenInterface
@@ -86,10 +89,15 @@ class ConnectionPool(RedisPool):
         own_scheme = url.partition("://")[0]
         self._manager = manager
         self._tls = own_scheme == "rediss"
-        self._queue_timeout = options.pop("timeout", timeout)
-        self._open_timeout = options.get("socket_connect_timeout", _CONNECT_TIMEOUT)
         self._place = (scheme or own_scheme, path, 0) if path else (scheme or own_scheme, host, port)
         self._key = {"for_scheme": f"redis-py-{next(_numbers)}", "for_addr": host, "for_port": port}
+        self._request: Callable[..., Request] = partial(
+            manager.allocate,
+            *self._place,
+            **self._key,
+            queue_timeout=options.pop("timeout", timeout),
+            open_timeout=options.get("socket_connect_timeout", _CONNECT_TIMEOUT),
+        )
         self._where = path or f"{host}:{port}"
         self._connections: WeakSet[ClientConnection] = WeakSet()
         super().__init__(connection_class=ClientConnection, **options)
@@ -97,31 +105,22 @@ class ConnectionPool(RedisPool):
 
     # -- connections --------------------------------------------------------------------------------
 
-    def _request(self, fresh: bool) -> Request:
-        return self._manager.allocate(
-            *self._place,
-            **self._key,
-            fresh=fresh,
-            queue_timeout=self._queue_timeout,
-            open_timeout=self._open_timeout,
-        )
-
     async def _allocated(self, fresh: bool) -> Connection:
-        conn = await self._request(fresh)
-        if conn.state is not None and not isinstance(conn.state, ClientConnection):
-            conn.discard()
-            scheme = self._place[0]
-            msg = f'the manager has a life cycle for "{scheme}"; give the pool another scheme='
-            raise ValueError(msg)
+        conn = await self._request(fresh=fresh)
+        if conn.state is None:
+            self._check_new(conn)
+        return conn
+
+    def _check_new(self, conn: Connection) -> None:
+        """Refuse what speaks no TLS where it should, before a password is sent in the clear."""
         if self._tls and conn.extra(TLSAttribute.tls_version, None) is None:
-            conn.discard()  # before a password is sent in the clear
+            conn.discard()
             scheme = self._place[0]
             msg = (
                 f'the manager has no connector with TLS for "{scheme}"; give it '
                 f'connectors={{"{scheme}": TLSConnector()}}'
             )
             raise ValueError(msg)
-        return conn
 
     def make_connection(self) -> ClientConnection:
         """Return a connection object that connects when it is first used."""
@@ -134,19 +133,24 @@ class ConnectionPool(RedisPool):
     ) -> ClientConnection:
         """Allocate a connection that is set up. First come, first served."""
         try:
-            conn = await self._allocated(fresh=False)
+            conn = await self._request()
         except KeepaliveError as exc:
             connection = self.make_connection()
             await connection.begin(exc)
-        else:
-            known = conn.state
-            if known is None:
-                connection = self.make_connection()
-                await connection.begin(conn)
-            else:
-                connection = known
-                conn.state = None  # a user who drops the connection object drops the stream with it
-                await connection.resume(conn)
+            return connection
+        known = conn.state
+        if type(known) is ClientConnection:
+            conn.state = None  # a user who drops the connection object drops the stream with it
+            await known.resume(conn)
+            return known
+        if known is not None:
+            conn.discard()
+            scheme = self._place[0]
+            msg = f'the manager has a life cycle for "{scheme}"; give the pool another scheme='
+            raise ValueError(msg)
+        self._check_new(conn)
+        connection = self.make_connection()
+        await connection.begin(conn)
         return connection
 
     async def release(self, connection: AbstractConnection) -> None:
