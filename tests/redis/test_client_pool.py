@@ -23,7 +23,7 @@ from redis.exceptions import (
 )
 
 from keepalive import ConnectionManager, TLSConnector
-from keepalive.redis import ConnectionPool
+from keepalive.redis import ConnectionPool, RedisLifecycle
 from tests.support import Server, refused_port
 from tests.support.waiting import until
 
@@ -442,6 +442,15 @@ async def test_options_that_are_no_connections(options: dict[str, Any], told: st
     async with ConnectionManager() as mgr:
         with pytest.raises((TypeError, ValueError), match=told):
             ConnectionPool(mgr, "redis://127.0.0.1/0", **options)
+
+
+async def test_a_scheme_whose_life_cycle_speaks_redis_already(redis: RedisServer) -> None:
+    async with client(redis, manager={"lifecycles": {"redis": RedisLifecycle()}}) as (mgr, db):
+        with pytest.raises(ValueError, match="another scheme="):
+            await db.ping()
+        url = f"redis://127.0.0.1:{redis.port}"
+        assert await Redis(connection_pool=ConnectionPool(mgr, url, scheme="redis-py")).ping()
+        assert mgr.stats().open == 1
 
 
 async def test_urls_and_managers_that_are_none() -> None:
