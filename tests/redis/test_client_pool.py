@@ -12,7 +12,9 @@ import anyio
 import pytest
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
+from redis.auth.token import SimpleToken
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 from redis.exceptions import (
     AuthenticationError,
     ConnectionError,
@@ -426,6 +428,61 @@ async def test_health_checks_of_redis_pys(redis: RedisServer) -> None:
         assert before == 1
         assert await db.ping()
         assert mgr.stats().opened == 1
+
+
+async def test_a_manager_that_has_ended(redis: RedisServer) -> None:
+    async with client(redis) as (mgr, db):
+        held = await db.connection_pool.get_connection()
+    with pytest.raises(ConnectionError, match="shut down"):
+        await db.ping()
+    with pytest.raises(ConnectionError):
+        await held.send_command("PING")
+    await db.connection_pool.release(held)
+    await db.connection_pool.aclose()
+    assert mgr.stats().open == 0
+
+
+class Tokens(CredentialProvider):
+    """Gives what it has."""
+
+    def __init__(self, user: str, password: str) -> None:
+        self.given = (user, password)
+
+    def get_credentials(self) -> tuple[str, str]:
+        return self.given
+
+
+async def test_a_new_token_is_used_before_the_next_command(redis: RedisServer) -> None:
+    for name in ("ann", "bob"):
+        redis.cli("ACL", "SETUSER", name, "on", f">{name}", "~*", "+@all")
+    async with client(redis, credential_provider=Tokens("ann", "ann")) as (mgr, db):
+        assert await db.acl_whoami() == "ann"
+        await db.connection_pool.re_auth_callback(SimpleToken("bob", -1, 0, {"oid": "bob"}))
+        assert await db.acl_whoami() == "bob"
+        await db.connection_pool.re_auth_callback(SimpleToken("wrong", -1, 0, {"oid": "bob"}))
+        with pytest.raises(AuthenticationError):
+            await db.ping()
+        assert mgr.stats().lent == 0
+        assert await db.acl_whoami() == "ann"
+
+
+async def test_what_redis_py_tells_and_asks_its_pool(redis: RedisServer) -> None:
+    async with client(redis) as (mgr, db):
+        pool = db.connection_pool
+        assert pool.can_get_connection()
+        held, other = await pool.get_connection(), await pool.get_connection()
+        await pool.release(other)
+        assert [number for number, _ in pool.get_connection_count()] == [1, 1]
+        retry = Retry(NoBackoff(), 2)
+        pool.set_retry(retry)
+        assert held.retry is retry
+        await pool.update_active_connections_for_reconnect()
+        await pool.release(held)
+        assert mgr.stats().closed == {"discarded": 1}
+        assert str(redis.port) in repr(held)
+        assert held.getpeername() is None
+        with pytest.raises(TypeError, match="not a connection of this pool"):
+            await pool.release(object())
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,8 @@ class Says(Behaviour):
         (b"", NoReply, "closed the connection"),
         (b"HTTP/1.1 400 Bad Request\r\n", BadReply, "Protocol error"),
         (b"%0\r\n+more\r\n", BadReply, "more replies"),
+        (b"*1\r\n" * 20_000, BadReply, "nesting depth"),
+        (b"*-5\r\n", BadReply, "length out of range"),
         (b"-ERR unknown command 'HELLO'\r\n", ReplyError, "unknown command"),
     ],
 )
