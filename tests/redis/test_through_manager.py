@@ -104,6 +104,32 @@ async def test_cancelled_at_random_nobody_gets_anothers_reply(redis: RedisServer
             assert await Commands(conn).execute("ECHO", "end") == b"end"
 
 
+async def test_a_storm_of_cancellations_loses_nothing(redis: RedisServer, kind: Kind) -> None:
+    """Three thousand requests, three in ten of them given up at some moment; the server counts, too."""
+    chance = random.Random(11)
+    async with manager(kind(client_name="storm"), max_per_host=4) as mgr:
+        right = 0
+
+        async def user(n: int) -> None:
+            nonlocal right
+            for turn in range(60):
+                seconds = chance.random() * 0.01 if chance.random() < 0.3 else 60
+                with anyio.move_on_after(seconds):
+                    async with ask(mgr, redis, timeout=60) as conn:
+                        reply = await Commands(conn).execute("ECHO", f"{n}-{turn}")
+                        assert reply == f"{n}-{turn}".encode()
+                        right += 1
+
+        async with anyio.create_task_group() as tasks:
+            for n in range(50):
+                tasks.start_soon(user, n)
+        assert right >= 2000
+        stats = mgr.stats()
+        assert (stats.lent, stats.waiting, stats.requests) == (0, 0, 3000)
+        assert stats.open <= 4
+        await until(lambda: len(redis.clients("storm")) == mgr.stats().open)
+
+
 async def test_a_command_that_is_cancelled_within_the_block(redis: RedisServer, kind: Kind) -> None:
     """The block itself ends well, and still nobody gets the late reply."""
     async with manager(kind(), max_per_host=1) as mgr:
