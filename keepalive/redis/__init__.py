@@ -63,8 +63,11 @@ def __getattr__(name: str) -> object:
         raise AttributeError(msg, name=name)
     from importlib import import_module
 
-    import_module(f"{__name__}.needs")  # for what it says if something is missing
-    value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    from . import needs
+
+    home = _HOMES[name]
+    needs.check("hiredis", *(["redis"] if home.startswith("client") else []))
+    value: object = getattr(import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-try:
-    import hiredis  # noqa: F401  # to see whether it is there
-except ModuleNotFoundError as exc:
-    if exc.name != "hiredis":
-        raise  # it is there, and misses something itself
-    msg = "keepalive.redis needs hiredis; install it with: pip install 'keepalive-manager[redis]'"
-    raise ModuleNotFoundError(msg, name="hiredis") from None
+from importlib import import_module
+
+
+def check(*packages: str) -> None:
+    """Import packages.
+
+    :raises ModuleNotFoundError: one is not installed
+    """
+    for package in packages:
+        try:
+            import_module(package)
+        except ModuleNotFoundError as exc:
+            if exc.name != package:
+                raise  # it is there, and misses something itself
+            msg = f"keepalive.redis needs {package}; install it with: pip install 'keepalive-manager[redis]'"
+            raise ModuleNotFoundError(msg, name=package) from None
