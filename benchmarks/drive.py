@@ -138,12 +138,15 @@ async def exchange_64(contender: Contender, order: Order) -> Figures:
     # Fewer exchanges than tasks would measure the start of tasks.
     await crowd.batch(TASKS)
     cost = await steady(lambda count: crowd.batch(count * TASKS), order.budget) / TASKS
+    start = CPU()
     await crowd.watched(WATCHED_EXCHANGES)
+    cpu = CPU() - start
     mean = statistics.fmean(crowd.waits)
     longest = max(crowd.waits)
     return {
         0: {
             "time": cost,
+            "cpu": cpu / WATCHED_EXCHANGES * US,
             "mean_wait": mean * US,
             "longest_wait": longest * US,
             "longest/mean": longest / mean,
