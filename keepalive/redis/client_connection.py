@@ -30,17 +30,17 @@ _PLAIN = frozenset({str, bytes})
 
 
 class Packed(list[bytes]):
-    """Commands in the protocol's form, and how many answers they get."""
+    """Commands in the protocol's form, and how many replies they get."""
 
-    __slots__ = ("answers",)
+    __slots__ = ("replies",)
 
-    def __init__(self, pieces: Iterable[bytes], answers: int) -> None:
+    def __init__(self, pieces: Iterable[bytes], replies: int) -> None:
         super().__init__(pieces)
-        self.answers = answers
+        self.replies = replies
 
 
 class ClientConnection(AbstractConnection):
-    """redis-py's side of one connection: its parser, what was set up, what is still to be answered.
+    """redis-py's side of one connection: its parser, what was set up, which replies are outstanding.
 
     It stays with the byte stream from user to user. Where redis-py connects again after an error, it gets
     a new stream from the manager.
@@ -60,7 +60,7 @@ class ClientConnection(AbstractConnection):
         self._where = where
         self._given: Connection | KeepaliveError | None = None
         self._conn: Connection | None = None
-        self._unanswered = 0
+        self._outstanding = 0
         self._unsure = False  # whether anything went past the count
         self._expired = False
         self._has_new_token = False
@@ -76,7 +76,7 @@ class ClientConnection(AbstractConnection):
         try:
             await self.connect()
         except BaseException:
-            self._close()
+            await self.disconnect()
             raise
 
     async def resume(self, conn: Connection) -> None:
@@ -93,12 +93,12 @@ class ClientConnection(AbstractConnection):
     def give_back(self) -> None:
         """Give the stream back to the manager, and stay with it.
 
-        It is closed instead if an answer is outstanding, which the next user would take for his.
+        It is closed instead if a reply is outstanding, which the next user would take for his.
         """
         conn, self._conn = self._conn, None
         if conn is None:
             return
-        if self._unanswered or self._unsure or self._to_be_closed or self._parser.unread():
+        if self._outstanding or self._unsure or self._to_be_closed or self._parser.unread():
             conn.discard()
             return
         try:
@@ -124,7 +124,7 @@ class ClientConnection(AbstractConnection):
         if isinstance(given, KeepaliveError):
             raise _as_oserror(given) from given
         self._conn = given
-        self._unanswered, self._unsure = 0, False
+        self._outstanding, self._unsure = 0, False
 
     def mark_for_reconnect(self) -> None:
         """Have the stream closed when this is given back."""
@@ -181,7 +181,7 @@ class ClientConnection(AbstractConnection):
         conn = self._conn
         if (
             conn is None
-            or self._unanswered
+            or self._outstanding
             or self.health_check_interval
             or not self._packs_plain
             or not _PLAIN.issuperset(map(type, args))
@@ -192,7 +192,7 @@ class ClientConnection(AbstractConnection):
             )
             return
         data = hiredis.pack_command(args)
-        self._unanswered = 1
+        self._outstanding = 1
         await self._send(conn, data, None if len(data) <= _SMALL else self.socket_timeout)
 
     async def send_packed_command(
@@ -206,7 +206,7 @@ class ClientConnection(AbstractConnection):
         conn = self._conn
         assert conn is not None, "it is connected"
         if isinstance(command, Packed):
-            self._unanswered += command.answers
+            self._outstanding += command.replies
         else:
             self._unsure = True
         await self._send(conn, _joined(command), self.socket_timeout)
@@ -241,19 +241,19 @@ class ClientConnection(AbstractConnection):
         disconnect_on_error: bool = True,
         push_request: bool | None = False,
     ) -> Any:
-        """Read the next answer.
+        """Read the next reply.
 
         :param timeout: seconds after which None is returned; by default `socket_timeout`, which raises
         """
         if timeout is not None or push_request or not disconnect_on_error:
-            self._unsure = True  # a subscriber's ways: what it reads is no answer, and it may stop halfway
+            self._unsure = True  # a subscriber's ways: what it reads is no reply, and it may stop halfway
         waits = self.socket_timeout if timeout is None else timeout
         try:
             if timeout is None and disconnect_on_error and waits:
-                answer = await self._answer_or_close(disable_decoding, push_request, waits)
+                reply = await self._reply_or_close(disable_decoding, push_request, waits)
             else:
                 async with asyncio.timeout(None if waits == math.inf else waits):
-                    answer = await self._answer(disable_decoding, push_request)
+                    reply = await self._reply(disable_decoding, push_request)
         except TimeoutError:
             if timeout is not None:
                 return None
@@ -264,21 +264,19 @@ class ClientConnection(AbstractConnection):
             if disconnect_on_error:
                 await self.disconnect()
             raise
-        self._unanswered -= 1
+        self._outstanding -= 1
         if self.health_check_interval:
             self.next_health_check = asyncio.get_running_loop().time() + self.health_check_interval
-        if isinstance(answer, exceptions.ResponseError):
-            raise answer
-        return answer
+        if isinstance(reply, exceptions.ResponseError):
+            raise reply
+        return reply
 
-    async def _answer_or_close(
-        self, disable_decoding: bool, push_request: bool | None, seconds: float
-    ) -> Any:
-        """Read an answer, or close the stream after so many seconds: one plain timer, for the hot path."""
+    async def _reply_or_close(self, disable_decoding: bool, push_request: bool | None, seconds: float) -> Any:
+        """Read a reply, or close the stream after so many seconds: one plain timer, for the hot path."""
         self._expired = False
         timer = asyncio.get_running_loop().call_later(seconds, self._expire)
         try:
-            return await self._answer(disable_decoding, push_request)
+            return await self._reply(disable_decoding, push_request)
         except exceptions.ConnectionError:
             if self._expired:
                 raise TimeoutError from None
@@ -291,17 +289,17 @@ class ClientConnection(AbstractConnection):
             self._expired = True
             self._conn.discard()
 
-    async def _answer(self, disable_decoding: bool, push_request: bool | None) -> Any:
+    async def _reply(self, disable_decoding: bool, push_request: bool | None) -> Any:
         parser, conn = self._parser, self._conn
         take = parser.take
         while True:
-            answer = take(False) if disable_decoding else take()
-            if answer is not INCOMPLETE:
-                if type(answer) is bytes:
-                    return answer
-                answer = await parser.seen(answer, push_request=push_request)
-                if answer is not INCOMPLETE:
-                    return answer
+            reply = take(False) if disable_decoding else take()
+            if reply is not INCOMPLETE:
+                if type(reply) is bytes:
+                    return reply
+                reply = await parser.seen(reply, push_request=push_request)
+                if reply is not INCOMPLETE:
+                    return reply
                 continue
             if conn is None:
                 raise exceptions.ConnectionError("Connection closed by server.")

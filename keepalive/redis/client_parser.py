@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ("INCOMPLETE", "Parser")
 
 INCOMPLETE = object()
-"""What the parser gives while an answer has not come as a whole."""
+"""What the parser gives while a reply has not come as a whole."""
 
 _PUSH: type = hiredis.PushNotification
 _Base: Any = (
@@ -23,7 +23,7 @@ _Base: Any = (
 
 
 class Parser(_Base):  # type: ignore[misc]  # for the same reason
-    """Finds answers in bytes; what they mean, and what becomes of pushes, is redis-py's.
+    """Finds replies in bytes; what they mean, and what becomes of pushes, is redis-py's.
 
     It reads nothing itself: its connection does that.
     """
@@ -45,16 +45,16 @@ class Parser(_Base):  # type: ignore[misc]  # for the same reason
     def on_disconnect(self) -> None:
         """Do nothing: what has been read can still be parsed."""
 
-    async def seen(self, answer: Any, *, push_request: bool | None) -> Any:
+    async def seen(self, reply: Any, *, push_request: bool | None) -> Any:
         """Deal with pushes and errors of the connection.
 
-        :return: the answer; INCOMPLETE if it was a push that nobody asked for
+        :return: the reply; INCOMPLETE if it was a push that nobody asked for
         """
-        if isinstance(answer, exceptions.ConnectionError):
-            raise answer
-        if isinstance(answer, _PUSH):
-            told = await self.handle_push_response(answer)
+        if isinstance(reply, exceptions.ConnectionError):
+            raise reply
+        if isinstance(reply, _PUSH):
+            told = await self.handle_push_response(reply)
             return told if push_request else INCOMPLETE
-        if isinstance(answer, list) and answer and isinstance(answer[0], exceptions.ConnectionError):
-            raise answer[0]
-        return answer
+        if isinstance(reply, list) and reply and isinstance(reply[0], exceptions.ConnectionError):
+            raise reply[0]
+        return reply

@@ -50,7 +50,7 @@ class ConnectionPool(RedisPool):
     ``redis.asyncio.Redis(connection_pool=pool)``. Each command allocates a connection and gives it back:
     limits, the fair queue, name resolution, liveness and statistics are the manager's. What redis-py sets up
     (HELLO, AUTH, SELECT, CLIENT SETNAME) is done once for each connection. One that was given back while an
-    answer was outstanding, after a cancellation too, is closed.
+    reply was outstanding, after a cancellation too, is closed.
 
     Its connections are no other pool's, since what was set up is not: each pool has a key of its own, with a
     ``for_scheme`` of its own, and `max_per_host` counts for each. The manager belongs to one event loop, of
@@ -154,7 +154,7 @@ class ConnectionPool(RedisPool):
         return connection
 
     async def release(self, connection: AbstractConnection) -> None:
-        """Give a connection back; closed if an answer to it is outstanding. Does not switch tasks."""
+        """Give a connection back; closed if a reply is outstanding. Does not switch tasks."""
         if not isinstance(connection, ClientConnection):
             msg = f"{connection!r} is not a connection of this pool"
             raise TypeError(msg)
@@ -199,9 +199,9 @@ class ConnectionPool(RedisPool):
     def get_connection_count(self) -> list[tuple[int, dict[str, Any]]]:
         """Return how many are idle and how many in use, for redis-py's metrics."""
         in_use = len(self._lent())
-        numbers = (len(self._connections) - in_use, in_use)
-        told = super().get_connection_count()
-        return [(number, names) for number, (_, names) in zip(numbers, told, strict=True)]
+        told = getattr(super(), "get_connection_count", None)  # its releases before 8 need not have no such metrics
+        names = [{}, {}] if told is None else [names for _, names in told()]
+        return list(zip((len(self._connections) - in_use, in_use), names, strict=True))
 
 
 def _check_manager(manager: object) -> None:

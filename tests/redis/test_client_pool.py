@@ -69,7 +69,7 @@ async def test_commands_share_one_connection_that_is_set_up_once(redis: RedisSer
     assert redis.cli("-n", "3", "GET", "k") == "v"
 
 
-async def test_answers_are_decoded_where_asked(redis: RedisServer, protocol: int) -> None:
+async def test_replies_are_decoded_where_asked(redis: RedisServer, protocol: int) -> None:
     async with client(redis, decode_responses=True, protocol=protocol) as (_, db):
         await db.set("k", "grüße")
         assert await db.get("k") == "grüße"
@@ -279,7 +279,7 @@ async def test_a_dropped_connection_gives_its_place_back(redis: RedisServer) -> 
 # -- what goes wrong ----------------------------------------------------------------------------------------
 
 
-async def test_a_cancelled_command_leaves_its_answer_to_nobody(redis: RedisServer) -> None:
+async def test_a_cancelled_command_leaves_its_reply_to_nobody(redis: RedisServer) -> None:
     async with client(redis, manager={"max_per_host": 1}, socket_timeout=None) as (mgr, db):
         await db.ping()
         redis.cli("CLIENT", "PAUSE", "100", "WRITE")
@@ -290,7 +290,7 @@ async def test_a_cancelled_command_leaves_its_answer_to_nobody(redis: RedisServe
         assert mgr.stats().closed == {"discarded": 1}
 
 
-async def test_cancelled_at_random_everybody_gets_his_own_answers(redis: RedisServer) -> None:
+async def test_cancelled_at_random_everybody_gets_his_own_replies(redis: RedisServer) -> None:
     async with client(redis, manager={"max_per_host": 2}) as (mgr, db):
 
         async def user(n: int) -> int:
@@ -309,7 +309,7 @@ async def test_cancelled_at_random_everybody_gets_his_own_answers(redis: RedisSe
         assert await db.echo("end") == b"end"
 
 
-async def test_an_answer_that_nobody_read_closes_the_connection(redis: RedisServer) -> None:
+async def test_a_reply_that_nobody_read_closes_the_connection(redis: RedisServer) -> None:
     async with client(redis) as (mgr, db):
         pool = db.connection_pool
         connection = await pool.get_connection()
@@ -319,7 +319,7 @@ async def test_an_answer_that_nobody_read_closes_the_connection(redis: RedisServ
         assert mgr.stats().closed == {"discarded": 1}
 
 
-async def test_a_callback_that_fails_within_a_pipeline_leaves_no_answers(redis: RedisServer) -> None:
+async def test_a_callback_that_fails_within_a_pipeline_leaves_no_replies(redis: RedisServer) -> None:
     def fail(answer: object) -> None:
         raise LookupError
 
@@ -385,7 +385,18 @@ async def test_a_server_that_does_not_answer(silent_server: Server) -> None:
         assert mgr.stats().open == 0
 
 
-async def test_a_command_in_time_out_is_not_answered_later(redis: RedisServer) -> None:
+async def test_a_set_up_that_is_cancelled_costs_no_place(silent_server: Server) -> None:
+    async with ConnectionManager(max_per_host=1) as mgr:
+        pool = ConnectionPool(mgr, f"redis://127.0.0.1:{silent_server.port}")
+        for _ in range(3):
+            with anyio.move_on_after(0.02) as scope:
+                await Redis(connection_pool=pool).ping()
+            assert scope.cancelled_caught
+        assert mgr.stats().open == 0
+        assert mgr.stats().closed == {"discarded": 3}
+
+
+async def test_a_command_in_time_out_gets_no_late_reply(redis: RedisServer) -> None:
     async with client(redis, manager={"max_per_host": 1}, socket_timeout=0.05) as (_, db):
         await db.ping()
         redis.cli("CLIENT", "PAUSE", "150")
