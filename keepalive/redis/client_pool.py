@@ -199,7 +199,7 @@ class ConnectionPool(RedisPool):
     def get_connection_count(self) -> list[tuple[int, dict[str, Any]]]:
         """Return how many are idle and how many in use, for redis-py's metrics."""
         in_use = len(self._lent())
-        told = getattr(super(), "get_connection_count", None)  # its releases before 8 need not have no such metrics
+        told = getattr(super(), "get_connection_count", None)  # older releases have none
         names = [{}, {}] if told is None else [names for _, names in told()]
         return list(zip((len(self._connections) - in_use, in_use), names, strict=True))
 

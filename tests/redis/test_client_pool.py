@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from redis.exceptions import (
     AuthenticationError,
+    BusyLoadingError,
     ConnectionError,
     NoScriptError,
     ResponseError,
@@ -27,13 +28,13 @@ from redis.exceptions import (
 from keepalive import ConnectionManager, TLSConnector
 from keepalive.redis import ConnectionPool, RedisLifecycle
 from tests.support import Server, refused_port
+from tests.support.redis import RedisServer, redis_server
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator
-
-    from tests.support.redis import RedisServer
+    from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("asyncio_only")
 
@@ -404,6 +405,31 @@ async def test_a_command_in_time_out_gets_no_late_reply(redis: RedisServer) -> N
             await db.echo("one")
         await until(lambda: bool(redis.cli("PING")))
         assert await db.echo("two") == b"two"
+
+
+async def test_a_push_while_idle_closes_the_connection(redis: RedisServer) -> None:
+    async with client(redis, protocol=3) as (mgr, db):
+        connection = await db.connection_pool.get_connection()
+        for command in (("CLIENT", "TRACKING", "ON"), ("GET", "k")):
+            await connection.send_command(*command)
+            await connection.read_response()
+        await db.connection_pool.release(connection)
+        redis.cli("SET", "k", "v")
+        await until(lambda: mgr.stats().idle == 0)
+        assert await db.get("k") == b"v"
+        assert mgr.stats().closed == {"unread": 1}
+
+
+async def test_a_server_that_loads_its_data(tmp_path: Path) -> None:
+    with redis_server(tmp_path, "--enable-debug-command", "local") as server:
+        server.cli("DEBUG", "POPULATE", "2000")
+        server.cli("SAVE")
+        server.kill()
+        server.start("--key-load-delay", "20000", "--loading-process-events-interval-bytes", "1024")
+        async with client(server) as (mgr, db):
+            with pytest.raises(BusyLoadingError):
+                await db.get("key:1")
+            assert mgr.stats().lent == 0
 
 
 async def test_a_server_that_is_killed_and_comes_back(redis: RedisServer) -> None:
