@@ -1,4 +1,4 @@
-"""A connection with a Redis life cycle, before any manager carries one out: the hooks, called by hand."""
+"""redis-py over a manager; and Redis's life cycles without one, their hooks called by hand."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from redis.asyncio import Redis
 
 from keepalive import ConnectionManager
+from keepalive.redis import ConnectionPool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from keepalive import Connection
     from keepalive.redis import Multiplexer, RedisLifecycle, RedisMultiplexed, Session
+    from tests.support.redis import RedisServer
 
 
 class Shares:
@@ -64,3 +67,12 @@ async def ask(conn: Connection, state: Session, *command: Any) -> Any:
 
     (reply,) = await exchange(conn, state.replies, pack(command, shared=False), 1)
     return reply
+
+
+@asynccontextmanager
+async def client(
+    redis: RedisServer, *, manager: dict[str, Any] | None = None, path: str = "/0", **options: Any
+) -> AsyncIterator[tuple[ConnectionManager, Any]]:
+    async with ConnectionManager(**(manager or {})) as mgr:
+        pool = ConnectionPool(mgr, f"redis://127.0.0.1:{redis.port}{path}", **options)
+        yield mgr, Redis(connection_pool=pool)
