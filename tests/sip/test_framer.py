@@ -10,7 +10,7 @@ import pytest
 
 from keepalive.sip import core
 from keepalive.sip.core.framer import Framer
-from keepalive.sip.core.reply import bad_request
+from keepalive.sip.core.head import bad_request
 from tests.sip.kit import request, response
 
 if TYPE_CHECKING:
@@ -119,9 +119,9 @@ def test_other_signs_of_life_are_skipped() -> None:
 def test_answers_to_our_pings_are_no_pings() -> None:
     for pieces in every_cut(b"\r\n" + GOOD + b"\r\n\r\n\r\n" + GOOD + b"\r\n\r\n"):
         framer = Framer(MAX_HEADER, MAX_BODY)
-        framer.due = 2
+        framer.pongs_due = 2
         assert sum(len(framer.feed(piece)) for piece in pieces) == 2
-        assert (framer.pongs, framer.due, framer.pings) == (2, 0, 2)
+        assert (framer.pongs, framer.pongs_due, framer.pings) == (2, 0, 2)
 
 
 # Rule 2

@@ -29,8 +29,8 @@ class Losses(list[tuple[str, int]]):
 
     def __init__(self, pool: SocketPool, *, lost_idle: bool = False) -> None:
         super().__init__()
-        self.heard: list[Source] = []
-        pool.attach(lambda _, source: self.heard.append(source), self.add, lost_idle=lost_idle)
+        self.last_received: list[Source] = []
+        pool.attach(lambda _, source: self.last_received.append(source), self.add, lost_idle=lost_idle)
 
     def add(self, source: Source, reason: str) -> None:
         self.append((reason, source.port))
@@ -43,8 +43,8 @@ async def test_idle_connections_are_told_if_asked_for(lost_idle: bool) -> None:
         async with await dial(pool) as peer:
             packet = request()
             await peer.send(packet)
-            await until(lambda: losses.heard)
-            [source] = losses.heard
+            await until(lambda: losses.last_received)
+            [source] = losses.last_received
             await pool.send_to(response(packet), source)
             await peer.receive()
         await until(lambda: pool.stats().closed == {"peer": 1})
@@ -138,9 +138,9 @@ async def test_a_connection_is_lost_once_at_the_pools_end_too(lost_idle: bool) -
     async with leg() as pool, await dial(pool) as asked, await dial(pool) as quiet:
         losses = Losses(pool, lost_idle=lost_idle)
         await asked.send(request())
-        await until(lambda: losses.heard)
+        await until(lambda: losses.last_received)
         await until(lambda: pool.stats().accepted == 2)
-        assert pool.close(losses.heard[0]) == 1
+        assert pool.close(losses.last_received[0]) == 1
         await pool.aclose()
         await turns(10)
         assert sorted(reason for reason, _ in losses) == ["closed"] + ["shutdown"] * lost_idle

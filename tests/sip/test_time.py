@@ -96,12 +96,12 @@ def test_answered_transactions_do_not_stay_in_memory(backend: str) -> None:
                 await pool.send_to(response(packet), sources[0])
             [flow] = engine_of(pool).flows.all
             await jump(100.0)
-            assert len(flow.tids or ()) == 3
+            assert len(flow.transaction_keys or ()) == 3
             await pool.send_to(response(packets[2]))
             await jump(31.9)
-            assert len(flow.tids or ()) == 3
+            assert len(flow.transaction_keys or ()) == 3
             await jump(0.1)
-            assert flow.tids is None
+            assert flow.transaction_keys is None
             await pool.send_to(response(packets[2]), sources[0])  # the source still knows the way
 
     run(backend, main)
