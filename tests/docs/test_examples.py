@@ -18,6 +18,7 @@ from tests.http.kit import Script
 from tests.support import Lines, Server
 from tests.support.nameserver import NameServer, Zone
 from tests.support.proxies import HttpProxy
+from tests.support.redis import redis_server
 
 if TYPE_CHECKING:
     import ssl
@@ -261,6 +262,25 @@ async def test_resolver_of_ones_own() -> None:
 
 
 # -- the other clients ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["redis_py", "redis_commands", "redis_shared"])
+async def test_redis(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], anyio_backend: tuple[str, object]
+) -> None:
+    if name == "redis_py" and anyio_backend[0] == "trio":
+        pytest.skip("redis-py's asyncio client does not run on trio")
+    with redis_server(tmp_path) as server:
+        if name == "redis_py":
+            await run(name)["main"](f"redis://{server.host}:{server.port}/0")
+        else:
+            await run(name)["main"](server.host, server.port)
+    told = {
+        "redis_py": "b'hello' 1\n",
+        "redis_commands": "[42, b'42']\nWRONGTYPE\n",
+        "redis_shared": "b'100' 1\n",
+    }
+    assert capsys.readouterr().out == told[name]
 
 
 @pytest.mark.parametrize("name", ["http", "httpx"])
