@@ -39,7 +39,7 @@ class RedisPy(RedisContender):
         self.get: Any = client.get
 
     async def pool(self) -> Any:
-        shape = self.shape
+        shape = self.setup
         pool = load("redis.asyncio").BlockingConnectionPool(
             host=shape.addr, port=shape.port, max_connections=shape.limit, timeout=None
         )
@@ -60,7 +60,7 @@ class RedisPyKeepalive(RedisPy):
     needs = ("redis", "hiredis", "keepalive")
 
     async def pool(self) -> Any:
-        keepalive, shape = load("keepalive"), self.shape
+        keepalive, shape = load("keepalive"), self.setup
         manager = await self.stack.enter_async_context(
             keepalive.ConnectionManager(max_per_host=shape.limit, max_open=shape.total, keep_alive=3600)
         )
@@ -75,7 +75,7 @@ class RedisPyOne(RedisPy):
 
     async def start(self) -> None:
         self.stack = AsyncExitStack()
-        redis, shape = load("redis.asyncio"), self.shape
+        redis, shape = load("redis.asyncio"), self.setup
         client = redis.Redis(host=shape.addr, port=shape.port, single_connection_client=True)
         self.stack.push_async_callback(client.aclose)
         await client.set(KEY, VALUE)
@@ -90,7 +90,7 @@ class KeepaliveRedis(RedisContender):
     lifecycle: ClassVar = "RedisLifecycle"
 
     async def start(self) -> None:
-        keepalive, redis, shape = load("keepalive"), load("keepalive.redis"), self.shape
+        keepalive, redis, shape = load("keepalive"), load("keepalive.redis"), self.setup
         self.stack = AsyncExitStack()
         self.manager: Any = await self.stack.enter_async_context(
             keepalive.ConnectionManager(
@@ -109,7 +109,7 @@ class KeepaliveRedis(RedisContender):
         await self.stack.aclose()
 
     async def exchange(self) -> None:
-        async with await self.manager.allocate("redis", self.shape.addr, self.shape.port) as conn:
+        async with await self.manager.allocate("redis", self.setup.addr, self.setup.port) as conn:
             await self.commands(conn).execute("GET", KEY)
 
 
@@ -128,7 +128,7 @@ class Coredis(RedisContender):
     needs = ("coredis",)
 
     async def start(self) -> None:
-        shape = self.shape
+        shape = self.setup
         self.stack = AsyncExitStack()
         client = load("coredis").Redis(host=shape.addr, port=shape.port, max_connections=shape.limit)
         self.client: Any = await self.stack.enter_async_context(client)
