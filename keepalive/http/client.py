@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import anyio
-from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
 
 from keepalive import ConnectionManager
 
 from .errors import NoAnswer, ReadError
 from .head import GENEROUS, HeadLimits
-from .reader import HEAD, Reader
+from .reader import Reader
 from .request import compose, header_pairs
 from .response import Response
 from .timeout import NONE, checked
@@ -100,10 +98,10 @@ class Exchange:
     async def __aenter__(self) -> Response:
         """Send the request and wait for the head of the answer; see `__await__`."""
         message, limits, place = self._message, self._timeout, self._place
-        deadline = None if limits.total is None else anyio.current_time() + limits.total
+        deadline = inf if limits.total is None else self._manager.time() + limits.total
         retry = False
         while True:
-            if deadline is None and not retry and place[3] is None and limits.wait is None:
+            if deadline == inf and not retry and place[3] is None and limits.wait is None:
                 conn = await self._manager.allocate(place[0], place[1], place[2])
             else:
                 conn = await self._allocate(deadline, retry)
@@ -113,21 +111,7 @@ class Exchange:
             reader = Reader(message.method, message.upgrades, self._head_limits)
             wire = Wire(conn, reader, limits, deadline)
             try:
-                if limits is NONE and message.at_once:
-                    # `Wire.converse` without its frames, for this is what most requests are.
-                    try:
-                        await conn.send(message.at_once)
-                        wire.sent = True
-                        content = reader.receive(await conn.receive())
-                    except BrokenResourceError as exc:
-                        wire.broken = exc
-                        content = await wire.receive()  # it has an answer for us, or says the same again
-                    except (ClosedResourceError, EndOfStream):
-                        content = await wire.receive()
-                    while reader.state is HEAD:
-                        content = await wire.receive()
-                else:
-                    content = await wire.converse(message)
+                content = await wire.converse(message)
             except BaseException as exc:
                 conn.discard()
                 if retry or not self._stale(exc, wire):
@@ -160,14 +144,14 @@ class Exchange:
             and not wire.reader.began
         )
 
-    async def _allocate(self, deadline: float | None, fresh: bool) -> Connection:
+    async def _allocate(self, deadline: float, fresh: bool) -> Connection:
         limits = self._timeout
         scheme, addr, port, for_scheme, for_addr, for_port = self._place
         return await self._manager.allocate(
             scheme,
             addr,
             port,
-            limits.wait if deadline is None else deadline - anyio.current_time(),
+            limits.wait if deadline == inf else deadline - self._manager.time(),
             for_scheme=for_scheme,
             for_addr=for_addr,
             for_port=for_port,

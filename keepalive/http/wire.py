@@ -19,6 +19,7 @@ from anyio import BrokenResourceError, CancelScope, ClosedResourceError, EndOfSt
 from .errors import InvalidRequest, ReadError, ReadTimeout, WriteTimeout
 from .reader import DONE, HEAD, RAW
 from .task import Task
+from .timeout import NONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 CONTINUE_PATIENCE = 1.0
 """Seconds to wait for "100 Continue"; many servers never say it (RFC 9110 10.1.1)."""
-MOMENT = 0.01
-"""That part of a limit makes no difference."""
 AFTER_BREAK = 1.0
 """Seconds to wait for what a peer said before sending to it broke. It is on its way, or never was."""
 
@@ -49,18 +48,19 @@ class Wire:
     conn: Connection
     reader: Reader
     timeout: Timeout
-    deadline: float | None  # when the exchange must be over, by `anyio.current_time`
+    deadline: float  # when the exchange must be over, by the connection's clock
     sent: bool = False  # the request is out, whole
     broken: BrokenResourceError | None = None  # why sending broke
     upload: Upload | None = None  # what is still going out meanwhile, if anything may be
 
     # -- within time --------------------------------------------------------------------------------
 
-    def _scope(self, limit: float | None) -> CancelScope | None:
-        if self.deadline is None:
-            return None if limit is None else anyio.move_on_after(limit)
-        ends = self.deadline if limit is None else min(self.deadline, anyio.current_time() + limit)
-        return CancelScope(deadline=ends)
+    def _limit(self, seconds: float | None) -> None:
+        """Give up what waits from now on after so many seconds, or when the exchange must be over."""
+        conn, ends = self.conn, self.deadline
+        if seconds is not None:
+            ends = min(ends, conn.time() + seconds)
+        conn.deadline = ends
 
     async def receive(self) -> bytes:
         """Receive some content (maybe none: more of the head, the end) and tell the reader.
@@ -70,19 +70,18 @@ class Wire:
         reader, upload = self.reader, self.upload
         try:
             if upload is not None and not upload.ended:
-                scope: CancelScope | None = upload.listening()
-            elif upload is not None and upload.failure is not None:
-                raise upload.failure
-            else:
-                scope = self._scope(self.patience())
-            if scope is None:
-                data = await self.conn.receive()
-            else:
                 data = b""
-                with scope:
+                with upload.listening():
                     data = await self.conn.receive()
                 if not data:
                     self._too_late()
+            elif upload is not None and upload.failure is not None:
+                raise upload.failure
+            else:
+                self._limit(self.patience())
+                data = await self.conn.receive()
+        except TimeoutError:
+            self._too_late()
         except EndOfStream:
             reader.end()
             return b""
@@ -108,26 +107,9 @@ class Wire:
             raise upload.failure
         if self.broken is not None:
             raise ReadError(f"the connection broke: {_why(self.broken)}") from self.broken
-        if upload is not None and not self.sent:
-            raise WriteTimeout("the request was not out in time")
-        raise ReadTimeout("nothing more of the answer came in time")
-
-    async def send(self, data: bytes) -> None:
-        """Send bytes.
-
-        :raises BrokenResourceError: the connection broke; the answer may say why
-        :raises WriteTimeout: the peer does not take them
-        """
-        scope = self._scope(self.timeout.write)
-        if scope is None:
-            await self.conn.send(data)
-            return
-        sent = False
-        with scope:
-            await self.conn.send(data)
-            sent = True
-        if not sent:
+        if not self.sent:
             raise WriteTimeout("the peer did not take the request in time")
+        raise ReadTimeout("nothing more of the answer came in time")
 
     # -- the two directions -------------------------------------------------------------------------
 
@@ -135,24 +117,35 @@ class Wire:
         """Send a request and read the head of the answer; return the content that came with it."""
         if not message.at_once:
             return await self._upload(message)
-        limits, reader = self.timeout, self.reader
-        if self.deadline is None and limits.read is not None and limits.read == limits.write:
-            content = await self._ask(message.at_once, limits.read)
-        else:
-            try:
-                await self.send(message.at_once)
-                self.sent = True
-            except BrokenResourceError as exc:
-                self.broken = exc  # the answer may be there, and say why
-            except ClosedResourceError:
-                pass  # it says the same again
-            content = await self.receive()
-        while reader.state is HEAD:
+        content = await self._ask(message.at_once)
+        while self.reader.state is HEAD:
             content = await self.receive()
         return content
 
+    async def _ask(self, data: bytes) -> bytes:
+        """Send all of a request, and receive what comes first of its answer."""
+        conn, limits = self.conn, self.timeout
+        limited = limits is not NONE
+        try:
+            if limited:
+                self._limit(limits.write)
+            await conn.send(data)
+            self.sent = True
+            if limited:
+                self._limit(limits.read)
+            answer = await conn.receive()
+        except TimeoutError:
+            self._too_late()
+        except BrokenResourceError as exc:
+            self.broken = exc
+            return await self.receive()  # it has an answer for us, or says the same again
+        except (ClosedResourceError, EndOfStream):
+            return await self.receive()
+        return self.reader.receive(answer)
+
     async def _upload(self, message: Message) -> bytes:
         """Send in a task of its own and read the head; the rest goes out while the content is read."""
+        self.conn.deadline = inf  # two tasks wait there, each with limits of its own
         upload = self.upload = Upload(self, message)
         reader, content = self.reader, b""
         try:
@@ -168,31 +161,6 @@ class Wire:
             await upload.end()
             raise
         return content
-
-    async def _ask(self, data: bytes, limit: float) -> bytes:
-        """Do `send` and a first `receive` with one limit for each, in one scope: two would cost as much as
-        all the rest.
-        """  # noqa: D205  # one sentence that does not fit a line
-        conn, answer = self.conn, b""
-        begun = anyio.current_time()
-        try:
-            with CancelScope(deadline=begun + limit) as scope:
-                await conn.send(data)
-                self.sent = True
-                now = anyio.current_time()
-                if now - begun > limit * MOMENT:
-                    scope.deadline = now + limit  # it had to wait
-                answer = await conn.receive()
-        except BrokenResourceError as exc:
-            self.broken = exc
-            return await self.receive()  # it has an answer for us, or says the same again
-        except (ClosedResourceError, EndOfStream):
-            return await self.receive()
-        if answer:
-            return self.reader.receive(answer)
-        if self.sent:
-            raise ReadTimeout("nothing of an answer came in time")
-        raise WriteTimeout("the peer did not take the request in time")
 
 
 def _why(exc: BrokenResourceError) -> str:
@@ -219,7 +187,8 @@ class Upload:
         self._heard = anyio.Event()  # of "100 Continue", or of a final answer
         self._left = message.length  # of announced content
         self._waiting: CancelScope | None = None  # of who waits for the answer
-        self._sending = CancelScope(deadline=inf if wire.deadline is None else wire.deadline)
+        self._ends = anyio.current_time() + wire.deadline - wire.conn.time()  # by the loop's own clock
+        self._sending = CancelScope(deadline=self._ends)
         self._task = Task(self._run, self._gone)
 
     # -- for who reads the answer -------------------------------------------------------------------
@@ -232,8 +201,7 @@ class Upload:
         """
         if self.failure is not None:
             raise self.failure
-        deadline = self._wire.deadline
-        self._waiting = CancelScope(deadline=inf if deadline is None else deadline)
+        self._waiting = CancelScope(deadline=self._ends)
         return self._waiting
 
     def heard(self, *, final: bool, status: int) -> None:
@@ -294,7 +262,7 @@ class Upload:
         wire, message = self._wire, self._message
         with self._sending:
             try:
-                await wire.send(message.head)
+                await self._send(message.head)
                 if message.expects:
                     with anyio.move_on_after(CONTINUE_PATIENCE):
                         await self._heard.wait()
@@ -315,12 +283,21 @@ class Upload:
         head = self._wire.reader.head
         return self.ended or (head is not None and head.status >= WANTED)
 
+    async def _send(self, data: bytes) -> None:
+        """Send bytes within the write timeout."""
+        sent = False
+        with anyio.move_on_after(self._wire.timeout.write):
+            await self._wire.conn.send(data)
+            sent = True
+        if not sent:
+            raise WriteTimeout("the peer did not take the request in time")
+
     async def _send_body(self, body: bytes) -> None:
         if self._wire.timeout.write is None:
-            await self._wire.send(body)
+            await self._send(body)
             return
         for start in range(0, len(body), CHUNK):  # each with its own limit
-            await self._wire.send(body[start : start + CHUNK])
+            await self._send(body[start : start + CHUNK])
 
     async def _send_chunks(self, chunks: Iterable[bytes] | AsyncIterable[bytes]) -> None:
         if isinstance(chunks, AsyncIterable):
@@ -337,7 +314,7 @@ class Upload:
             for chunk in chunks:
                 await self._send_chunk(chunk)
         if self._left is None:
-            await self._wire.send(b"0\r\n\r\n")
+            await self._send(b"0\r\n\r\n")
         elif self._left:
             length = self._message.length
             raise InvalidRequest(f"content is {self._left} bytes shorter than its Content-Length of {length}")
@@ -350,12 +327,12 @@ class Upload:
         if not data:
             return  # in the chunked coding it would be the end
         if self._left is None:
-            await self._wire.send(b"%x\r\n%b\r\n" % (len(data), data))
+            await self._send(b"%x\r\n%b\r\n" % (len(data), data))
             return
         self._left -= len(data)
         if self._left < 0:
             raise InvalidRequest(f"content is longer than its Content-Length of {self._message.length}")
-        await self._wire.send(data)
+        await self._send(data)
 
 
 class UploadHolder:
