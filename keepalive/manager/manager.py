@@ -391,7 +391,6 @@ class ConnectionManager:
         go on, and so do requests that wait.
 
         :return: how many idle ones were closed
-        :raises TypeError, ValueError, RuntimeError: as `allocate` does
         """
         driver = self._running()
         parts = zip(Key._fields, (scheme, addr, port, for_scheme, for_addr, for_port), strict=True)
