@@ -168,7 +168,7 @@ class Driver:
             events = self._poll()
             if events:
                 self.reactor.poller.sort(events)  # it may turn out to be dead; the request then waits again
-            if slot.shares is not None:
+            if slot.shares is not None and slot.link is not None and slot.link.hung:
                 self._refuse_hung(waiter)
         if waiter.state is SERVED:
             reuse = waiter.reuse
@@ -178,8 +178,12 @@ class Driver:
             link.touched, link.deadline = False, NEVER
             if pool.effects:
                 self.act()
-            kind = Connection if slot.shares is None else SharedConnection
-            return kind(self, slot, link, context, reuse, now)
+            if slot.shares is None:
+                return Connection(self, slot, link, context, reuse, now)
+            conn = SharedConnection(self, slot, link, context, reuse, now)
+            if slot.shares.lent > 1:
+                conn.idle_for = 0.0  # somebody had it all the time
+            return conn
         if waiter.state is QUEUED:
             return None
         raise explain(waiter, pool, context)
@@ -230,8 +234,10 @@ class Driver:
 
     def give_back_share(self, slot: Slot, keep_for: float) -> None:
         """Take a share of a connection back."""
-        self.pool.sharing.give_back(slot, self.now(), keep_for)
-        self.act()
+        pool = self.pool
+        pool.sharing.give_back(slot, self.now(), keep_for)
+        if pool.effects or pool.timers.earliest < self.armed:
+            self.act()
 
     def throw_away(self, slot: Slot, reason: CloseReason) -> None:
         """Close a lent connection."""
@@ -307,9 +313,11 @@ class Driver:
         if not slot.uses and not slot.was_idle:
             return  # just opened for a request: what its peer does with it is the user's (or VALIDATE's)
         reason = slot.link.look()
-        if reason is CloseReason.UNREAD and self._lifecycles.hears(slot):
+        unread = reason is CloseReason.UNREAD
+        if unread and self._lifecycles.hears(slot):
             reason = self._lifecycles.hear(slot, slot.link)
-        if reason is None or (reason is CloseReason.UNREAD and not slot.uses and not root.hung):
+            unread = False  # it has been read, also if it was refused
+        if reason is None or (unread and not slot.uses and not root.hung):
             return  # session tickets, a false alarm, or a server's greeting for the first user
         self.pool.lost(slot, self.now(), reason)
         self.act()

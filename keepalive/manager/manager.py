@@ -14,7 +14,7 @@ from keepalive.connect.happy_eyeballs import STAGGER
 from keepalive.connect.lifecycle import checked_lifecycles
 from keepalive.errors import ManagerClosed, QueueFull
 from keepalive.manager.observer import Observer
-from keepalive.pool.states import LENT, Limits
+from keepalive.pool.states import LENT, SHARED, Limits
 from keepalive.resolve.dns import DNSResolver
 from keepalive.resolve.resolver import Resolver
 from keepalive.transport.loops import current_runtime
@@ -340,7 +340,7 @@ class ConnectionManager:
         if not isinstance(given, Connection) or given._driver is not driver:
             msg = f"{conn!r} is not a connection of this manager"
             raise ValueError(msg)
-        if conn._link is None or conn._slot.state is not LENT:
+        if conn._link is None or conn._slot.state not in (LENT, SHARED):
             msg = f"{conn!r} is not lent"
             raise ValueError(msg)
         conn.release()

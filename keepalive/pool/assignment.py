@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from keepalive.base.types import DEFERRED, IMMEDIATE, NEVER, CloseReason
 
 from .connections import why_expired
-from .shares import lends, offer, return_share
+from .shares import least_lent, lends, load, offer, return_share, within
 from .states import (
     CHECK,
     CHECKING,
@@ -111,13 +111,16 @@ class Assignment:
     def _assign_shares(self, slot: Slot, shares: Shares, now: float) -> None:
         """Give the free shares of a connection to requests; without a borrower it waits idle, or ends."""
         per_key = slot.per_key
-        if not lends(slot, now) or self._parts.closed or self._capacity.exceeded(per_key):
-            per_key.shared.pop(slot, None)
-            if not shares.lent:
-                reason = self._unusable(slot, now) or CloseReason.USES
-                self._connections.close_taken(slot, reason)
+        ends = not lends(slot, now) or self._parts.closed
+        if not shares.lent and (ends or self._capacity.exceeded(per_key)):
+            reason = self._unusable(slot, now) or CloseReason.USES
+            self._connections.close_taken(slot, reason)
             return
-        while shares.lent < shares.capacity and (queue := per_key.queue) is not None and lends(slot, now):
+        if ends:
+            per_key.shared.pop(slot, None)
+            return
+        beyond = per_key.count > per_key.limits.max_per_host  # one of these is to end with its last share
+        while not beyond and shares.lent < shares.capacity and (queue := per_key.queue) is not None and lends(slot, now):
             used = slot.uses or shares.lent
             waiter = queue.oldest_plain() if used else queue.oldest()
             if waiter is None or (slot.uses and not shares.lent and self._outranked(queue, waiter)):
@@ -204,13 +207,25 @@ class Assignment:
 
     def find(self, per_key: KeyState, now: float, fresh: bool) -> Slot | None:
         """Take the best that this kind of request may have at once: a free share, or an idle connection."""
-        while per_key.shared and not fresh:
-            slot = next(iter(per_key.shared))
-            if lends(slot, now):
-                return slot
-            del per_key.shared[slot]
+        limits, slot = per_key.limits, None
+        if per_key.shared and not fresh and per_key.count <= limits.max_per_host:
+            if limits.open_when < 1:
+                slot = least_lent(per_key, now)
+            else:
+                slot = next((slot for slot in per_key.shared if lends(slot, now)), None)
+        if slot is not None and not (per_key.idle or per_key.unused) or within(slot, limits.open_when):
+            return slot
         idle = self._idle.take(per_key, fresh)
-        return None if idle is None else self.pass_doubtful(idle, now, fresh)
+        return slot if idle is None else self.pass_doubtful(idle, now, fresh) or slot
+
+    def open_ahead(self, per_key: KeyState, now: float) -> None:
+        """Start an attempt beside shared connections that are lent beyond `open_when`, if there is room."""
+        nobody = not (per_key.opening or per_key.idle or per_key.unused)
+        if nobody and self._capacity.has_room(per_key) and self._backoff.allows(per_key):
+            part = per_key.limits.open_when
+            if not any(load(slot) <= part for slot in per_key.shared):
+                self._connections.open(per_key)
+                self.reconcile(per_key, now)
 
     def pass_doubtful(self, slot: Slot | None, now: float, fresh: bool) -> Slot | None:
         """Return this idle one that was taken, or the next one that can be handed out as it is.
@@ -316,6 +331,8 @@ class Assignment:
         """Bring a key in order after a change: cover its requests, bound its spares, use the room."""
         queue = per_key.queue
         if queue is not None or per_key.opening or per_key.preconnecting:
+            if queue is not None and per_key.shared:
+                queue = self._lend_free(per_key, now)
             if queue is not None:
                 self._cover(per_key, queue, now)
                 if per_key.limits.check_after != NEVER:
@@ -329,6 +346,13 @@ class Assignment:
             self.use_room(now)
         if not per_key.count:
             self._keys.rest(per_key)
+
+    def _lend_free(self, per_key: KeyState, now: float) -> WaitQueue[Waiter] | None:
+        """Lend what was free and not lent while the key was beyond a lowered limit; return who waits then."""
+        for slot in list(per_key.shared):
+            if per_key.queue is not None and slot.shares is not None:
+                self._assign_shares(slot, slot.shares, now)
+        return per_key.queue
 
     def _cover(self, per_key: KeyState, queue: WaitQueue[Waiter], now: float) -> None:
         """Let each attempt stand for one request, the oldest first."""

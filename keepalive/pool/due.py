@@ -60,7 +60,9 @@ class Due:
         ready = len(per_key.idle) + len(per_key.unused)
         if ready <= limits.min_idle and expires > now and slot not in per_key.unlendable:
             self._idle.remove(slot)
-            slot.expires, slot.trusted_until = expires, min(expires, slot.idle_since + limits.check_after)
+            slot.expires = slot.trusted_until = expires
+            if slot.shares is None:  # else its resident sees to it
+                slot.trusted_until = min(expires, slot.idle_since + limits.check_after)
             self._idle.add(slot)
             return
         self._connections.expire(slot, now)

@@ -173,6 +173,8 @@ class Pool:
                 slot = assignment.pass_doubtful(slot, now, fresh)
         if slot is not None:
             assignment.give(waiter, slot, IMMEDIATE)
+            if per_key.limits.open_when < 1 and slot.shares is not None:
+                assignment.open_ahead(per_key, now)
         elif deadline <= now or self._parts.closed:
             self.requests.fail(waiter, Failure.SHUTDOWN if self._parts.closed else Failure.TIMEOUT)
             assignment.reconcile(per_key, now)  # what it passed may have changed

@@ -218,6 +218,7 @@ class KeyLimits:
     :ivar resets: whether a connection is reset between two users
     :ivar says_goodbye: whether it says goodbye at its end
     :ivar shared: whether its connections may be lent to many at once
+    :ivar open_when: another one is opened when more than this part of each one's shares is lent
     """
 
     max_per_host: float
@@ -229,6 +230,7 @@ class KeyLimits:
     resets: bool = False
     says_goodbye: bool = False
     shared: bool = False
+    open_when: float = 1.0
 
 
 class LimitsOf(Protocol):
