@@ -48,7 +48,7 @@ def is_peers(exc: Exception) -> bool:
 
 
 class Hook:
-    """The task of a hook. Its cancellation lasts: a hook that swallows it meets it again where it next waits."""
+    """The task of a hook. Its cancellation lasts: who swallows it meets it again where he next waits."""
 
     def __init__(
         self,

@@ -119,8 +119,10 @@ class Assignment:
         if ends:
             per_key.shared.pop(slot, None)
             return
-        beyond = per_key.count > per_key.limits.max_per_host  # one of these is to end with its last share
-        while not beyond and shares.lent < shares.capacity and (queue := per_key.queue) is not None and lends(slot, now):
+        if per_key.count > per_key.limits.max_per_host:
+            offer(slot)  # lends nothing until one of the key has ended with its last share
+            return
+        while shares.lent < shares.capacity and (queue := per_key.queue) is not None and lends(slot, now):
             used = slot.uses or shares.lent
             waiter = queue.oldest_plain() if used else queue.oldest()
             if waiter is None or (slot.uses and not shares.lent and self._outranked(queue, waiter)):
@@ -213,7 +215,7 @@ class Assignment:
                 slot = least_lent(per_key, now)
             else:
                 slot = next((slot for slot in per_key.shared if lends(slot, now)), None)
-        if slot is not None and not (per_key.idle or per_key.unused) or within(slot, limits.open_when):
+        if (slot is not None and not (per_key.idle or per_key.unused)) or within(slot, limits.open_when):
             return slot
         idle = self._idle.take(per_key, fresh)
         return slot if idle is None else self.pass_doubtful(idle, now, fresh) or slot

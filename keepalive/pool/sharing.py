@@ -60,8 +60,7 @@ class Sharing:
         self._assignment.assign(slot, now)
         # As at a release: while it stays open, with nobody waiting or on his way, nothing else can change.
         if (
-            slot.state is CLOSING
-            or slot.state is GONE
+            not (per_key.count and slot.state in (IDLE, SHARED))
             or per_key.queue is not None
             or per_key.opening
             or per_key.preparing

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from sniffio import current_async_library
 
 from keepalive import ConnectionManager, Lifecycle, Request
 from tests.support import Lines, Server, Silent
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 async def say(stream: LinkStream, word: bytes) -> bytes:
     await stream.send(word + b"\n")
     return await stream.receive_until(b"\n", 1000)
+
+
+def cancelled() -> BaseException:
+    """Return what awaiting a future raises that somebody else has cancelled."""
+    return CancelledError() if current_async_library() == "asyncio" else RuntimeError()
 
 
 def manager(lifecycle: Lifecycle[Any], **options: object) -> ConnectionManager:
@@ -50,7 +56,7 @@ async def test_received_that_returns_what_it_may_not(wrong: object, caplog: pyte
         async with manager(Hears(wrong)) as mgr:
             (await ask(mgr, server)).release()
             server.push(b"notice\n")
-            await until_equal(lambda: mgr.stats().closed, {"unread": 1})
+            await until_equal(lambda: dict(mgr.stats().closed), {"unread": 1})
     assert "received of the life cycle of line://" in caplog.text
 
 
@@ -59,10 +65,10 @@ async def test_received_that_fails_at_release_is_not_the_users(caplog: pytest.Lo
         async with manager(Hears(CancelledError())) as mgr:
             conn = await ask(mgr, server)
             server.push(b"notice\n")
-            await until(lambda: conn.extra_attributes is not None and mgr.stats().lent == 1)
+            assert mgr.stats().lent == 1
             await anyio.sleep(0.02)
             conn.release()
-            await until_equal(lambda: mgr.stats().closed, {"unread": 1})
+            await until_equal(lambda: dict(mgr.stats().closed), {"unread": 1})
     assert "received of the life cycle of line://" in caplog.text
 
 
@@ -73,7 +79,7 @@ async def test_spare_whose_greeting_is_refused_is_closed(answer: object) -> None
         async with manager(Hears(answer)) as mgr:
             assert await mgr.preconnect("line", server.host, server.port) == 1
             server.push(b"go away\n")
-            await until_equal(lambda: mgr.stats().closed, {"unread": 1})
+            await until_equal(lambda: dict(mgr.stats().closed), {"unread": 1})
 
 
 class Waits(Lifecycle[None]):
@@ -111,7 +117,7 @@ async def test_hook_that_swallows_its_cancellation_ends_all_the_same(hook: str) 
         for _ in range(2):
             try:
                 await anyio.sleep_forever()
-            except BaseException:  # noqa: BLE001, S110  # the mistake
+            except BaseException:  # the mistake
                 pass
 
     class Clings(Lifecycle[None]):
@@ -149,15 +155,15 @@ async def test_hook_that_raises_a_cancellation_ends_that_connection(hook: str) -
     class Raises(Lifecycle[None]):
         async def opened(self, stream: LinkStream, key: Key) -> None:
             if hook == "opened":
-                raise CancelledError
+                raise cancelled()
 
         async def check(self, stream: LinkStream, state: None) -> None:
             if hook == "check":
-                raise CancelledError
+                raise cancelled()
 
         async def reset(self, stream: LinkStream, state: None) -> None:
             if hook == "reset":
-                raise CancelledError
+                raise cancelled()
 
     with Server(Lines()) as server:
         async with manager(Raises(), check_after=0, max_per_host=1) as mgr:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from keepalive.base.types import NEVER, CloseReason, Key
@@ -47,6 +47,8 @@ class Config:
     max_uses: float = NEVER
     capacities: tuple[int | None, ...] = (None,)
     lifetimes: tuple[float, ...] = (NEVER,)
+    open_when: float = 1.0
+    min_idle: int = 0
     fresh: float = 0.1
     keys: int = 3
 
@@ -59,6 +61,8 @@ class Config:
             resets=self.resets,
             says_goodbye=self.goodbye,
             shared=self.shared,
+            min_idle=self.min_idle,
+            open_when=self.open_when,
         )
 
 
@@ -73,6 +77,10 @@ CONFIGS = {
     "shared_tight": Config(
         Limits(max_per_host=2, max_open=3, keep_alive=1.0), shared=True, capacities=(0, 1, 4), goodbye=True
     ),
+    "spread": Config(
+        Limits(max_per_host=3, max_open=7, keep_alive=2.0), shared=True, capacities=(2, 4, 0), open_when=0.5
+    ),
+    "kept_ready": Config(shared=True, capacities=(None, 3), check_after=0.2, min_idle=1, goodbye=True),
     "shared_or_not": Config(
         shared=True, capacities=(None, 2), lifetimes=(NEVER, 3.0), check_after=1.0, max_uses=5
     ),
@@ -111,12 +119,13 @@ class LifeWalk:
                 need(not beside, "opened one beside an idle one that could be checked")
                 self.slots[what] = "opening"
                 own = sum(slot.per_key is what.per_key for slot in self.slots)
-                need(own <= self.config.limits.max_per_host, "more than max_per_host, as the peer counts")
-                need(len(self.slots) <= self.config.limits.max_open, "more than max_open")
+                need(own <= self.pool.limits.max_per_host, "more than max_per_host, as the peer counts")
+                need(len(self.slots) <= self.pool.limits.max_open, "more than max_open")
             elif do is Effect.ABORT:
                 need(self.slots[what] == "opening", "aborted what is no attempt")
                 self.slots[what] = "aborted"
             elif do is Effect.CHECK or do is Effect.RESET:
+                need(what.shares is None, "a hook beside a resident")
                 need(self.slots[what] == "open" and what not in self.users, "a hook on what is not free")
                 self.slots[what] = "hook"
             elif do is Effect.GOODBYE:
@@ -147,7 +156,9 @@ class LifeWalk:
                 held = self.users.count(slot) + len(slot.shares.unfetched)
                 need(slot.shares.lent == held, "another number of shares than of borrowers")
         away = [slot for slot in self.slots if slot.state in (LENT, SHARED, CLOSING)]
-        check_pool(self.pool, away)
+        limits = self.pool.limits
+        lowered = limits.max_per_host < self.config.limits.max_per_host
+        check_pool(self.pool, away, lowered=lowered or limits.max_open < self.config.limits.max_open)
 
     # -- what users, hooks and the network do ---------------------------------------------------------
 
@@ -238,7 +249,18 @@ class LifeWalk:
                 self.pool.sharing.retire(slot, self.now)
             else:
                 self.users = [other for other in self.users if other is not slot]
-                self.pool.sharing.lost(slot, self.now, CloseReason.ENDED)
+                first = not slot.uses and not slot.was_idle and bool(slot.shares and slot.shares.unfetched)
+                failed = self.failed()
+                self.pool.sharing.lost(slot, self.now, CloseReason.ENDED, OSError("ended"))
+                need(self.failed() == failed + first, "a death fails one request if nobody had a share")
+
+    def failed(self) -> int:
+        return sum(sum(of.counters.failed.values()) for of in self.pool.keys.states.values())
+
+    def set_limits(self) -> None:
+        limits = self.config.limits
+        host, most = self.rng.choice((1, limits.max_per_host)), self.rng.choice((2, limits.max_open))
+        self.pool.set_limits(replace(limits, max_per_host=host, max_open=most), self.now)
 
     def refuse(self) -> None:
         ready = [
@@ -267,6 +289,7 @@ class LifeWalk:
         "end_lending": 1,
         "refuse": 1,
         "retire": 1,
+        "set_limits": 1,
         "warm": 1,
     }
 
