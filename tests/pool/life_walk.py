@@ -17,7 +17,10 @@ from keepalive.pool.invariants import check_pool
 from keepalive.pool.pool import Pool
 from keepalive.pool.states import (
     CLOSING,
+    GONE,
+    IDLE,
     LENT,
+    OPENING,
     QUEUED,
     SERVED,
     SHARED,
@@ -166,7 +169,10 @@ class LifeWalk:
         timeout = self.rng.choice((NEVER, 5.0, 1.0, 0.0))
         key, fresh = self.rng.choice(self.keys), self.rng.random() < self.config.fresh
         older = [waiter for waiter in self.asks if waiter.per_key.key == key and waiter.state is QUEUED]
+        before = self._lending(key)
         waiter = self.pool.submit(key, self.now, self.now + timeout, fresh=fresh)
+        if waiter.slot is not None and waiter.slot.shares is not None:
+            self._check_share(waiter.slot, before)
         if waiter.state in (QUEUED, SERVED):
             self.asks.append(waiter)
         if waiter.state is SERVED and not fresh:
@@ -174,6 +180,41 @@ class LifeWalk:
                 all(other.fresh for other in older if other.state is QUEUED),
                 "served before an older one of its key",
             )
+
+    def _lending(self, key: Key) -> dict[Slot, float]:
+        """Find what lends shares now, and the part of each that is lent."""
+        found = {}
+        for slot in self.slots:
+            shares = slot.shares
+            if shares is not None and slot.state is SHARED and slot.per_key.key == key:
+                uses = slot.uses + len(shares.unfetched)
+                if (
+                    shares.lent < shares.capacity
+                    and slot.retires_at > self.now
+                    and uses < self.config.max_uses
+                ):
+                    found[slot] = shares.lent / shares.capacity
+        return found
+
+    def _check_share(self, slot: Slot, before: dict[Slot, float]) -> None:
+        """Check at a request that was served at once which share it got, and what was opened beside."""
+        here = [other for other in self.slots if other.state is not GONE]
+        own = [other for other in here if other.per_key is slot.per_key]
+        part, limits = self.config.open_when, self.pool.limits
+        need(len(own) <= limits.max_per_host, "a share of one that is beyond a lowered limit")
+        if part < 1:
+            least = min(before.values(), default=1.0)
+            need(before.get(slot, 0.0) <= least, "a share of one of which more is lent")
+            room = len(own) < limits.max_per_host and len(here) < limits.max_open
+            coming = any(
+                other.state is OPENING or (other.state is IDLE and other.shares and other.shares.capacity)
+                for other in own
+            )
+            wanted = (
+                room and not coming and all(load > part for load in self._lending(slot.per_key.key).values())
+            )
+            opens = any(do is Effect.OPEN for do, _ in self.pool.effects)
+            need(opens == wanted, "another number is opened ahead")
 
     def claim(self) -> None:
         if ready := [waiter for waiter in self.asks if waiter.state is SERVED]:
