@@ -111,8 +111,8 @@ class Assignment:
     def _assign_shares(self, slot: Slot, shares: Shares, now: float) -> None:
         """Give the free shares of a connection to requests; without a borrower it waits idle, or ends."""
         per_key = slot.per_key
-        ends = not lends(slot, now) or self._parts.closed
-        if not shares.lent and (ends or self._capacity.exceeded(per_key)):
+        ends = self._parts.closed or not lends(slot, now)
+        if not shares.lent and (ends or (self._capacity.shrunk and self._capacity.exceeded(per_key))):
             reason = self._unusable(slot, now) or CloseReason.USES
             self._connections.close_taken(slot, reason)
             return
@@ -185,17 +185,22 @@ class Assignment:
         """Give a request a share of a connection; the first share of a never used one counts as new."""
         shares = slot.shares
         assert shares is not None, "only a shared connection has shares"
-        if slot.state is not SHARED:
-            move(slot, SHARED)
-        move(waiter, SERVED)
+        if (slot.state is not SHARED and SHARED not in slot.state.next) or SERVED not in waiter.state.next:
+            raise illegal(slot, SHARED)  # `move`, twice a request
+        slot.state, waiter.state = SHARED, SERVED
         waiter.slot, waiter.reuse = slot, reuse if slot.uses or shares.lent else None
         shares.lent += 1
         shares.unfetched[waiter] = None
         offer(slot)
 
-    def give(self, waiter: Waiter, slot: Slot, reuse: Reuse) -> None:
+    def give(self, waiter: Waiter, slot: Slot, reuse: Reuse, now: float) -> None:
         """Give a request a connection, or a share of it."""
-        (self.reserve if slot.shares is None else self.share)(waiter, slot, reuse)
+        if slot.shares is None:
+            self.reserve(waiter, slot, reuse)
+            return
+        self.share(waiter, slot, reuse)
+        if slot.per_key.limits.open_when < 1:
+            self._open_ahead(slot.per_key, now)
 
     def unreserve(self, waiter: Waiter) -> Slot | None:
         """Take back what a request was given, if it was."""
@@ -220,7 +225,7 @@ class Assignment:
         idle = self._idle.take(per_key, fresh)
         return slot if idle is None else self.pass_doubtful(idle, now, fresh) or slot
 
-    def open_ahead(self, per_key: KeyState, now: float) -> None:
+    def _open_ahead(self, per_key: KeyState, now: float) -> None:
         """Start an attempt beside shared connections that are lent beyond `open_when`, if there is room."""
         nobody = not (per_key.opening or per_key.idle or per_key.unused)
         if nobody and self._capacity.has_room(per_key) and self._backoff.allows(per_key):
@@ -303,7 +308,7 @@ class Assignment:
         if other is not None:
             was_there = waiter.reuse is IMMEDIATE and other.idle_since <= waiter.since
             move(waiter, QUEUED)
-            self.give(waiter, other, IMMEDIATE if was_there else DEFERRED)
+            self.give(waiter, other, IMMEDIATE if was_there else DEFERRED, now)
         elif waiter.deadline <= now:
             self._requests.fail(waiter, Failure.TIMEOUT)
         else:

@@ -158,8 +158,7 @@ class Pool:
         `phases` are seconds that each phase may take from when it begins: while no attempt stands for the
         request, and while one does. Zero is over at once.
         """
-        assignment = self._assignment
-        requests = self.requests
+        assignment, requests = self._assignment, self.requests
         requests.last_id = number = requests.last_id + 1
         waiter = requests.open[number] = Waiter(number, per_key, now, deadline, fresh, phases)
         per_key.counters.requests += 1
@@ -172,9 +171,7 @@ class Pool:
             if slot is not None and slot.trusted_until <= now:
                 slot = assignment.pass_doubtful(slot, now, fresh)
         if slot is not None:
-            assignment.give(waiter, slot, IMMEDIATE)
-            if per_key.limits.open_when < 1 and slot.shares is not None:
-                assignment.open_ahead(per_key, now)
+            assignment.give(waiter, slot, IMMEDIATE, now)
         elif deadline <= now or self._parts.closed:
             self.requests.fail(waiter, Failure.SHUTDOWN if self._parts.closed else Failure.TIMEOUT)
             assignment.reconcile(per_key, now)  # what it passed may have changed
@@ -369,8 +366,7 @@ class Pool:
 
     def retire(self, slots: Iterable[Slot], now: float) -> int:
         """Close those that are idle, and let those that are lent or reserved close at their release."""
-        closed: list[Slot] = []
-        count = 0
+        closed, count = list[Slot](), 0
         for slot in slots:
             if slot.state is IDLE:
                 self._connections.close(slot, CloseReason.RETIRED)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from keepalive.base.types import NEVER, CloseReason
 
 from .records import MANY, Shares
-from .shares import offer, return_share, stop_lending
+from .shares import offer, stop_lending
 from .states import CLOSING, GONE, IDLE, SHARED, Failure
 
 if TYPE_CHECKING:
@@ -51,8 +51,13 @@ class Sharing:
         """Take a share back. Harmless when the connection has gone meanwhile."""
         if slot.state is not SHARED:
             return
-        return_share(slot)
-        per_key = slot.per_key
+        shares, per_key = slot.shares, slot.per_key
+        assert shares is not None, "only a shared connection has shares"
+        shares.lent -= 1
+        if shares.lent:
+            offer(slot)
+        else:
+            per_key.shared.pop(slot, None)
         slot.idle_since = now
         slot.expires = slot.trusted_until = min(
             now + min(keep_for, per_key.limits.keep_alive), slot.retires_at

@@ -348,7 +348,7 @@ class LifeWalk:
 
     def drain(self, *, shut_down: bool) -> None:
         """Let everybody go; then nothing may be left."""
-        if shut_down:
+        if shut_down or self.config.min_idle:
             self.pool.shutdown(self.now)
             self.check()
             need(not self.asks, "a request outlived the end")
