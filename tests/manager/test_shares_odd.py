@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 from asyncio import CancelledError
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +13,18 @@ import pytest
 from anyio import ClosedResourceError
 from sniffio import current_async_library
 
-from keepalive import ConnectionManager, KeySettings, Lifecycle, Request, SetupError
+from keepalive import ConnectionManager, KeySettings, Lifecycle, Request, SetupError, TLSConnector
 from tests.support import Lines, Server
 from tests.support.requests import all_gone
 from tests.support.waiting import turns, until, until_equal
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Awaitable, Callable
 
     from keepalive import Key, Shares
     from keepalive.transport.stream import LinkStream
+    from tests.support import Authority
 
     Run = Callable[[LinkStream, Shares], Awaitable[None]]
 
@@ -297,3 +300,40 @@ async def test_dropped_after_its_connection_died() -> None:
                 assert conn.is_new
             await turns()
             assert mgr.stats().open == mgr.stats().idle == 1
+
+
+async def test_shared_over_tls_and_its_death(ca: Authority, client_context: ssl.SSLContext) -> None:
+    with Server(Lines(), tls=ca.server()) as server:
+        connectors = {"line": TLSConnector(client_context)}
+        async with manager(Odd(serves), connectors=connectors) as mgr:
+            held = [await ask(mgr, server) for _ in range(3)]
+            assert len({conn.uses for conn in held}) == 3
+            server.disconnect_all()
+            await until_equal(lambda: dict(mgr.stats().closed), {"ended": 1})
+            async with ask(mgr, server) as conn:
+                assert conn.is_new
+            for conn in held:
+                conn.release()
+            assert mgr.stats().idle == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+async def test_child_of_a_fork_closes_its_copy_and_the_parent_lends_on() -> None:
+    odd = Odd(serves)
+    with Server(Lines()) as server:
+        async with manager(odd) as mgr:
+            conn = await ask(mgr, server)
+            child = os.fork()
+            if not child:
+                try:
+                    odd.shares[0].capacity = 1
+                    odd.shares[0].retire()
+                    conn.release()
+                    os._exit(0 if mgr.stats().open == 0 else 1)
+                except BaseException:  # whatever it is, the parent must hear of it
+                    os._exit(2)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            async with ask(mgr, server) as other:
+                assert (other.uses, odd.shares[0].lent) == (2, 2)
+            conn.release()
+            assert mgr.stats().idle == 1
