@@ -20,6 +20,7 @@ from .errors import (
     NoAnswer,
     ReadError,
     ReadTimeout,
+    Refused,
     WriteTimeout,
 )
 from .head import Headers, HeadLimits
@@ -46,6 +47,7 @@ __all__ = (
     "RawStream",
     "ReadError",
     "ReadTimeout",
+    "Refused",
     "Response",
     "Timeout",
     "WriteTimeout",

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from .request import Message
     from .timeout import Timeout
 
-CHUNK = 262144
-"""Bytes of content that the write timeout is for."""
 WANTED = 300
 """From this status on an early answer says that the rest of the content is not wanted (RFC 9112 9.5)."""
 
@@ -42,8 +40,17 @@ class Outlet(Protocol):
     def patience(self) -> float | None:
         """Return how long to wait for the answer, once the request is out."""
 
-    async def send(self, data: bytes) -> None:
-        """Send all of this."""
+    async def begin(self, message: Message) -> None:
+        """Send the head."""
+
+    async def put(self, data: bytes) -> None:
+        """Send some content, framed as the head has announced it."""
+
+    async def put_all(self, message: Message) -> None:
+        """Send the content that is at hand."""
+
+    async def end(self) -> None:
+        """Say that the content is complete."""
 
 
 class Upload:
@@ -140,15 +147,15 @@ class Upload:
         wire, message = self._wire, self._message
         with self._sending:
             try:
-                await wire.send(message.head)
+                await wire.begin(message)
                 if message.expects:
                     with anyio.move_on_after(self._patience):
                         await self._heard.wait()
                 if message.chunks is None:
-                    await self._send_body(message.body)
+                    await wire.put_all(message)
                 else:
-                    await _Chunked(wire, message.length).send(message.chunks)
-                wire.sent = True
+                    await _Pieces(wire, message.length).send(message.chunks)
+                await wire.end()
             except BrokenResourceError as exc:
                 wire.broken = exc  # the answer may be there, and say why
             except ClosedResourceError:
@@ -160,13 +167,6 @@ class Upload:
         """Say whether it ended by an answer, or by its own exchange; otherwise it was the deadline."""
         head = self._wire.reader.head
         return self.ended or (head is not None and head.status >= WANTED)
-
-    async def _send_body(self, body: bytes) -> None:
-        if self._wire.timeout.write is None:
-            await self._wire.send(body)
-            return
-        for start in range(0, len(body), CHUNK):  # each with its own limit
-            await self._wire.send(body[start : start + CHUNK])
 
 
 class Uploading:
@@ -183,7 +183,7 @@ class Uploading:
                 self.upload.drop()
 
 
-class _Chunked:
+class _Pieces:
     """Content that is yielded piece by piece."""
 
     def __init__(self, wire: Outlet, length: int | None) -> None:
@@ -205,9 +205,7 @@ class _Chunked:
         else:
             for chunk in chunks:
                 await self._send(chunk)
-        if self._length is None:
-            await self._wire.send(b"0\r\n\r\n")
-        elif self._left:
+        if self._left:
             raise InvalidRequest(
                 f"content is {self._left} bytes shorter than its Content-Length of {self._length}"
             )
@@ -219,10 +217,8 @@ class _Chunked:
         data = chunk if isinstance(chunk, bytes) else bytes(chunk)
         if not data:
             return  # in the chunked coding it would be the end
-        if self._left is None:
-            await self._wire.send(b"%x\r\n%b\r\n" % (len(data), data))
-            return
-        self._left -= len(data)
-        if self._left < 0:
-            raise InvalidRequest(f"content is longer than its Content-Length of {self._length}")
-        await self._wire.send(data)
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left < 0:
+                raise InvalidRequest(f"content is longer than its Content-Length of {self._length}")
+        await self._wire.put(data)

@@ -22,6 +22,8 @@ CONTINUE_PATIENCE = 1.0
 """Seconds to wait for "100 Continue"; many servers never say it (RFC 9110 10.1.1)."""
 MOMENT = 0.01
 """That part of a limit makes no difference."""
+CHUNK = 262144
+"""Bytes of content that the write timeout is for."""
 AFTER_BREAK = 1.0
 """Seconds to wait for what a peer said before sending to it broke. It is on its way, or never was."""
 
@@ -35,14 +37,14 @@ class Wire:
     :ivar upload: what is still going out meanwhile, if anything may be
     """
 
-    __slots__ = ("broken", "conn", "deadline", "reader", "sent", "timeout", "upload")
+    __slots__ = ("_chunked", "broken", "conn", "deadline", "reader", "sent", "timeout", "upload")
 
     def __init__(self, conn: Connection, reader: Reader, timeout: Timeout, deadline: float | None) -> None:
         self.conn = conn
         self.reader = reader
         self.timeout = timeout
         self.deadline = deadline
-        self.sent = False
+        self.sent = self._chunked = False
         self.broken: BrokenResourceError | None = None
         self.upload: Upload | None = None
 
@@ -120,6 +122,30 @@ class Wire:
             sent = True
         if not sent:
             raise WriteTimeout("the peer did not take the request in time")
+
+    async def begin(self, message: Message) -> None:
+        """Send the head; see `Outlet`."""
+        self._chunked = message.chunks is not None and message.length is None
+        await self.send(message.head)
+
+    async def put(self, data: bytes) -> None:
+        """Send some content."""
+        await self.send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    async def put_all(self, message: Message) -> None:
+        """Send the content that is at hand."""
+        body = message.body
+        if self.timeout.write is None:
+            await self.send(body)
+            return
+        for start in range(0, len(body), CHUNK):  # each with its own limit
+            await self.send(body[start : start + CHUNK])
+
+    async def end(self) -> None:
+        """Say that the content is complete."""
+        if self._chunked:
+            await self.send(b"0\r\n\r\n")
+        self.sent = True
 
     # -- the two directions -------------------------------------------------------------------------
 

@@ -1,0 +1,177 @@
+"""One request and its answer on a shared connection. No I/O."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keepalive.http.errors import BadAnswer
+from keepalive.http.head import Headers, HeadLimits
+from keepalive.http.reader import DONE, HEAD, RAW, REMEMBERED, TO_END
+
+from .fields import checked, of_answer, size_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keepalive.http.errors import HTTPError
+
+    from .fields import Pair
+
+    Telling = Callable[[bool], HTTPError]
+    """Makes the error of a stream; it is given whether anything of the answer had come."""
+
+
+class StreamHead:
+    """What the head of an answer says; see `keepalive.http.head.Head`."""
+
+    __slots__ = ("headers", "status")
+
+    reason = b""
+    version = "2"
+    keep_for: float | None = None
+
+    def __init__(self, status: int, headers: Headers) -> None:
+        self.status = status
+        self.headers = headers
+
+
+class Answer:
+    """Follows one answer as `keepalive.http.reader.Reader` does, but from fields and content, not bytes.
+
+    :ivar state: HEAD until the final head was taken; TO_END, or RAW in a tunnel; DONE when all was taken
+    :ivar began: whether anything has come
+    :ivar ended: whether all of it has come, though maybe not been taken yet
+    :ivar news: whether there is something to take, be it only a head or the end
+    :ivar error: makes the error that ended it, or None
+    """
+
+    __slots__ = (
+        "_content", "_interim", "_limits", "_method",
+        "began", "ended", "error", "head", "interim", "news", "state", "trailers",
+    )  # fmt: skip
+
+    failure: BadAnswer | None = None  # as a reader has it; here content never comes with a head
+    keep = True
+    surplus = b""
+
+    def __init__(self, method: bytes, limits: HeadLimits) -> None:
+        self.state = HEAD
+        self.head: StreamHead | None = None
+        self.interim: tuple[tuple[int, Headers], ...] = ()
+        self.trailers = Headers()
+        self.began = self.ended = self.news = False
+        self.error: Telling | None = None
+        self._method = method
+        self._limits = limits
+        self._interim = 0
+        self._content = bytearray()
+
+    def take_head(self, pairs: list[Pair]) -> None:
+        """Take note of a head, interim or final.
+
+        :raises BadAnswer: it is malformed, or breaks a limit
+        """
+        self.began = True
+        self._limits.check(size_of(pairs), len(pairs) - 1)
+        status, headers = of_answer(pairs)
+        if status < 200:
+            if status == 101:
+                raise BadAnswer("the answer is 101, which HTTP/2 does not have")
+            self._interim += 1
+            if self._interim > self._limits.interim:
+                raise BadAnswer(f"the answer has more than {self._limits.interim} interim answers before it")
+            self.interim = (*self.interim[1 - REMEMBERED :], (status, headers))
+        else:
+            self.head = StreamHead(status, headers)
+            tunnel = self._method == b"CONNECT" and status < 300
+            self.state = RAW if tunnel else TO_END
+        self.news = True
+
+    def take_content(self, data: bytes) -> None:
+        """Take note of some content."""
+        self._content += data
+        self.news = True
+
+    def take_trailers(self, pairs: list[Pair]) -> None:
+        """Take note of the trailers.
+
+        :raises BadAnswer: they are malformed, or break a limit
+        """
+        self._limits.check(size_of(pairs), len(pairs))
+        self.trailers = checked(pairs)
+
+    def take_end(self) -> None:
+        """Take note of the end."""
+        self.ended = self.news = True
+
+    def fail(self, error: Telling) -> None:
+        """Take note that no more comes; what has come can still be taken. Harmless after the end."""
+        if not self.ended and self.error is None:
+            self.error = error
+            self.news = True
+
+    def take(self, most: int = 0) -> bytes:
+        """Return the content that has come, at most so much of it (0: all).
+
+        :raises HTTPError: there is none, and what ended the answer
+        """
+        content = self._content
+        if most and len(content) > most:
+            data = bytes(content[:most])
+            del content[:most]
+            return data
+        if not content and self.error is not None:
+            raise self.error(self.began)
+        self.news = self.error is not None
+        if self.ended and self.state is TO_END:
+            self.state = DONE
+        data = bytes(content)
+        content.clear()
+        return data
+
+
+class Stream:
+    """A request on its way, and its answer.
+
+    :ivar id: its number on the connection; 0 before it has one
+    :ivar pending: content that waits for room in the peer's windows
+    :ivar closing: whether that is all of it
+    :ivar sent: whether the request is out, whole
+    :ivar left: whether nobody cares for it any more
+    :ivar window: bytes of content that the peer may send now
+    :ivar unread: bytes of content that were read, but not told to the peer yet
+    :ivar heard: what the connection had received when it was opened
+    :ivar wake_reader, wake_writer: call whoever waits for the answer, or for room to send
+    """
+
+    __slots__ = (
+        "answer", "closing", "heard", "id", "left", "pending", "queued", "sent", "since", "unread",
+        "wake_reader", "wake_writer", "window",
+    )  # fmt: skip
+
+    def __init__(self, method: bytes, limits: HeadLimits) -> None:
+        self.id = 0
+        self.answer = Answer(method, limits)
+        self.pending: memoryview = EMPTY
+        self.closing = self.sent = self.left = self.queued = False
+        self.window = self.unread = self.heard = 0
+        self.since = 0.0
+        self.wake_reader: Callable[[], object] = nothing
+        self.wake_writer: Callable[[], object] = nothing
+
+    def next_piece(self, most: int) -> memoryview:
+        """Take so much of what waits to be sent."""
+        piece, self.pending = self.pending[:most], self.pending[most:]
+        return piece
+
+    @property
+    def over(self) -> bool:
+        """Whether both sides have said all they had to say."""
+        return self.sent and self.answer.ended
+
+
+def nothing() -> None:
+    """Do nothing."""
+
+
+EMPTY = memoryview(b"")
