@@ -9,8 +9,9 @@ from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
 
 from keepalive import ConnectionManager
 
-from .errors import NoAnswer, ReadError
+from .errors import NoAnswer, ReadError, Refused
 from .head import GENEROUS, HeadLimits
+from .passage import Multiplexed
 from .reader import HEAD, Reader
 from .request import compose, header_pairs
 from .response import Response
@@ -24,11 +25,16 @@ if TYPE_CHECKING:
 
     from keepalive import Connection
 
+    from .passage import Passage
     from .request import Content, HeaderInput, Message
     from .timeout import Timeout
 
 __all__ = ("Client", "Exchange", "Place", "request")
 
+REFUSALS = 4
+"""How often a request that was refused is sent again."""
+PAUSE = 0.025
+"""Seconds from the second time on, doubled by each."""
 _REMEMBERED = 1024
 """So many different requests without fields and content of their own a client keeps ready-made."""
 
@@ -108,19 +114,21 @@ class Exchange:
         """Send the request and wait for the head of the answer; see `__await__`."""
         message, limits, place = self._message, self._timeout, self._place
         deadline = None if limits.total is None else anyio.current_time() + limits.total
-        retry = False
+        tries, fresh = 0, False
         while True:
-            if deadline is None and not retry and place[3] is None and limits.wait is None:
+            if deadline is None and not tries and place[3] is None and limits.wait is None:
                 conn = await self._manager.allocate(place[0], place[1], place[2])
             else:
-                conn = await self._allocate(deadline, retry)
+                conn = await self._allocate(deadline, tries, fresh)
             self.opened = conn.from_cache is None
             if self._served is not None:
                 self._served(conn)
             reader = Reader(message.method, message.upgrades, self._head_limits)
-            wire = Wire(conn, reader, limits, deadline)
+            plain = Wire(conn, reader, limits, deadline)
+            shared = getattr(conn, "state", None)
+            wire = plain if shared is None else self._passage(shared, conn, deadline) or plain
             try:
-                if limits is NONE and message.at_once:
+                if limits is NONE and message.at_once and wire is plain:
                     # `Wire.converse` without its frames, for this is what most requests are.
                     try:
                         await conn.send(message.at_once)
@@ -135,13 +143,17 @@ class Exchange:
                         content = await wire.receive()
                 else:
                     content = await wire.converse(message)
+                if wire is not plain and self._misdirected(wire, tries):
+                    fresh = True
+                    raise Refused("the server does not serve this origin on this connection (421)")
             except BaseException as exc:
-                conn.discard()
-                if retry or not self._stale(exc, wire):
+                wire.conn.discard()
+                if not self._again(exc, wire, tries):
                     raise
-                retry = True
+                tries += 1
+                fresh = fresh or wire is plain  # the end of a shared one is known, and it is lent no more
                 continue
-            self._response = response = Response(wire, message.keep, content, retry, self._may_keep)
+            self._response = response = Response(wire, message.keep, content, tries > 0, self._may_keep)
             return response
 
     async def __aexit__(
@@ -159,15 +171,31 @@ class Exchange:
         finally:
             response.close()
 
-    def _stale(self, exc: BaseException, wire: Wire) -> bool:
+    def _passage(self, shared: object, conn: Connection, deadline: float | None) -> Passage | None:
+        if not isinstance(shared, Multiplexed):
+            return None  # another protocol's, whose connections are not for HTTP
+        return shared.passage(conn, self._message, self._head_limits, self._timeout, deadline)
+
+    def _misdirected(self, wire: Passage, tries: int) -> bool:
+        head = wire.reader.head
+        return head is not None and head.status == 421 and not tries and self._message.chunks is None
+
+    def _again(self, exc: BaseException, wire: Passage, tries: int) -> bool:
+        """Say whether to send the request once more, after it failed."""
+        message = self._message
+        if isinstance(exc, Refused):
+            return tries < REFUSALS and message.chunks is None
         return (
             isinstance(exc, (NoAnswer, ReadError))
-            and self._message.repeatable
+            and message.repeatable
+            and not tries
             and wire.conn.from_cache is not None
             and not wire.reader.began
         )
 
-    async def _allocate(self, deadline: float | None, fresh: bool) -> Connection:
+    async def _allocate(self, deadline: float | None, tries: int, fresh: bool) -> Connection:
+        if tries > 1:
+            await anyio.sleep(PAUSE * 2**tries)  # who refuses again and again wants to be left alone
         limits = self._timeout
         scheme, addr, port, for_scheme, for_addr, for_port = self._place
         return await self._manager.allocate(

@@ -6,11 +6,12 @@ for a part of it. `head` reads heads, `chunks` takes the chunked coding apart.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from enum import Enum
 
 from .chunks import Chunks
 from .errors import BadAnswer, NoAnswer
-from .head import BEGINNING, GENEROUS, Head, Headers, HeadLimits, check_lines, parse_head
+from .head import BEGINNING, GENEROUS, AnyHead, Head, Headers, HeadLimits, check_lines, parse_head
 
 REMEMBERED = 64
 """So many interim answers are kept, the last ones."""
@@ -30,8 +31,8 @@ class State(Enum):
 HEAD, LENGTH, CHUNKED, TO_END, DONE, RAW = State
 
 
-class Reader:
-    """Follows one answer, interim ones before it included.
+class Following(ABC):
+    """What follows one answer, interim ones before it included.
 
     :ivar state: HEAD until the final head is there; DONE when the content is complete; RAW when the bytes
         that follow are another protocol's
@@ -40,24 +41,37 @@ class Reader:
     :ivar interim: status and fields of the interim answers (1xx), the last ones if there are many
     :ivar keep: whether the peer leaves the connection open; final when DONE
     :ivar failure: what was wrong with content that came with the head
-    :ivar left: bytes of announced content that have not come yet
     :ivar surplus: bytes that came after the end of the answer, or the first ones after an upgrade
     """
 
-    __slots__ = (
-        "_chunks", "_interim", "_limits", "_method", "_partial", "_upgrades",
-        "began", "failure", "head", "interim", "keep", "left", "state", "surplus",
-    )  # fmt: skip
+    __slots__ = ("began", "failure", "head", "interim", "keep", "state", "surplus")
 
-    def __init__(self, method: bytes, upgrades: bool = False, limits: HeadLimits = GENEROUS) -> None:
+    def __init__(self) -> None:
         self.state = HEAD
-        self.head: Head | None = None
+        self.head: AnyHead | None = None
         self.began = False
         self.interim: tuple[tuple[int, Headers], ...] = ()
         self.failure: BadAnswer | None = None
         self.keep = False
-        self.left = 0
         self.surplus = b""
+
+    @property
+    @abstractmethod
+    def trailers(self) -> Headers:
+        """The fields after the content, complete when DONE."""
+
+
+class Reader(Following):
+    """Follows an answer of HTTP/1.1.
+
+    :ivar left: bytes of announced content that have not come yet
+    """
+
+    __slots__ = ("_chunks", "_interim", "_limits", "_method", "_partial", "_upgrades", "left")
+
+    def __init__(self, method: bytes, upgrades: bool = False, limits: HeadLimits = GENEROUS) -> None:
+        super().__init__()
+        self.left = 0
         self._method = method
         self._upgrades = upgrades
         self._limits = limits

@@ -20,7 +20,7 @@ from .task import Task
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .reader import Reader
+    from .reader import Following
     from .request import Message
     from .timeout import Timeout
 
@@ -32,7 +32,7 @@ class Outlet(Protocol):
     """The exchange, as far as its content needs it; see `Wire`."""
 
     deadline: float | None
-    reader: Reader
+    reader: Following
     timeout: Timeout
     sent: bool
     broken: BrokenResourceError | None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio import BrokenResourceError, CancelScope, ClosedResourceError, EndOfStream
 
 from .errors import ReadError, ReadTimeout, WriteTimeout
-from .reader import DONE, HEAD, RAW
-from .upload import Upload
+from .passage import Passage, why
+from .reader import HEAD
 
 if TYPE_CHECKING:
     from keepalive import Connection
@@ -18,57 +18,33 @@ if TYPE_CHECKING:
     from .request import Message
     from .timeout import Timeout
 
-CONTINUE_PATIENCE = 1.0
-"""Seconds to wait for "100 Continue"; many servers never say it (RFC 9110 10.1.1)."""
 MOMENT = 0.01
 """That part of a limit makes no difference."""
 CHUNK = 262144
 """Bytes of content that the write timeout is for."""
-AFTER_BREAK = 1.0
-"""Seconds to wait for what a peer said before sending to it broke. It is on its way, or never was."""
 
 
-class Wire:
-    """A connection, the reader of the answer, and the limits.
+class Wire(Passage):
+    """A connection of its own, on which HTTP/1.1 is spoken."""
 
-    :ivar deadline: when the exchange must be over, by `anyio.current_time`; None for no limit
-    :ivar sent: whether the request is out, whole
-    :ivar broken: why sending broke, if it did
-    :ivar upload: what is still going out meanwhile, if anything may be
-    """
+    __slots__ = ("_chunked",)
 
-    __slots__ = ("_chunked", "broken", "conn", "deadline", "reader", "sent", "timeout", "upload")
+    reader: Reader
 
     def __init__(self, conn: Connection, reader: Reader, timeout: Timeout, deadline: float | None) -> None:
-        self.conn = conn
-        self.reader = reader
-        self.timeout = timeout
-        self.deadline = deadline
-        self.sent = self._chunked = False
-        self.broken: BrokenResourceError | None = None
-        self.upload: Upload | None = None
+        super().__init__(conn, reader, timeout, deadline)
+        self._chunked = False
 
     # -- within time --------------------------------------------------------------------------------
-
-    def _scope(self, limit: float | None) -> CancelScope | None:
-        if self.deadline is None:
-            return None if limit is None else anyio.move_on_after(limit)
-        ends = self.deadline if limit is None else min(self.deadline, anyio.current_time() + limit)
-        return CancelScope(deadline=ends)
 
     async def receive(self) -> bytes:
         """Receive some content (maybe none: more of the head, the end) and tell the reader.
 
         :raises HTTPError: what came is no answer, the connection broke, or it took too long
         """
-        reader, upload = self.reader, self.upload
+        reader = self.reader
         try:
-            if upload is not None and not upload.ended:
-                scope: CancelScope | None = upload.listening()
-            elif upload is not None and upload.failure is not None:
-                raise upload.failure
-            else:
-                scope = self._scope(self.patience())
+            scope = self._listening()
             if scope is None:
                 data = await self.conn.receive()
             else:
@@ -81,30 +57,12 @@ class Wire:
             reader.end()
             return b""
         except BrokenResourceError as exc:
-            raise ReadError(f"the connection broke before the answer was complete: {_why(exc)}") from exc
+            raise ReadError(f"the connection broke before the answer was complete: {why(exc)}") from exc
         except ClosedResourceError as exc:
             raise ReadError(
                 "the connection was closed at this end, by the end of its manager perhaps"
             ) from exc
         return reader.receive(data)
-
-    def patience(self) -> float | None:
-        """How long to wait for more of the answer, by the limits; not long after sending broke."""
-        limit = self.timeout.read
-        if self.broken is None:
-            return limit
-        return AFTER_BREAK if limit is None else min(limit, AFTER_BREAK)
-
-    def _too_late(self) -> NoReturn:
-        """Say why nothing was received in time."""
-        upload = self.upload
-        if upload is not None and upload.failure is not None:
-            raise upload.failure
-        if self.broken is not None:
-            raise ReadError(f"the connection broke: {_why(self.broken)}") from self.broken
-        if upload is not None and not self.sent:
-            raise WriteTimeout("the request was not out in time")
-        raise ReadTimeout("nothing more of the answer came in time")
 
     async def send(self, data: bytes) -> None:
         """Send bytes.
@@ -112,7 +70,7 @@ class Wire:
         :raises BrokenResourceError: the connection broke; the answer may say why
         :raises WriteTimeout: the peer does not take them
         """
-        scope = self._scope(self.timeout.write)
+        scope = self._limited(self.timeout.write)
         if scope is None:
             await self.conn.send(data)
             return
@@ -169,24 +127,6 @@ class Wire:
             content = await self.receive()
         return content
 
-    async def _upload(self, message: Message) -> bytes:
-        """Send in a task of its own and read the head; the rest goes out while the content is read."""
-        upload = self.upload = Upload(self, message, CONTINUE_PATIENCE)
-        reader, content = self.reader, b""
-        try:
-            while reader.state is HEAD:
-                content = await self.receive()
-                if reader.head is not None:
-                    upload.heard(final=True, status=reader.head.status)
-                elif reader.interim and reader.interim[-1][0] == 100:
-                    upload.heard(final=False, status=100)
-            if reader.state is DONE or reader.state is RAW:
-                await upload.finish()
-        except BaseException:
-            await upload.end()
-            raise
-        return content
-
     async def _ask(self, data: bytes, limit: float) -> bytes:
         """Do `send` and a first `receive` with one limit for each, in one scope: two would cost as much as
         all the rest.
@@ -211,8 +151,3 @@ class Wire:
         if self.sent:
             raise ReadTimeout("nothing of an answer came in time")
         raise WriteTimeout("the peer did not take the request in time")
-
-
-def _why(exc: BrokenResourceError) -> str:
-    cause = exc.__cause__
-    return (cause.strerror or str(cause)) if isinstance(cause, OSError) else "it was cut off"

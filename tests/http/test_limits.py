@@ -58,7 +58,7 @@ async def test_equal_limits_are_told_apart() -> None:
 
 
 async def test_a_continue_that_never_comes_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("keepalive.http.wire.CONTINUE_PATIENCE", 0.05)
+    monkeypatch.setattr("keepalive.http.passage.CONTINUE_PATIENCE", 0.05)
     script = Script()
     with Server(script) as server:
         async with ConnectionManager() as mgr:

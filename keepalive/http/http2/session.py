@@ -14,8 +14,10 @@ import anyio
 from anyio import BrokenResourceError, CancelScope, ClosedResourceError, EndOfStream
 
 from keepalive.http.errors import BadAnswer, NoAnswer, ReadError
+from keepalive.http.passage import Multiplexed
 
 from .core import Core
+from .lease import StreamPassage
 from .stream import nothing
 
 if TYPE_CHECKING:
@@ -23,9 +25,12 @@ if TYPE_CHECKING:
 
     from anyio.abc import ByteStream
 
+    from keepalive import Connection
     from keepalive.abc import Shares
     from keepalive.http.errors import HTTPError
     from keepalive.http.head import HeadLimits
+    from keepalive.http.request import Message
+    from keepalive.http.timeout import Timeout
 
     from .fields import Pair
     from .stream import Stream, Telling
@@ -34,7 +39,7 @@ LAST_WORDS = 1.0
 """Seconds to tell the peer what it did wrong."""
 
 
-class Session:
+class Session(Multiplexed):
     """A connection that speaks HTTP/2.
 
     :param scheme: of the requests on it, "https" for example
@@ -54,6 +59,12 @@ class Session:
         self._reading = CancelScope()
         self._broken: Telling | None = None
         self._torn = False  # whether a write was begun and not ended
+
+    def passage(
+        self, conn: Connection, message: Message, limits: HeadLimits, timeout: Timeout, deadline: float | None
+    ) -> StreamPassage:
+        """Return what carries one exchange."""
+        return StreamPassage(conn, self, message, limits, timeout, deadline)
 
     # -- for exchanges, all plain -------------------------------------------------------------------
 

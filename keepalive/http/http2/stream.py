@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keepalive.http.errors import BadAnswer
-from keepalive.http.head import Headers, HeadLimits
-from keepalive.http.reader import DONE, HEAD, RAW, REMEMBERED, TO_END
+from keepalive.http.head import AnyHead, Headers
+from keepalive.http.reader import DONE, RAW, REMEMBERED, TO_END, Following
 
 from .fields import checked, of_answer, size_of
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keepalive.http.errors import HTTPError
+    from keepalive.http.head import HeadLimits
 
     from .fields import Pair
 
@@ -21,50 +22,33 @@ if TYPE_CHECKING:
     """Makes the error of a stream; it is given whether anything of the answer had come."""
 
 
-class StreamHead:
-    """What the head of an answer says; see `keepalive.http.head.Head`."""
+class Answer(Following):
+    """Follows an answer from fields and content, not from bytes.
 
-    __slots__ = ("headers", "status")
+    Its state is HEAD until the final head was there; TO_END, or RAW in a tunnel; DONE when all was taken.
 
-    reason = b""
-    version = "2"
-    keep_for: float | None = None
-
-    def __init__(self, status: int, headers: Headers) -> None:
-        self.status = status
-        self.headers = headers
-
-
-class Answer:
-    """Follows one answer as `keepalive.http.reader.Reader` does, but from fields and content, not bytes.
-
-    :ivar state: HEAD until the final head was taken; TO_END, or RAW in a tunnel; DONE when all was taken
-    :ivar began: whether anything has come
     :ivar ended: whether all of it has come, though maybe not been taken yet
     :ivar news: whether there is something to take, be it only a head or the end
     :ivar error: makes the error that ended it, or None
     """
 
-    __slots__ = (
-        "_content", "_interim", "_limits", "_method",
-        "began", "ended", "error", "head", "interim", "news", "state", "trailers",
-    )  # fmt: skip
-
-    failure: BadAnswer | None = None  # as a reader has it; here content never comes with a head
-    keep = True
-    surplus = b""
+    __slots__ = ("_content", "_interim", "_limits", "_method", "_trailers", "ended", "error", "news")
 
     def __init__(self, method: bytes, limits: HeadLimits) -> None:
-        self.state = HEAD
-        self.head: StreamHead | None = None
-        self.interim: tuple[tuple[int, Headers], ...] = ()
-        self.trailers = Headers()
-        self.began = self.ended = self.news = False
+        super().__init__()
+        self.keep = True
+        self.ended = self.news = False
         self.error: Telling | None = None
+        self._trailers = Headers()
         self._method = method
         self._limits = limits
         self._interim = 0
         self._content = bytearray()
+
+    @property
+    def trailers(self) -> Headers:
+        """The fields after the content, complete when DONE."""
+        return self._trailers
 
     def take_head(self, pairs: list[Pair]) -> None:
         """Take note of a head, interim or final.
@@ -82,7 +66,7 @@ class Answer:
                 raise BadAnswer(f"the answer has more than {self._limits.interim} interim answers before it")
             self.interim = (*self.interim[1 - REMEMBERED :], (status, headers))
         else:
-            self.head = StreamHead(status, headers)
+            self.head = AnyHead(status, b"", "2", headers)
             tunnel = self._method == b"CONNECT" and status < 300
             self.state = RAW if tunnel else TO_END
         self.news = True
@@ -98,7 +82,7 @@ class Answer:
         :raises BadAnswer: they are malformed, or break a limit
         """
         self._limits.check(size_of(pairs), len(pairs))
-        self.trailers = checked(pairs)
+        self._trailers = checked(pairs)
 
     def take_end(self) -> None:
         """Take note of the end."""
