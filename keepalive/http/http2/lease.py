@@ -10,7 +10,7 @@ from anyio.lowlevel import checkpoint
 
 from keepalive.http.errors import HTTPError, WriteTimeout
 from keepalive.http.passage import Passage
-from keepalive.http.reader import HEAD
+from keepalive.http.reader import HEAD, RAW
 
 from .fields import of_request
 from .stream import Stream, nothing
@@ -190,6 +190,8 @@ class StreamPassage(Passage):
         content, reader = await self.receive(), self.reader
         while reader.state is HEAD:
             content = await self.receive()
+        if reader.state is RAW:
+            reader.surplus, content = content, b""
         return content
 
     def _open(self, message: Message, content: bytes, *, whole: bool) -> None:
