@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from h2 import events as told
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.exceptions import NoAvailableStreamIDError, ProtocolError
+from h2.exceptions import NoAvailableStreamIDError, ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
 
 from keepalive.http.errors import BadAnswer, Refused
@@ -196,7 +197,8 @@ class Core:
             return
         self._late += stream.window
         if self.end is None:
-            self._h2.reset_stream(stream.id, code)
+            with suppress(StreamClosedError):  # by what came with its end
+                self._h2.reset_stream(stream.id, code)
             self._flush()
 
     def _done(self, stream: Stream) -> None:
@@ -350,8 +352,8 @@ class Core:
             tell()
         except BadAnswer as exc:
             text = str(exc)
-            self._reset(stream, ErrorCodes.PROTOCOL_ERROR)
             stream.answer.fail(lambda _: BadAnswer(text))
+            self._reset(stream, ErrorCodes.PROTOCOL_ERROR)
         self.woken.append(stream)
 
     def _data(self, event: told.DataReceived) -> None:
