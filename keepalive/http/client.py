@@ -11,7 +11,7 @@ from keepalive import ConnectionManager
 
 from .errors import NoAnswer, ReadError, Refused
 from .head import GENEROUS, HeadLimits
-from .passage import Multiplexed
+from .passage import Multiplexed, Multiplexing
 from .reader import HEAD, Reader
 from .request import compose, header_pairs
 from .response import Response
@@ -48,6 +48,10 @@ class Place(NamedTuple):
     for_scheme: str | None = None
     for_addr: str | None = None
     for_port: int | None = None
+
+
+class Misdirected(Refused):
+    """The server does not serve the origin on this connection (421); on another it may (RFC 9110 15.5.20)."""
 
 
 class Exchange:
@@ -125,8 +129,7 @@ class Exchange:
                 self._served(conn)
             reader = Reader(message.method, message.upgrades, self._head_limits)
             plain = Wire(conn, reader, limits, deadline)
-            shared = getattr(conn, "state", None)
-            wire = plain if shared is None else self._passage(shared, conn, deadline) or plain
+            wire = plain if conn.state is None else self._passage(conn, deadline) or plain
             try:
                 if limits is NONE and message.at_once and wire is plain:
                     # `Wire.converse` without its frames, for this is what most requests are.
@@ -142,16 +145,14 @@ class Exchange:
                     while reader.state is HEAD:
                         content = await wire.receive()
                 else:
-                    content = await wire.converse(message)
-                if wire is not plain and self._misdirected(wire, tries):
-                    fresh = True
-                    raise Refused("the server does not serve this origin on this connection (421)")
+                    content = await (wire.converse(message) if wire is plain else self._share(wire, tries))
             except BaseException as exc:
                 wire.conn.discard()
                 if not self._again(exc, wire, tries):
                     raise
                 tries += 1
-                fresh = fresh or wire is plain  # the end of a shared one is known, and it is lent no more
+                # The end of a shared one is known, and it is lent no more.
+                fresh = wire is plain or isinstance(exc, Misdirected)
                 continue
             self._response = response = Response(wire, message.keep, content, tries > 0, self._may_keep)
             return response
@@ -171,14 +172,18 @@ class Exchange:
         finally:
             response.close()
 
-    def _passage(self, shared: object, conn: Connection, deadline: float | None) -> Passage | None:
-        if not isinstance(shared, Multiplexed):
-            return None  # another protocol's, whose connections are not for HTTP
-        return shared.passage(conn, self._message, self._head_limits, self._timeout, deadline)
+    def _passage(self, conn: Connection, deadline: float | None) -> Passage | None:
+        state = conn.state
+        if not isinstance(state, Multiplexed):
+            return None
+        return state.passage(conn, self._message, self._head_limits, self._timeout, deadline)
 
-    def _misdirected(self, wire: Passage, tries: int) -> bool:
+    async def _share(self, wire: Passage, tries: int) -> bytes:
+        content = await wire.converse(self._message)
         head = wire.reader.head
-        return head is not None and head.status == 421 and not tries and self._message.chunks is None
+        if head is not None and head.status == 421 and not tries and self._message.chunks is None:
+            raise Misdirected
+        return content
 
     def _again(self, exc: BaseException, wire: Passage, tries: int) -> bool:
         """Say whether to send the request once more, after it failed."""
@@ -213,7 +218,9 @@ class Exchange:
 
 
 class Client:
-    """Sends HTTP/1.1 requests over the connections of a manager.
+    """Sends HTTP requests over the connections of a manager.
+
+    They are HTTP/1.1, or HTTP/2 on connections that speak that: the manager's affair, see `HTTP2Lifecycle`.
 
     It has no state of its own but defaults and ready-made requests: no cookies, no redirects, no decoding
     of content. Any number of clients may share a manager, with each other and with other protocols.
@@ -223,6 +230,8 @@ class Client:
     :param timeout: for each exchange: a `Timeout`, or seconds for all of it; None for the manager's own
         timeout until there is a connection, and no limit from then on
     :param head_limits: what the heads of answers may come to
+    :param http2: whether to insist on a manager that is set up for HTTP/2, by `HTTP2Lifecycle`
+    :raises ValueError: it is not
     """
 
     def __init__(
@@ -232,11 +241,15 @@ class Client:
         headers: HeaderInput | None = None,
         timeout: Timeout | float | None = None,
         head_limits: HeadLimits = GENEROUS,
+        http2: bool = False,
     ) -> None:
         _check("manager", manager, ConnectionManager)
         _check("head_limits", head_limits, HeadLimits)
         self._head_limits = head_limits
         self._manager = manager
+        if http2 and not any(isinstance(it, Multiplexing) for it in manager.lifecycles.values()):
+            msg = "http2 needs a manager for it: ConnectionManager(**http.HTTP2Lifecycle().manager_options())"
+            raise ValueError(msg)
         self._timeout = checked(timeout)
         self._headers = header_pairs(headers)
         compose("GET", b"/", b"localhost", self._headers, None)  # a bad field is told here and now

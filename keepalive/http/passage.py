@@ -183,3 +183,9 @@ class Multiplexed(ABC):
         self, conn: Connection, message: Message, limits: HeadLimits, timeout: Timeout, deadline: float | None
     ) -> Passage:
         """Return what carries one exchange."""
+
+
+class Multiplexing:
+    """A life cycle whose connections may have a `Multiplexed` state."""
+
+    __slots__ = ()

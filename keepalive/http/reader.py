@@ -69,6 +69,8 @@ class Reader(Following):
 
     __slots__ = ("_chunks", "_interim", "_limits", "_method", "_partial", "_upgrades", "left")
 
+    head: Head | None
+
     def __init__(self, method: bytes, upgrades: bool = False, limits: HeadLimits = GENEROUS) -> None:
         super().__init__()
         self.left = 0

@@ -207,6 +207,11 @@ class ConnectionManager:
         await checkpoint()
 
     @property
+    def lifecycles(self) -> Mapping[str, Lifecycle[Any]]:
+        """What it was given as `lifecycles`, by scheme."""
+        return self._options.lifecycles
+
+    @property
     def usable(self) -> bool:
         """Whether it serves requests made here: entered in this event loop and process, and not shut down."""
         driver = self._driver

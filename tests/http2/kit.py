@@ -1,4 +1,4 @@
-"""An origin that speaks HTTP/2 by h2's server role, and, where a test wants that, by raw frames that no server may send."""
+"""An origin that speaks HTTP/2 by h2's server role, and by raw frames that no server may send."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 from h2 import events as told
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.settings import SettingCodes, Settings
 
 from keepalive import http
-from keepalive.http.http2.lifecycle import HTTP2
+from keepalive.http.http2.lifecycle import HTTP2Lifecycle
 from tests.support import Behaviour, Server
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
     from tests.support import Peer
 
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = range(5)
+PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(5, 10)
 CANCEL, REFUSED_STREAM = 8, 7
 
 
@@ -221,7 +223,7 @@ class Lending:
     :param room: connections at once
     """
 
-    def __init__(self, server: Server, tasks: TaskGroup, lifecycle: HTTP2, room: int = 4) -> None:
+    def __init__(self, server: Server, tasks: TaskGroup, lifecycle: HTTP2Lifecycle, room: int = 4) -> None:
         self.lines: list[Line] = []
         self.server = server
         self._tasks = tasks
@@ -253,7 +255,7 @@ class Lending:
         self.lines.append(line)
         self._tasks.start_soon(self._serve, line, stream)
         while not line.shares.capacity:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         return line
 
     async def _serve(self, line: Line, stream: ByteStream) -> None:
@@ -281,6 +283,6 @@ async def lending(origin: Origin, *, room: int = 4, **options: Any) -> AsyncIter
     """Lend shares of connections to an origin of its own; at the end the server has no stream open."""
     with Server(origin) as server:
         async with anyio.create_task_group() as tasks:
-            yield Lending(server, tasks, HTTP2(prior_knowledge=True, **options), room)
+            yield Lending(server, tasks, HTTP2Lifecycle(prior_knowledge=True, **options), room)
             tasks.cancel_scope.cancel()
     assert not origin.errors, origin.errors

@@ -14,7 +14,9 @@ from .kit import Asked, Origin, lending
 async def test_a_request_is_answered() -> None:
     origin = Origin()
     async with lending(origin) as lines:
-        async with lines.ask(headers=[(b"X-Name", b"value"), (b"Connection", b"x-hop"), (b"X-Hop", b"1")]) as response:
+        async with lines.ask(
+            headers=[(b"X-Name", b"value"), (b"Connection", b"x-hop"), (b"X-Hop", b"1")]
+        ) as response:
             assert response.status == 200
             assert response.http_version == "2"
             assert response.stream_id == 1
@@ -90,7 +92,9 @@ async def test_content_waits_for_100_continue() -> None:
             async with anyio.create_task_group() as tasks:
 
                 async def ask() -> None:
-                    async with lines.ask("PUT", headers=[(b"Expect", b"100-continue")], content=b"x" * 9) as response:
+                    async with lines.ask(
+                        "PUT", headers=[(b"Expect", b"100-continue")], content=b"x" * 9
+                    ) as response:
                         assert await response.read() == b"done"
 
                 tasks.start_soon(ask)

@@ -76,7 +76,7 @@ async def test_what_the_set_up_read_too_far_is_the_first_users() -> None:
         async def opened(self, stream: LinkStream, key: Key) -> None:
             await stream.send(b"one\ntwo\n")
             await stream.receive_exactly(8)
-            stream._put_back(stream._link, b"TWO\n")  # noqa: SLF001  # as receive_until does
+            stream._put_back(stream._link, b"TWO\n")  # as receive_until does
 
     with Server(Lines()) as server:
         async with manager(Greedy()) as mgr, mgr.allocate("line", server.host, server.port) as conn:

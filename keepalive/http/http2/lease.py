@@ -12,8 +12,8 @@ from keepalive.http.errors import HTTPError, WriteTimeout
 from keepalive.http.passage import Passage
 from keepalive.http.reader import HEAD, RAW
 
-from .fields import of_request
-from .stream import Stream, nothing
+from .core.fields import of_request
+from .core.stream import Stream, nothing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from keepalive.http.request import Message
     from keepalive.http.timeout import Timeout
 
-    from .fields import Pair
-    from .stream import Answer
+    from .core.fields import Pair
+    from .core.stream import Answer
 
 PIECE = 65536
 """Bytes of a request's content that are held for it at a time."""

@@ -6,18 +6,23 @@ from typing import TYPE_CHECKING
 
 from anyio.streams.tls import TLSAttribute
 
+from keepalive import TLSConnector
 from keepalive.abc import Lifecycle
 from keepalive.http.head import GENEROUS, HeadLimits
+from keepalive.http.passage import Multiplexing
 
 from .session import Session
 
 if TYPE_CHECKING:
+    import ssl
+    from typing import Any
+
     from anyio.abc import ByteStream
 
-    from keepalive import Key
+    from keepalive import Connector, Key
     from keepalive.abc import Shares
 
-__all__ = ("HTTP2",)
+__all__ = ("HTTP2Lifecycle",)
 
 LARGEST = 2**31 - 1
 """The largest window (RFC 9113 6.9.1)."""
@@ -25,10 +30,17 @@ SMALLEST = 65535
 """What a window is at first."""
 
 
-class HTTP2(Lifecycle["Session | None"]):
+class Single:
+    """The state of a connection that speaks HTTP/1.1 after all."""
+
+
+SINGLE = Single()
+
+
+class HTTP2Lifecycle(Lifecycle["Session | Single"], Multiplexing):
     """Makes connections that speak HTTP/2 shared ones; those of HTTP/1.1 stay as they are.
 
-    For a manager's `lifecycles`, beside a connector that offers "h2"; `HTTP2.setup` is both.
+    For a manager's `lifecycles`, beside a connector that offers "h2"; `manager_options` makes both.
 
     :param prior_knowledge: whether connections without TLS speak HTTP/2 too (RFC 9113 3.3); those with TLS
         do if the server chose "h2" (ALPN, RFC 7301)
@@ -61,23 +73,38 @@ class HTTP2(Lifecycle["Session | None"]):
             raise TypeError(msg)
         self._limits = given
 
-    async def opened(self, stream: ByteStream, key: Key) -> Session | None:
+    def manager_options(
+        self, ssl_context: ssl.SSLContext | None = None, *, over: Connector | None = None
+    ) -> dict[str, Any]:
+        """Return what a manager needs: ``ConnectionManager(**http.HTTP2Lifecycle().manager_options())``.
+
+        That is `connectors` and `lifecycles`, for "https", and for "http" too with prior knowledge.
+
+        :param ssl_context, over: see `TLSConnector`; "h2" and "http/1.1" are set on the context (ALPN)
+        """
+        schemes = ("http", "https") if self._prior else ("https",)
+        return {
+            "connectors": {"https": TLSConnector(ssl_context, alpn=("h2", "http/1.1"), over=over)},
+            "lifecycles": dict.fromkeys(schemes, self),
+        }
+
+    async def opened(self, stream: ByteStream, key: Key) -> Session | Single:
         """Look which protocol was agreed on. Sends nothing, and does not switch tasks."""
         secure = TLSAttribute.alpn_protocol in stream.extra_attributes
         chosen = stream.extra(TLSAttribute.alpn_protocol, None) == "h2" if secure else self._prior
         if not chosen:
-            return None
+            return SINGLE
         return Session(
             b"https" if secure else b"http", self._limits, self._window, self._most, self._ping_after
         )
 
-    def shared(self, state: Session | None) -> bool:
+    def shared(self, state: Session | Single) -> bool:
         """Say whether a connection is lent to many at once."""
-        return state is not None
+        return state is not SINGLE
 
-    async def run(self, stream: ByteStream, state: Session | None, shares: Shares) -> None:
+    async def run(self, stream: ByteStream, state: Session | Single, shares: Shares) -> None:
         """Serve a connection; see `Lifecycle.run`."""
-        assert state is not None, "shared"
+        assert isinstance(state, Session), "shared"
         await state.run(stream, shares)
 
 

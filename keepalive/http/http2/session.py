@@ -16,9 +16,9 @@ from anyio import BrokenResourceError, CancelScope, ClosedResourceError, EndOfSt
 from keepalive.http.errors import BadAnswer, NoAnswer, ReadError
 from keepalive.http.passage import Multiplexed
 
-from .core import Core
+from .core.connection import Core
+from .core.stream import nothing
 from .lease import StreamPassage
-from .stream import nothing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from keepalive.http.request import Message
     from keepalive.http.timeout import Timeout
 
-    from .fields import Pair
-    from .stream import Stream, Telling
+    from .core.fields import Pair
+    from .core.stream import Stream, Telling
 
 LAST_WORDS = 1.0
 """Seconds to tell the peer what it did wrong."""
@@ -131,15 +131,17 @@ class Session(Multiplexed):
                 tasks.start_soon(self._write, stream)
                 with self._reading:
                     error = await self._read(stream)
-                if self._broken is not None:
-                    error = self._broken
+                self._lose(self._broken or error)  # before anybody else has his turn
                 tasks.cancel_scope.cancel()
         finally:
-            self.core.lost(error)
-            self.settle()
+            self._lose(_closed_here)
         if not self._torn:  # the peer may be told what it did wrong
             with anyio.move_on_after(LAST_WORDS), suppress(BrokenResourceError, ClosedResourceError):
                 await stream.send(self.core.take())
+
+    def _lose(self, error: Telling) -> None:
+        self.core.lost(error)
+        self.settle()
 
     async def _read(self, stream: ByteStream) -> Telling:
         """Read until the connection ends; return what makes the error that tells it."""
@@ -177,6 +179,8 @@ class Session(Multiplexed):
                 self._writing = something.set
                 await something.wait()
                 self._writing = nothing
+            if core.end is not None:
+                return  # what is left are last words
             data = core.take()
             self.settle()
             if not data:

@@ -13,9 +13,7 @@ from keepalive.http.errors import BadAnswer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
-    range(10)
-)
+DATA, HEADERS, SETTINGS, GOAWAY, CONTINUATION = 0, 1, 4, 7, 9
 ACK = END_STREAM = 0x1
 END_HEADERS = 0x4
 PADDED = 0x8
