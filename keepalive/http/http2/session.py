@@ -163,7 +163,7 @@ class Session(Multiplexed):
                     asked = True
                     core.ping()
             except EndOfStream:
-                return _ended
+                return _ended(core.goaway)
             except (BrokenResourceError, ClosedResourceError) as exc:
                 return _broken(exc)
             except BadAnswer as exc:
@@ -200,10 +200,13 @@ def _closed_here(began: bool) -> HTTPError:
     return ReadError("the connection was closed at this end, by the end of its manager perhaps")
 
 
-def _ended(began: bool) -> HTTPError:
-    if began:
-        return BadAnswer("the connection ended in the middle of the answer")
-    return NoAnswer("the connection ended without an answer")
+def _ended(goaway: str) -> Telling:
+    def ended(began: bool) -> HTTPError:
+        if began:
+            return BadAnswer(f"the connection ended in the middle of the answer{goaway}")
+        return NoAnswer(f"the connection ended without an answer{goaway}")
+
+    return ended
 
 
 def _silent(began: bool) -> HTTPError:

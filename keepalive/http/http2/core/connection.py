@@ -72,6 +72,7 @@ class Core:
     :ivar retired: whether it takes no new streams any more
     :ivar streams: those that are open, by number
     :ivar heard: frames that have come
+    :ivar goaway: what GOAWAY said, in brackets for errors; "" before
     :ivar woken: streams for which something has happened; whoever runs this takes them out
     """
 
@@ -92,7 +93,7 @@ class Core:
         self._received = 0  # bytes of content since the connection's window was last opened
         self._late = 0  # bytes of content that may still come for streams that were reset
         self._last = 0  # the newest stream's number
-        self._goaway = ""
+        self.goaway = ""
         h2 = self._h2 = H2Connection(_CONFIG)
         h2.local_settings = Settings(
             client=True,
@@ -123,7 +124,7 @@ class Core:
         :raises Refused: this connection takes none; nothing was sent
         """
         if self.end is not None or self.retired:
-            raise Refused(f"the connection takes no more requests{self._goaway}")
+            raise Refused(f"the connection takes no more requests{self.goaway}")
         if len(self.streams) >= self._allowed:
             raise Refused("the peer allows no more requests at once")
         h2 = self._h2
@@ -322,9 +323,9 @@ class Core:
             raise BadAnswer("the peer breaks the rules of HTTP/2: a GOAWAY frame is too short")
         last, code = int.from_bytes(body[:4], "big") & 0x7FFFFFFF, int.from_bytes(body[4:8], "big")
         why = "" if code == 0 else f": {_name(code)} {body[8:80].decode('latin-1')}".rstrip()
-        self._goaway = f" (GOAWAY{why})"
+        self.goaway = f" (GOAWAY{why})"
         self.retired = True
-        text = f"the peer has not begun the request{self._goaway}"
+        text = f"the peer has not begun the request{self.goaway}"
         for stream in list(self.streams.values()):
             if stream.id > last:
                 self._fail(stream, lambda _: Refused(text))

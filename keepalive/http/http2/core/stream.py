@@ -32,12 +32,13 @@ class Answer(Following):
     :ivar error: makes the error that ended it, or None
     """
 
-    __slots__ = ("_content", "_interim", "_limits", "_method", "_trailers", "ended", "error", "news")
+    __slots__ = ("_content", "_interim", "_limits", "_method", "_told", "_trailers", "ended", "error", "news")
 
     def __init__(self, method: bytes, limits: HeadLimits) -> None:
         super().__init__()
         self.keep = True
         self.ended = self.news = False
+        self._told = True  # whether whoever takes this knows the head, if it is there
         self.error: Telling | None = None
         self._trailers = Headers()
         self._method = method
@@ -66,6 +67,7 @@ class Answer(Following):
                 raise BadAnswer(f"the answer has more than {self._limits.interim} interim answers before it")
             self.interim = (*self.interim[1 - REMEMBERED :], (status, headers))
         else:
+            self._told = False
             self.head = AnyHead(status, b"", "2", headers)
             tunnel = self._method == b"CONNECT" and status < 300
             self.state = RAW if tunnel else TO_END
@@ -104,8 +106,9 @@ class Answer(Following):
             data = bytes(content[:most])
             del content[:most]
             return data
-        if not content and self.error is not None:
+        if not content and self.error is not None and self._told:
             raise self.error(self.began)
+        self._told = True
         self.news = self.error is not None
         if self.ended and self.state is TO_END:
             self.state = DONE
