@@ -11,7 +11,7 @@ import anyio.lowlevel
 from h2 import events as told
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.exceptions import StreamClosedError
+from h2.exceptions import StreamClosedError, StreamIDTooLowError
 from h2.settings import SettingCodes, Settings
 
 from keepalive import ConnectionManager, http
@@ -56,7 +56,7 @@ class Asked:
         self.reset: int | None = None
 
     def head(self, status: int = 200, *fields: tuple[bytes, bytes], end: bool = False) -> None:
-        with suppress(StreamClosedError):  # reset by the client, in the same breath
+        with suppress(StreamClosedError, StreamIDTooLowError):  # reset by the client, in the same breath
             self.talk.h2.send_headers(self.id, [(b":status", b"%d" % status), *fields], end_stream=end)
         self.talk.flush()
 
@@ -90,7 +90,7 @@ class Talk:
 
     def flush(self) -> None:
         for _ in range(len(self.queue)):
-            with suppress(StreamClosedError):
+            with suppress(StreamClosedError, StreamIDTooLowError):
                 self._send(*self.queue.popleft())
         self.peer.send(self.h2.data_to_send())
 
@@ -257,7 +257,7 @@ class Lending:
         line = Line(await self._lifecycle.opened(stream, None))  # type: ignore[arg-type]  # a key, not looked at
         self.lines.append(line)
         self._tasks.start_soon(self._serve, line, stream)
-        while not line.shares.capacity:
+        while not line.shares.capacity and not line.over:
             await anyio.lowlevel.checkpoint()
         return line
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from keepalive import http
+from keepalive import ConnectionManager, SetupError, http
 from keepalive.http.http2.core.connection import Core
+from tests.support import Behaviour, Server
 from tests.support.waiting import until
 
 from .kit import (
@@ -127,18 +128,15 @@ def test_a_peer_may_ask_slowly_for_ever() -> None:
 
 @pytest.mark.parametrize("first", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH", frame(PING, 0, 0, bytes(8))])
 async def test_what_does_not_speak_http2_is_told(first: bytes) -> None:
-    class Other(Origin):
+    class Other(Behaviour):
         def opened(self, peer: Peer) -> None:
             peer.send(first)
-            super().opened(peer)
 
-    origin = Other()
-    async with lending(origin, strict=False) as lines:
-        with (
-            anyio.fail_after(5),
-            pytest.raises(http.BadAnswer, match=r"speak HTTP/2|takes no more"),
-        ):
-            await lines.get()
+    with Server(Other()) as server:
+        lifecycles = {"http": http.HTTP2Lifecycle(prior_knowledge=True)}
+        async with ConnectionManager(lifecycles=lifecycles) as mgr:
+            with pytest.raises(SetupError, match="does not speak HTTP/2"):
+                await http.request(mgr, "GET", f"http://{server.host}:{server.port}/")
 
 
 # What ends the one answer, and nothing else.

@@ -116,7 +116,7 @@ class Session(Multiplexed):
             if core.retired:
                 self._shares = None
                 shares.retire()
-            elif shares.capacity != core.capacity:
+            elif core.settled and shares.capacity != core.capacity:
                 shares.capacity = core.capacity
 
     # -- the resident -------------------------------------------------------------------------------
@@ -135,9 +135,12 @@ class Session(Multiplexed):
                 tasks.cancel_scope.cancel()
         finally:
             self._lose(_closed_here)
+            self._shares = None
         if not self._torn:  # the peer may be told what it did wrong
             with anyio.move_on_after(LAST_WORDS), suppress(BrokenResourceError, ClosedResourceError):
                 await stream.send(self.core.take())
+        if not self.core.settled and self.core.end is not None:
+            raise self.core.end(False)  # the set-up has failed
 
     def _lose(self, error: Telling) -> None:
         self.core.lost(error)

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 CONNECTION_WINDOW = 2**24
 """Bytes of content that may be on their way to us. What has arrived counts against its stream only, or one
 reader who takes his time would stop all others."""
-ASSUMED = 100
-"""Streams that a peer is taken to allow until it says otherwise, its least by RFC 9113 6.5.2."""
 AT_ONCE = 65536
 """Bytes that are written at a time."""
 UNANSWERED = 65536
@@ -70,6 +68,7 @@ class Core:
     :param most: streams at once, whatever the peer allows
     :ivar capacity: how many streams there may be at once
     :ivar retired: whether it takes no new streams any more
+    :ivar settled: whether the peer has said how many streams it allows
     :ivar streams: those that are open, by number
     :ivar heard: frames that have come
     :ivar goaway: what GOAWAY said, in brackets for errors; "" before
@@ -79,11 +78,11 @@ class Core:
     def __init__(self, limits: HeadLimits, window: int, most: int) -> None:
         self.streams: dict[int, Stream] = {}
         self.woken: list[Stream] = []
-        self.retired = False
+        self.retired = self.settled = False
         self.heard = 0
         self.end: Telling | None = None
         self._most = most
-        self._allowed = ASSUMED
+        self._allowed = 0  # until it says more: what is more, some peers punish by the connection's end
         self._window = window
         self._scanner = Scanner(limits.size)
         self._budget = Budget()
@@ -397,6 +396,9 @@ class Core:
         allowed = event.changed_settings.get(SettingCodes.MAX_CONCURRENT_STREAMS)
         if allowed is not None:
             self._allowed = allowed.new_value
+        elif not self.settled:
+            self._allowed = self._most
+        self.settled = True
         self._windows(None)
 
     def _windows(self, event: told.WindowUpdated | None) -> None:

@@ -81,8 +81,8 @@ class Scanner:
                 yield Frame(kind, flags, stream_id, raw)
         finally:
             self._rest = data[at:]
-        if not self._began and self._rest[3:4] not in (b"", b"\x04"):
-            self._begin(data, -1, 0)
+        if self._rest and not self._began and (self._rest[0] or self._rest[3:4] not in (b"", b"\x04")):
+            self._begin(data, -1, 0)  # it cannot become one: its sender may be waiting for us
 
     def _begin(self, data: bytes, kind: int, flags: int) -> None:
         """Check the server's preface, a SETTINGS frame (RFC 9113 3.4)."""
