@@ -62,7 +62,7 @@ class Asked:
 
     def data(self, data: bytes, *, end: bool = False) -> None:
         """Send content, as the windows open."""
-        self.talk.queue.append((self, data, end))
+        self.talk.queue.append((self, memoryview(data), end))
         self.talk.flush()
 
     def ok(self, body: bytes = b"hello", status: int = 200, *fields: tuple[bytes, bytes]) -> None:
@@ -83,7 +83,7 @@ class Talk:
         values = {SettingCodes.MAX_CONCURRENT_STREAMS: 100, **settings}
         self.h2.local_settings = Settings(client=False, initial_values=values)  # type: ignore[arg-type]  # by number
         self.asked: dict[int, Asked] = {}
-        self.queue: deque[tuple[Asked, bytes, bool]] = deque()
+        self.queue: deque[tuple[Asked, memoryview, bool]] = deque()
         self.pings = 0
         self.settled = 0  # how often settings were acknowledged
         self.gone: int | None = None
@@ -94,7 +94,7 @@ class Talk:
                 self._send(*self.queue.popleft())
         self.peer.send(self.h2.data_to_send())
 
-    def _send(self, asked: Asked, data: bytes, end: bool) -> None:
+    def _send(self, asked: Asked, data: memoryview, end: bool) -> None:
         if not data and end:
             self.h2.end_stream(asked.id)
         while data:

@@ -121,7 +121,7 @@ def test_a_peer_that_asks_slowly_and_reads_nothing_is_left() -> None:
 def test_a_peer_may_ask_slowly_for_ever() -> None:
     core = Core(http.HeadLimits(), 65535, 100)
     core.receive(frame(SETTINGS, 0, 0), 0.0)
-    for second in range(1000):
+    for second in range(100):
         core.receive(frame(PING, 0, 0, bytes(8)) * 100, float(second))
         assert core.take().count(frame(PING, 1, 0, bytes(8))) == 100
 

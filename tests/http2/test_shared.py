@@ -205,7 +205,7 @@ async def test_shared_connections_end_when_they_were_idle_long_enough() -> None:
 
 
 async def test_an_answer_that_is_left_is_reset_and_its_share_returns() -> None:
-    origin = Origin({"/endless": lambda asked: asked.ok(b"x" * 50_000_000)})
+    origin = Origin({"/endless": lambda asked: asked.ok(b"x" * 10_000_000)})
     async with managed(origin) as mgr:
         async with mgr.ask("/endless") as response:
             await response.__anext__()
