@@ -66,6 +66,7 @@ class Exchange:
     :param head_limits: what the answer's head may come to
     :param served: called with each connection that it gets, before anything is sent
     :ivar opened: whether a connection was opened for it, as far as it has come
+    :ivar stream_id: the number of the request that failed last, on a shared connection
     """
 
     __slots__ = (
@@ -78,6 +79,7 @@ class Exchange:
         "_served",
         "_timeout",
         "opened",
+        "stream_id",
     )
 
     _response: Response
@@ -100,6 +102,7 @@ class Exchange:
         self._may_keep = may_keep
         self._served = served
         self.opened = False
+        self.stream_id: int | None = None
 
     def __await__(self) -> Generator[Any, Any, Response]:
         """Send the request and wait for the head of the answer.
@@ -187,6 +190,7 @@ class Exchange:
 
     def _again(self, exc: BaseException, wire: Passage, tries: int) -> bool:
         """Say whether to send the request once more, after it failed."""
+        self.stream_id = wire.stream_id
         message = self._message
         if isinstance(exc, Refused):
             return tries < REFUSALS and message.chunks is None

@@ -105,6 +105,11 @@ class Talk:
             self.h2.send_data(asked.id, data[:size], end_stream=end and size == len(data))
             data = data[size:]
 
+    def widen(self, size: int) -> None:
+        """Open the connection's window."""
+        self.h2.increment_flow_control_window(size)
+        self.flush()
+
     @property
     def open(self) -> int:
         """How many streams are open, as the server counts."""
@@ -171,6 +176,11 @@ class Origin(Behaviour):
             talk.pings += 1
         elif isinstance(event, told.ConnectionTerminated):
             talk.gone = int(event.error_code or 0)
+
+    def answer(self, count: int) -> None:
+        """Answer the first so many requests."""
+        for asked in self.asked[:count]:
+            asked.ok()
 
     def _answer(self, asked: Asked) -> None:
         route = self.routes.get(asked.path)

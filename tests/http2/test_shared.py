@@ -101,7 +101,7 @@ async def test_who_finds_no_free_stream_gets_another_connection_within_the_limit
         await turns()
         assert mgr.server.do(lambda: [talk.open for talk in origin.talks]) == [1, 1, 1]
         origin.routes["/"] = Asked.ok
-        mgr.server.do(lambda: [asked.ok() for asked in origin.asked])
+        mgr.server.do(lambda: origin.answer(10))
     assert len(origin.asked) == 5
 
 
@@ -136,7 +136,7 @@ async def test_fewer_streams_than_are_in_flight_are_no_deadlock() -> None:
             origin.routes["/"] = Asked.ok
             for _ in range(10):
                 tasks.start_soon(mgr.get)
-            mgr.server.do(lambda: [asked.ok() for asked in origin.asked])
+            mgr.server.do(lambda: origin.answer(10))
         assert len(origin.asked) == 20
 
 
@@ -181,7 +181,7 @@ async def test_windows_changed_in_flight_are_kept() -> None:
         mgr.server.do(lambda: change(5000))
         await until(lambda: len(origin.asked[0].body) == 5000)
         mgr.server.do(lambda: change(2**20))
-        mgr.server.do(lambda: (talk.h2.increment_flow_control_window(2**20), talk.flush()))
+        mgr.server.do(lambda: talk.widen(2**20))
 
 
 # -- 4: a request meets the end of an idle connection ---------------------------------------------------
@@ -240,7 +240,7 @@ async def test_goaway_lets_some_finish_and_sends_the_others_again() -> None:
             origin.routes["/"] = Asked.ok
             first = origin.talks[0]
             mgr.server.do(lambda: first.peer.send(goaway(5)))  # three of them were begun
-            mgr.server.do(lambda: [asked.ok() for asked in origin.asked[:3]])
+            mgr.server.do(lambda: origin.answer(3))
         assert len(origin.asked) == 9
         assert len(origin.talks) == 2
         assert len({asked.talk for asked in origin.asked[6:]}) == 1
@@ -329,9 +329,7 @@ async def test_a_write_that_is_stuck_holds_up_no_reading_and_no_leaving() -> Non
     origin = Origin({"/slow": lambda asked: asked.head(200), "/big": silent}, {WINDOW: 2**30})
     async with managed(origin, max_per_host=1) as mgr:
         async with mgr.ask("/slow") as response:
-            mgr.server.do(
-                lambda: (origin.talks[0].h2.increment_flow_control_window(2**30), origin.talks[0].flush())
-            )
+            mgr.server.do(lambda: origin.talks[0].widen(2**30))
             mgr.server.pause_reading()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(lambda: mgr.get("/big", method="POST", content=b"x" * 30_000_000))
