@@ -50,6 +50,7 @@ from .key_settings import LimitsByKey
 from .lifecycles import Lifecycles
 from .preconnect import Preconnects, WarmUp
 from .shares import SharedConnection
+from .upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -93,7 +94,7 @@ class Driver:
     """All that lives between a manager's entry and its end."""
 
     def __init__(self, limits: Limits, options: Options, runtime: Runtime) -> None:
-        limits_of = LimitsByKey(
+        self.limits_of = limits_of = LimitsByKey(
             options.settings, options.lifecycles, options.max_lifetime, options.check_after
         )
         self.pool = Pool(
@@ -106,19 +107,7 @@ class Driver:
         self.sessions = Sessions()
         self._poll = reactor.poller.poll
         self.names = Names(options.resolver, reactor)
-        self.opener = Opener(
-            reactor,
-            Net(
-                reactor.poller,
-                reactor.clock,
-                options.bind_address,
-                options.stagger,
-                make_room=self._make_room,
-            ),
-            self.names,
-            self.sessions,
-            _timeouts(limits),
-        )
+        self.opener = self._make_opener(limits, options)
         self._preconnects = Preconnects()
         self._lifecycles = Lifecycles(self, options.lifecycles)
         self._attempts = Attempts(self, self.opener, options.connectors, self._preconnects, self._lifecycles)
@@ -129,10 +118,26 @@ class Driver:
         self.address_watch = (
             AddressWatch(self.pool, reactor, self.names, self.retire_slots) if options.retire_moved else None
         )
+        self._upkeep = Upkeep(self, limits_of)
         self._acting = False
         self._quick = FAIR_RUN
         self._orphans: deque[Waiter | Slot] = deque()
         self._empty: list[anyio.Event] = []
+
+    def _make_opener(self, limits: Limits, options: Options) -> Opener:
+        reactor = self.reactor
+        net = Net(
+            reactor.poller,
+            reactor.clock,
+            options.bind_address,
+            options.stagger,
+            make_room=self._make_room,
+        )
+        return Opener(reactor, net, self.names, self.sessions, _timeouts(limits))
+
+    def begin(self) -> None:
+        """Open what is to be kept ready."""
+        self._upkeep.look()
 
     def check_here(self) -> None:
         """Refuse calls from another event loop or thread. A forked child's copy does nothing anyway."""
@@ -285,11 +290,12 @@ class Driver:
         self.act()
         return closed
 
-    def set_limits(self, max_per_host: float, max_open: float, max_idle: float) -> None:
-        """Change the pool's limits."""
-        limits = replace(self.pool.limits, max_per_host=max_per_host, max_open=max_open, max_idle=max_idle)
+    def set_limits(self, changed: dict[str, float]) -> None:
+        """Change some of the pool's limits, by name, and what single keys have."""
+        limits = replace(self.pool.limits, **changed)
         self.pool.set_limits(limits, self.now())
         self.act()
+        self._upkeep.look()
 
     def _unread(self, root: Link) -> None:
         """Look at a link that has become readable while nobody reads it."""
@@ -407,6 +413,7 @@ class Driver:
         finally:
             # A second cancellation may come through the shield; sockets and watches end all the same.
             self._timer.cancel()
+            self._upkeep.cancel()
             if self.address_watch is not None:
                 self.address_watch.cancel()
             self.sessions.forget()

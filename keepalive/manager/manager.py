@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from anyio.lowlevel import checkpoint
 
 from keepalive.base import arguments
-from keepalive.base.types import NEVER
+from keepalive.base.types import NEVER, Key
 from keepalive.connect.connector import checked_connectors
 from keepalive.connect.happy_eyeballs import STAGGER
 from keepalive.connect.lifecycle import checked_lifecycles
@@ -24,14 +24,13 @@ from .driver import Driver, Options
 from .error_mapping import numbers
 from .key_settings import checked_settings
 from .request import Request
-from .stats import Stats, snapshot
+from .stats import Stats, describe, described, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
     from typing import Self
 
-    from keepalive.base.types import Key
     from keepalive.connect.connector import Connector
     from keepalive.connect.lifecycle import Lifecycle
 
@@ -164,7 +163,8 @@ class ConnectionManager:
         if self._driver is not None:
             msg = "a ConnectionManager can be entered only once"
             raise RuntimeError(msg)
-        self._driver = Driver(self._limits, self._options, current_runtime())
+        self._driver = driver = Driver(self._limits, self._options, current_runtime())
+        driver.begin()
         return self
 
     async def __aexit__(
@@ -368,12 +368,9 @@ class ConnectionManager:
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
         driver = self._open_driver()
-        ready = arguments.count("n", n, least=1)
-        if ready == NEVER:
-            msg = f"n must be a whole number, not {n!r}"
-            raise TypeError(msg)
+        ready = arguments.whole("n", n, least=1, most=1_000_000)
         key = arguments.key(scheme, addr, port, for_scheme, for_addr, for_port)
-        return driver.preconnect(driver.pool.keys.of(key), int(ready))
+        return driver.preconnect(driver.pool.keys.of(key), ready)
 
     def evict(
         self,
@@ -398,15 +395,8 @@ class ConnectionManager:
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
         driver = self._running()
-        parts = {
-            "scheme": scheme,
-            "addr": addr,
-            "port": port,
-            "for_scheme": for_scheme,
-            "for_addr": for_addr,
-            "for_port": for_port,
-        }
-        wanted = {name: arguments.part(name, value) for name, value in parts.items() if value is not None}
+        parts = zip(Key._fields, (scheme, addr, port, for_scheme, for_addr, for_port), strict=True)
+        wanted = {name: arguments.part(name, value) for name, value in parts if value is not None}
 
         def concerned(key: Key) -> bool:
             return all(getattr(key, name) == value for name, value in wanted.items())
@@ -415,7 +405,12 @@ class ConnectionManager:
         return driver.retire(concerned)
 
     def set_limits(
-        self, *, max_per_host: int | None = None, max_open: int | None = None, max_idle: int | None = None
+        self,
+        *,
+        max_per_host: int | None = None,
+        max_open: int | None = None,
+        max_idle: int | None = None,
+        settings: Mapping[Any, KeySettings] | None = None,
     ) -> None:
         """Change the limits of a running manager. A plain method.
 
@@ -425,16 +420,17 @@ class ConnectionManager:
         :param max_per_host: the new limit per key, > 0; None keeps it
         :param max_open: the new limit in all, > 0; None keeps it
         :param max_idle: the new limit of idle ones; None keeps it
+        :param settings: in place of all that single keys had; None keeps them
         """
         driver = self._running()
-        limits = driver.pool.limits
-        driver.set_limits(
-            limits.max_per_host
-            if max_per_host is None
-            else arguments.count("max_per_host", max_per_host, least=1),
-            limits.max_open if max_open is None else arguments.count("max_open", max_open, least=1),
-            limits.max_idle if max_idle is None else arguments.count("max_idle", max_idle, least=0),
-        )
+        if settings is not None:
+            driver.limits_of.settings = checked_settings(settings)
+        given = {
+            "max_per_host": arguments.count("max_per_host", max_per_host, least=1),
+            "max_open": arguments.count("max_open", max_open, least=1),
+            "max_idle": arguments.count("max_idle", max_idle, least=0),
+        }
+        driver.set_limits({name: n for name, n in given.items() if n != NEVER})
 
     # -- insight ------------------------------------------------------------------------------------
 
@@ -452,14 +448,5 @@ class ConnectionManager:
     def __repr__(self) -> str:
         driver = self._driver
         if driver is None:
-            state, now = "new", Stats()
-        else:
-            state = "closed" if driver.pool.closed else "open"
-            if not driver.reactor.here():  # no place to count what may change meanwhile
-                total, requests = driver.pool.capacity.total, driver.pool.requests.last_id
-                return f"<ConnectionManager {state}: open={total} requests={requests}>"
-            now = snapshot(driver.pool, driver.sessions)
-        return (
-            f"<ConnectionManager {state}: open={now.open} connecting={now.connecting} lent={now.lent} "
-            f"idle={now.idle} closing={now.closing} waiting={now.waiting} requests={now.requests}>"
-        )
+            return describe("new", Stats())
+        return described(driver.pool, driver.sessions, here=driver.reactor.here())
