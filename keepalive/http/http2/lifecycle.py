@@ -63,6 +63,9 @@ class HTTP2Lifecycle(Lifecycle["Session | Single"], Multiplexing):
         ping_after: float | None = None,
         head_limits: HeadLimits = GENEROUS,
     ) -> None:
+        if not isinstance(prior_knowledge, bool):
+            msg = f"prior_knowledge must be a bool, not {prior_knowledge!r}"
+            raise TypeError(msg)
         self._prior = prior_knowledge
         self._most = _whole("max_streams", max_streams, 1)
         self._window = _whole("window", window, SMALLEST)
