@@ -63,10 +63,7 @@ class HTTP2Lifecycle(Lifecycle["Session | Single"], Multiplexing):
         ping_after: float | None = None,
         head_limits: HeadLimits = GENEROUS,
     ) -> None:
-        if not isinstance(prior_knowledge, bool):
-            msg = f"prior_knowledge must be a bool, not {prior_knowledge!r}"
-            raise TypeError(msg)
-        self._prior = prior_knowledge
+        self._prior = _flag("prior_knowledge", prior_knowledge)
         self._most = _whole("max_streams", max_streams, 1)
         self._window = _whole("window", window, SMALLEST)
         self._ping_after = _seconds("ping_after", ping_after)
@@ -109,6 +106,13 @@ class HTTP2Lifecycle(Lifecycle["Session | Single"], Multiplexing):
         """Serve a connection; see `Lifecycle.run`."""
         assert isinstance(state, Session), "shared"
         await state.run(stream, shares)
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        msg = f"{name} must be a bool, not {value!r}"
+        raise TypeError(msg)
+    return value
 
 
 def _whole(name: str, value: object, least: int) -> int:
