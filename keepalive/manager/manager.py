@@ -87,6 +87,7 @@ class ConnectionManager:
     :param settings: what differs for some keys: `KeySettings` by scheme, by (scheme, host) or by (scheme,
         host, port); what is said of the narrowest counts
     :param observer: told of every transition
+    :ivar lifecycles: those that it was given; not to be changed
     :raises TypeError: an argument of the wrong type
     :raises ValueError: an argument out of range
     """
@@ -138,6 +139,7 @@ class ConnectionManager:
         self._timeout = arguments.seconds("timeout", timeout, any_sign=True)
         arguments.instance("resolver", resolver, Resolver)
         arguments.instance("observer", observer, Observer)
+        self.lifecycles = checked_lifecycles(lifecycles)
         self._options = Options(
             resolver=DNSResolver() if resolver is None else resolver,
             connectors=checked_connectors(connectors),
@@ -145,7 +147,7 @@ class ConnectionManager:
             stagger=arguments.seconds("stagger", stagger),
             max_lifetime=arguments.positive_seconds("max_lifetime", max_lifetime),
             check_after=arguments.seconds("check_after", check_after),
-            lifecycles=checked_lifecycles(lifecycles),
+            lifecycles=self.lifecycles,
             settings=checked_settings(settings),
             retire_moved=arguments.flag("retire_moved", retire_moved),
             reuse_dropped=arguments.flag("reuse_dropped", reuse_dropped),
@@ -205,11 +207,6 @@ class ConnectionManager:
         finally:
             await driver.close()
         await checkpoint()
-
-    @property
-    def lifecycles(self) -> Mapping[str, Lifecycle[Any]]:
-        """What it was given as `lifecycles`, by scheme."""
-        return self._options.lifecycles
 
     @property
     def usable(self) -> bool:

@@ -92,7 +92,8 @@ class Session(Multiplexed):
 
     def leave(self, stream: Stream) -> None:
         """Have no more to do with a request; see `Core.leave`."""
-        self.core.leave(stream, anyio.current_time())
+        # The time matters to those only that are left too early, and is not for nothing.
+        self.core.leave(stream, stream.since if stream.over else anyio.current_time())
         self.settle()
 
     def drop(self, stream: Stream) -> None:
@@ -107,10 +108,13 @@ class Session(Multiplexed):
         if core.woken:
             woken, core.woken = core.woken, []
             for stream in woken:
-                stream.wake_reader()
-                stream.wake_writer()
+                wake, stream.wake_reader = stream.wake_reader, nothing
+                wake()
+                wake, stream.wake_writer = stream.wake_writer, nothing
+                wake()
         if core.waiting:
-            self._writing()
+            wake, self._writing = self._writing, nothing
+            wake()
         shares = self._shares
         if shares is not None:
             if core.retired:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from h2 import events as told
 from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import NoAvailableStreamIDError, ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
@@ -27,6 +26,7 @@ from .frames import (
     Frame,
     Scanner,
 )
+from .tables import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ class Core:
         self._late = 0  # bytes of content that may still come for streams that were reset
         self._last = 0  # the newest stream's number
         self.goaway = ""
-        h2 = self._h2 = H2Connection(_CONFIG)
+        h2 = self._h2 = Connection(_CONFIG, limits.size)
         h2.local_settings = Settings(
             client=True,
             initial_values={
@@ -104,7 +104,6 @@ class Core:
         )
         # A request of another protocol, which some servers refuse to hear of (RFC 8441).
         del h2.local_settings[SettingCodes.ENABLE_CONNECT_PROTOCOL]
-        h2.decoder.max_header_list_size = limits.size
         h2.initiate_connection()
         h2.increment_flow_control_window(CONNECTION_WINDOW - 65535)
         self._flush()

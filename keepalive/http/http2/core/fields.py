@@ -71,14 +71,32 @@ def size_of(pairs: Iterable[Pair]) -> int:
     return sum(len(name) + len(value) + 4 for name, value in pairs)
 
 
-def of_answer(pairs: list[Pair]) -> tuple[int, Headers]:
-    """Check the fields of an answer; return its status, and those that are no pseudo-field.
+# As with HTTP/1.1, most heads are known until Date changes.
+_known: dict[tuple[Pair, ...], tuple[int, Headers, int]] = {}
+_KNOWN = 64
+_SHORT = 1024
+
+
+def of_answer(pairs: list[Pair]) -> tuple[int, Headers, int]:
+    """Check the fields of an answer; return its status, those that are no pseudo-field, and their size.
 
     :raises BadAnswer: they are malformed (RFC 9113 8.1.1)
     """
+    key = tuple(pairs)
+    known = _known.get(key)
+    if known is None:
+        known = _read(pairs)
+        if known[2] <= _SHORT:
+            if len(_known) >= _KNOWN:
+                _known.clear()
+            _known[key] = known
+    return known
+
+
+def _read(pairs: list[Pair]) -> tuple[int, Headers, int]:
     if not pairs or pairs[0][0] != b":status" or not _STATUS(pairs[0][1]):
         raise BadAnswer("the answer is malformed: it does not begin with a status")
-    return int(pairs[0][1]), checked(pairs[1:])
+    return int(pairs[0][1]), checked(pairs[1:]), size_of(pairs)
 
 
 def checked(pairs: Iterable[Pair]) -> Headers:

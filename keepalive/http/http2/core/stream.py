@@ -57,8 +57,8 @@ class Answer(Following):
         :raises BadAnswer: it is malformed, or breaks a limit
         """
         self.began = True
-        self._limits.check(size_of(pairs), len(pairs) - 1)
-        status, headers = of_answer(pairs)
+        status, headers, size = of_answer(pairs)
+        self._limits.check(size, len(headers))
         if status < 200:
             if status == 101:
                 raise BadAnswer("the answer is 101, which HTTP/2 does not have")
