@@ -193,7 +193,8 @@ class Exchange:
         self.stream_id = wire.stream_id
         message = self._message
         if isinstance(exc, Refused):
-            return tries < REFUSALS and message.chunks is None
+            touched = message.chunks is not None and wire.upload is not None and wire.upload.touched
+            return tries < REFUSALS and not touched
         return (
             isinstance(exc, (NoAnswer, ReadError))
             and message.repeatable

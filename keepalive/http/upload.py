@@ -60,11 +60,13 @@ class Upload:
     and read then.
 
     :ivar ended: whether nothing more goes out, for whatever reason
+    :ivar touched: whether content that is yielded was asked for, and cannot be sent again
     :ivar failure: why the exchange must fail, or None
     """
 
     def __init__(self, wire: Outlet, message: Message, patience: float) -> None:
         self.ended = False
+        self.touched = False
         self.failure: BaseException | None = None
         self._wire = wire
         self._message = message
@@ -154,6 +156,7 @@ class Upload:
                 if message.chunks is None:
                     await wire.put_all(message)
                 else:
+                    self.touched = True
                     await _Pieces(wire, message.length).send(message.chunks)
                 await wire.end()
             except BrokenResourceError as exc:

@@ -221,8 +221,6 @@ async def test_an_answer_that_is_dropped_is_reset() -> None:
         response: Any = await mgr.ask()
         with pytest.warns(ResourceWarning):
             del response
-        origin.routes["/"] = Asked.ok
-        await mgr.get()
         await until(lambda: origin.asked[0].reset == CANCEL)
         await all_back(mgr, origin)
 
@@ -359,6 +357,28 @@ async def test_a_refused_request_is_sent_again() -> None:
         assert await response.read() == b"hello"
         assert response.retried
     assert [asked.body for asked in origin.asked] == [b"once"] * 3
+
+
+async def test_content_that_was_not_asked_for_yet_is_sent_again() -> None:
+    def answer(asked: Asked) -> None:
+        asked.refuse() if len(origin.asked) == 1 else asked.head(100)
+
+    async def content() -> AsyncIterator[bytes]:
+        yield b"once"
+
+    origin = Origin({"/": answer}, early=True)
+    async with managed(origin) as mgr:
+        exchange = mgr.ask("/", "POST", content=content(), headers={"Expect": "100-continue"})
+        async with anyio.create_task_group() as tasks:
+
+            async def ask() -> None:
+                async with exchange as response:
+                    assert await response.read() == b"late"
+
+            tasks.start_soon(ask)
+            await until(lambda: len(origin.asked) == 2 and origin.asked[1].ended)
+            assert origin.asked[1].body == b"once"
+            mgr.server.do(lambda: origin.asked[1].ok(b"late"))
 
 
 async def test_a_request_that_is_always_refused_fails() -> None:

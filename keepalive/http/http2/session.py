@@ -15,6 +15,7 @@ from anyio import BrokenResourceError, CancelScope, ClosedResourceError, EndOfSt
 
 from keepalive.http.errors import BadAnswer, NoAnswer, ReadError
 from keepalive.http.passage import Multiplexed
+from keepalive.http.task import caller
 
 from .core.connection import Core
 from .core.stream import nothing
@@ -56,6 +57,7 @@ class Session(Multiplexed):
         self._shares: Shares | None = None
         self._writing: Callable[[], object] = nothing
         self._dropped: deque[Stream] = deque()
+        self._call: Callable[[Callable[[], object]], object] | None = None
         self._reading = CancelScope()
         self._broken: Telling | None = None
         self._torn = False  # whether a write was begun and not ended
@@ -97,8 +99,11 @@ class Session(Multiplexed):
         self.settle()
 
     def drop(self, stream: Stream) -> None:
-        """Do the same from any thread, at any moment; it happens when the connection is next in use."""
+        """Do the same soon; from any thread, at any moment."""
         self._dropped.append(stream)
+        if self._call is not None:
+            with suppress(RuntimeError):  # the loop has ended
+                self._call(self.settle)
 
     def settle(self) -> None:
         """Do what follows from what has happened: wake who waits, write, say how many may come."""
@@ -128,6 +133,7 @@ class Session(Multiplexed):
     async def run(self, stream: ByteStream, shares: Shares) -> None:
         """Serve the connection until it ends; see `Lifecycle.run`."""
         self._shares = shares
+        self._call = caller()
         error: Telling = _closed_here
         try:
             self.settle()
