@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from keepalive.manager.request import Request
     from keepalive.manager.stats import KeyStats, Stats
     from keepalive.resolve.dns import DNSResolver
-    from keepalive.resolve.static import StaticResolver
+    from keepalive.resolve.resolver import StaticResolver
     from keepalive.resolve.system import SystemResolver
     from keepalive.transport.link import Link
     from keepalive.transport.tls import TLSSessionAttribute
@@ -122,7 +122,7 @@ _HOMES = {
     "SetupError": "errors",
     "Shares": "abc",
     "SocketOptions": "connect.options",
-    "StaticResolver": "resolve.static",
+    "StaticResolver": "resolve.resolver",
     "Stats": "manager.stats",
     "SystemResolver": "resolve.system",
     "TCPConnector": "connect.tcp",

@@ -11,7 +11,6 @@ HTTP/1.1, and HTTP/2 where a manager's life cycle is `HTTP2Lifecycle`; no cookie
 
 from __future__ import annotations
 
-from . import needs  # noqa: F401  # for what it says if something is missing
 from .client import Client, Exchange, Place, request
 from .environment import EnvironmentProxies
 from .errors import (

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from .errors import InvalidRequest
@@ -36,6 +37,7 @@ BLOCK = 65536
 _EXPECT_CONTENT = frozenset({b"POST", b"PUT", b"PATCH"})
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Message:
     """A request that is ready to be sent.
 
@@ -53,40 +55,24 @@ class Message:
     :ivar pairs: the same as HTTP/2 has it, once somebody asked for that
     """
 
-    __slots__ = (
-        "at_once",
-        "authority",
-        "body",
-        "chunks",
-        "content",
-        "expects",
-        "fields",
-        "head",
-        "keep",
-        "length",
-        "method",
-        "pairs",
-        "repeatable",
-        "target",
-        "upgrades",
-    )
+    method: bytes
+    target: bytes
+    authority: bytes
+    fields: list[Pair] = field(default_factory=list)
+    pairs: list[Pair] | None = None
+    head: bytes = b""
+    at_once: bytes = b""
+    body: bytes = b""
+    content: bytes = b""
+    chunks: Iterable[bytes] | AsyncIterable[bytes] | None = None
+    length: int | None = 0
+    keep: bool = True
+    repeatable: bool = field(init=False)
+    expects: bool = False
+    upgrades: bool = False
 
-    def __init__(self, method: bytes, target: bytes, authority: bytes) -> None:
-        self.method = method
-        self.target = target
-        self.authority = authority
-        self.fields: list[Pair] = []
-        self.pairs: list[Pair] | None = None
-        self.head = b""
-        self.at_once = b""
-        self.body = b""
-        self.content = b""
-        self.chunks: Iterable[bytes] | AsyncIterable[bytes] | None = None
-        self.length: int | None = 0
-        self.keep = True
-        self.repeatable = method in SAFE_TO_REPEAT
-        self.expects = False
-        self.upgrades = False
+    def __post_init__(self) -> None:
+        self.repeatable = self.method in SAFE_TO_REPEAT
 
 
 def header_pairs(headers: HeaderInput | None) -> list[Pair]:

@@ -172,7 +172,7 @@ class Upload:
         return self.ended or (head is not None and head.status >= WANTED)
 
 
-class Uploading:
+class UploadHolder:
     """Holds an upload; when it is dropped with its response, the upload ends."""
 
     __slots__ = ("upload",)

@@ -41,11 +41,15 @@ def test_examples_of_one_name_are_one_example() -> None:
     assert [name for name, variants in codes.items() if len(variants) > 1] == []
 
 
-def test_examples_pass_a_strict_type_checker(tmp_path: Path) -> None:
+def test_examples_pass_a_strict_type_checker(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     pytest.importorskip("mypy", reason="mypy comes with the extra dev")
     for example in examples():
         (tmp_path / f"example_{example.name}.py").write_text(example.code, "utf-8")
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={tmp_path}/cache"]
+    # It takes long over the libraries, which are the same next time.
+    cache = tmp_path / "cache"
+    if pytestconfig.pluginmanager.hasplugin("cacheprovider"):
+        cache = pytestconfig.cache.mkdir("mypy")
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={cache}"]
     checked = subprocess.run(
         [*command, *sorted(map(str, tmp_path.glob("*.py")))],
         cwd=ROOT,

@@ -32,18 +32,15 @@ class Answer(Following):
     :ivar error: makes the error that ended it, or None
     """
 
-    __slots__ = ("_content", "_interim", "_limits", "_method", "_told", "_trailers", "ended", "error", "news")
+    __slots__ = ("_content", "_told", "_trailers", "ended", "error", "news")
 
     def __init__(self, method: bytes, limits: HeadLimits) -> None:
-        super().__init__()
+        super().__init__(method, limits=limits)
         self.keep = True
         self.ended = self.news = False
         self._told = True  # whether whoever takes this knows the head, if it is there
         self.error: Telling | None = None
         self._trailers = Headers()
-        self._method = method
-        self._limits = limits
-        self._interim = 0
         self._content = bytearray()
 
     @property
@@ -58,18 +55,18 @@ class Answer(Following):
         """
         self.began = True
         status, headers, size = of_answer(pairs)
-        self._limits.check(size, len(headers))
+        self.limits.check(size, len(headers))
         if status < 200:
             if status == 101:
                 raise BadAnswer("the answer is 101, which HTTP/2 does not have")
             self._interim += 1
-            if self._interim > self._limits.interim:
-                raise BadAnswer(f"the answer has more than {self._limits.interim} interim answers before it")
+            if self._interim > self.limits.interim:
+                raise BadAnswer(f"the answer has more than {self.limits.interim} interim answers before it")
             self.interim = (*self.interim[1 - REMEMBERED :], (status, headers))
         else:
             self._told = False
             self.head = AnyHead(status, b"", "2", headers)
-            tunnel = self._method == b"CONNECT" and status < 300
+            tunnel = self.method == b"CONNECT" and status < 300
             self.state = RAW if tunnel else TO_END
         self.news = True
 
@@ -83,7 +80,7 @@ class Answer(Following):
 
         :raises BadAnswer: they are malformed, or break a limit
         """
-        self._limits.check(size_of(pairs), len(pairs))
+        self.limits.check(size_of(pairs), len(pairs))
         self._trailers = checked(pairs)
 
     def take_end(self) -> None:

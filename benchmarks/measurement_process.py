@@ -6,9 +6,9 @@ import resource
 import sys
 
 from benchmarks.contenders import find
-from benchmarks.drive import DRIVERS, shape_for
+from benchmarks.orders import Figures, Order, figures_to_json
 from benchmarks.runtimes import make_runtime
-from benchmarks.spec import Figures, Order, figures_to_json
+from benchmarks.workload_drivers import DRIVERS, setup_for
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     entry = find(order.contender)
     runtime = make_runtime(entry.loop)
-    contender = entry.kind(order.site, shape_for(order), runtime)
+    contender = entry.kind(order.site, setup_for(order), runtime)
 
     async def measure() -> Figures:
         await contender.start()

@@ -16,8 +16,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.contenders.base import REQUEST
-from benchmarks.spec import BIG, Site
+from benchmarks.contenders.contender import REQUEST
+from benchmarks.orders import BIG, Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,7 +140,7 @@ def servers(core: int | None, choice: str) -> Iterator[Site]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keepalive-bench-")))
         has_tls = make_certificates(folder)
         files = [str(folder / "cert.pem"), str(folder / "key.pem")] if has_tls else []
-        argv = [sys.executable, "-m", "benchmarks.origin", "-" if core is None else str(core), *files]
+        argv = [sys.executable, "-m", "benchmarks.bundled_server", "-" if core is None else str(core), *files]
         pipe = subprocess.PIPE
         origin = stack.enter_context(running(argv, cwd=ROOT, stdin=pipe, stdout=pipe))
         assert origin.stdout is not None

@@ -9,10 +9,10 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from benchmarks.contenders.base import Program
+from benchmarks.contenders.contender import Program
 
 if TYPE_CHECKING:
-    from benchmarks.spec import Figures, Order
+    from benchmarks.orders import Figures, Order
 
 HERE = Path(__file__).resolve().parent.parent
 

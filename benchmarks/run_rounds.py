@@ -10,10 +10,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.contenders.base import Program
-from benchmarks.results import Row, Sheet
-from benchmarks.server import ROOT
-from benchmarks.spec import Figures, Order, Site, figures_from_json
+from benchmarks.contenders.contender import Program
+from benchmarks.orders import Figures, Order, Site, figures_from_json
+from benchmarks.results import ContenderResult, WorkloadResult
+from benchmarks.start_servers import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,36 +57,38 @@ def split_cores() -> tuple[int | None, int | None]:
 
 def run_plan(
     plan: Plan, site: Site, core: int | None, on_step: Callable[[Workload, str], None]
-) -> list[Sheet]:
+) -> list[WorkloadResult]:
     absent = {entry: reason for entry in plan.entries if (reason := entry.missing() or _build(entry))}
-    sheets: list[Sheet] = []
+    results: list[WorkloadResult] = []
     for workload in plan.workloads:
         start = time.monotonic()
-        sheet = Sheet(workload, plan.points_of(workload))
-        sheets.append(sheet)
-        _say_absent(sheet, plan, absent)
+        result = WorkloadResult(workload, plan.points_of(workload))
+        results.append(result)
+        _say_absent(result, plan, absent)
         players = [entry for entry in plan.players(workload) if entry not in absent]
         if workload.needs_tls and not site.tls_port:
-            sheet.absent["all"] = "no certificate can be made: trustme is not installed"
+            result.absent["all"] = "no certificate can be made: trustme is not installed"
             players = []
         for entry in players:
-            sheet.rows.append(Row(entry.id, entry.label, entry.kind.remarks.get(workload.name, "")))
+            result.rows.append(
+                ContenderResult(entry.id, entry.label, entry.kind.remarks.get(workload.name, ""))
+            )
         for _ in range(plan.rounds_of(workload)):
-            for entry, row in zip(players, sheet.rows, strict=True):
+            for entry, row in zip(players, result.rows, strict=True):
                 on_step(workload, entry.label)
                 if not row.failure:
                     _measure(_order(plan, workload, entry, site, core), entry, row)
-        sheet.seconds = time.monotonic() - start
-    return sheets
+        result.seconds = time.monotonic() - start
+    return results
 
 
-def _say_absent(sheet: Sheet, plan: Plan, absent: dict[Entry, str]) -> None:
+def _say_absent(result: WorkloadResult, plan: Plan, absent: dict[Entry, str]) -> None:
     for entry in plan.entries:
-        plays = sheet.workload.name in entry.kind.plays
+        plays = result.workload.name in entry.kind.plays
         if plays and entry in absent:
-            sheet.absent[entry.label] = absent[entry]
-        elif not plays and (why := entry.kind.remarks.get(sheet.workload.name)):
-            sheet.absent[entry.label] = why
+            result.absent[entry.label] = absent[entry]
+        elif not plays and (why := entry.kind.remarks.get(result.workload.name)):
+            result.absent[entry.label] = why
 
 
 def _build(entry: Entry) -> str | None:
@@ -104,7 +106,7 @@ def _order(plan: Plan, workload: Workload, entry: Entry, site: Site, core: int |
     return Order(workload.name, entry.id, budget, plan.points_of(workload), patience, core, site)
 
 
-def _measure(order: Order, entry: Entry, row: Row) -> None:
+def _measure(order: Order, entry: Entry, row: ContenderResult) -> None:
     """Have a fresh process carry the order out; what goes wrong is the row's failure, and said."""
     try:
         row.rounds.append(_spawn(order, entry))
@@ -127,7 +129,7 @@ def _spawn(order: Order, entry: Entry) -> Figures:
     if issubclass(entry.kind, Program):
         argv, parse = entry.kind.command(order), entry.kind.parse
     else:
-        argv, parse = [sys.executable, "-m", "benchmarks.child", order.to_json()], _last_line
+        argv, parse = [sys.executable, "-m", "benchmarks.measurement_process", order.to_json()], _last_line
 
     def pin() -> None:
         if order.core is not None:

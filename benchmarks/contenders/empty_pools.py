@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
-from benchmarks.contenders.base import Contender
+from benchmarks.contenders.contender import Contender
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -49,7 +49,7 @@ class FloorPool(Generic[C]):
             self.idle.append(conn)
 
 
-class DictDeque(Contender):
+class DictOfDeques(Contender):
     name = "dict+deque"
     plays = ("warm",)
     loops = ("",)
@@ -57,17 +57,17 @@ class DictDeque(Contender):
     remarks: ClassVar = {"warm": "no waiting, no limit, no await: what looking a key up costs"}
 
     async def prepare(self, addrs: Sequence[str]) -> None:
-        self.pools = {("http", addr, self.shape.port): deque([object()]) for addr in addrs}
+        self.pools = {("http", addr, self.setup.port): deque([object()]) for addr in addrs}
 
     async def cycles(self, addrs: Sequence[str]) -> None:
-        pools, port = self.pools, self.shape.port
+        pools, port = self.pools, self.setup.port
         for addr in addrs:
             idle = pools["http", addr, port]
             conn = idle.pop()
             idle.append(conn)
 
 
-class FuturesFloor(Contender):
+class FuturesPool(Contender):
     name = "futures floor"
     plays = ("warm", "contention", "keys")
     loops = ("asyncio", "uvloop", "trio")
@@ -78,26 +78,26 @@ class FuturesFloor(Contender):
 
     async def prepare(self, addrs: Sequence[str]) -> None:
         for addr in addrs:
-            pool = FloorPool(self.open_nothing, self.shape.limit, self.runtime.waiter)
-            self.pools["http", addr, self.shape.port] = pool
+            pool = FloorPool(self.open_nothing, self.setup.limit, self.runtime.waiter)
+            self.pools["http", addr, self.setup.port] = pool
 
     async def open_nothing(self) -> object:
         return object()
 
     async def cycles(self, addrs: Sequence[str]) -> None:
-        pools, port = self.pools, self.shape.port
+        pools, port = self.pools, self.setup.port
         for addr in addrs:
             pool = pools["http", addr, port]
             pool.release(await pool.acquire())
 
     async def hold(self) -> None:
-        pool = self.pools["http", self.shape.addr, self.shape.port]
+        pool = self.pools["http", self.setup.addr, self.setup.port]
         conn = await pool.acquire()
         await self.runtime.pause()
         pool.release(conn)
 
 
-class SipSplit(Contender):
+class SipSplitter(Contender):
     """The floor of SIP: asyncio's transports, and bytes cut at each empty line. Nothing is checked."""
 
     name = "cut at empty lines"
@@ -155,5 +155,5 @@ class IdleTransports(Contender):
     async def cycles(self, addrs: Sequence[str]) -> None:
         loop = asyncio.get_running_loop()
         for addr in addrs:
-            transport, _ = await loop.create_connection(asyncio.Protocol, addr, self.shape.port)
+            transport, _ = await loop.create_connection(asyncio.Protocol, addr, self.setup.port)
             self.transports.append(transport)

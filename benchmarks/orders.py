@@ -50,7 +50,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Shape:
+class Setup:
     """What a contender is to be set up for."""
 
     addr: str
@@ -59,7 +59,7 @@ class Shape:
     limit: int = 8
     total: int = 1024
 
-    def at(self, addr: str) -> Shape:
+    def at(self, addr: str) -> Setup:
         return replace(self, addr=addr)
 
 

@@ -1,6 +1,7 @@
 """The bundled server: holds idle connections, closes some when told, and answers where nginx is missing.
 
-Usage: python -m benchmarks.origin CORE|- [CERT_FILE KEY_FILE]; prints its ports as JSON, ends with its input.
+Usage: python -m benchmarks.bundled_server CORE|- [CERT_FILE KEY_FILE]
+prints its ports as JSON, ends with its input.
 It accepts on every loopback address, since a benchmark of many keys needs many addresses, and nobody else's.
 """
 
@@ -17,19 +18,19 @@ import sys
 import time
 from typing import ClassVar, cast
 
-BIG = 100_000_000  # as in spec.py
+BIG = 100_000_000  # as in orders.py
 REPLY = (
     b"HTTP/1.1 200 OK\r\nServer: bundled\r\nContent-Type: text/plain\r\nContent-Length: 13\r\n"
     b"Connection: keep-alive\r\n\r\nHello, world\n"
 )
 
 
-class Visitor(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """Answers each request at once.  Half-closed by us, it measures until the other side closes too."""
 
     transport: asyncio.Transport
-    here: ClassVar[dict[Visitor, None]] = {}
-    seen: ClassVar[list[float]] = []
+    open_ones: ClassVar[dict[HttpConnection, None]] = {}
+    close_delays: ClassVar[list[float]] = []
     asked_at: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -38,7 +39,7 @@ class Visitor(asyncio.Protocol):
         if not self.transport.get_extra_info("peername")[0].startswith("127."):
             self.transport.abort()
             return
-        self.here[self] = None
+        self.open_ones[self] = None
 
     def data_received(self, data: bytes) -> None:
         if data.startswith(b"GET /big "):
@@ -52,12 +53,12 @@ class Visitor(asyncio.Protocol):
 
     def eof_received(self) -> None:
         if self.asked_at is not None:
-            self.seen.append(time.perf_counter() - self.asked_at)
+            self.close_delays.append(time.perf_counter() - self.asked_at)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.here.pop(self, None)
+        self.open_ones.pop(self, None)
         if self.asked_at is not None and exc is not None:
-            self.seen.append(time.perf_counter() - self.asked_at)
+            self.close_delays.append(time.perf_counter() - self.asked_at)
 
 
 class Echo(asyncio.Protocol):
@@ -110,14 +111,14 @@ class Control(asyncio.Protocol):
         for line in data.decode().splitlines():
             word, _, count = line.partition(" ")
             if word == "close":
-                Visitor.seen.clear()
+                HttpConnection.close_delays.clear()
                 # Every tenth, say, and not the newest ones: the pool must find them among the others.
-                step = max(1, len(Visitor.here) // int(count))
-                for visitor in list(Visitor.here)[::step][: int(count)]:
-                    visitor.asked_at = time.perf_counter()
-                    visitor.transport.write_eof()
+                step = max(1, len(HttpConnection.open_ones) // int(count))
+                for connection in list(HttpConnection.open_ones)[::step][: int(count)]:
+                    connection.asked_at = time.perf_counter()
+                    connection.transport.write_eof()
             elif word == "tell":
-                self.transport.write(json.dumps(Visitor.seen).encode() + b"\n")
+                self.transport.write(json.dumps(HttpConnection.close_delays).encode() + b"\n")
 
 
 def tls_context(files: list[str], tickets: int) -> ssl.SSLContext:
@@ -142,15 +143,15 @@ async def serve(files: list[str]) -> None:
 
     listening: list[asyncio.Server] = []
     ports = {
-        "port": await listen(Visitor, "127.0.0.1"),
-        "hold_port": await listen(Visitor, "0.0.0.0"),
+        "port": await listen(HttpConnection, "127.0.0.1"),
+        "hold_port": await listen(HttpConnection, "0.0.0.0"),
         "echo_port": await listen(Echo, "127.0.0.1"),
         "control_port": await listen(Control, "127.0.0.1"),
         "sink_port": await listen(Sink, "127.0.0.1"),
     }
     if files:
-        ports["tls_port"] = await listen(Visitor, "127.0.0.1", tls_context(files, tickets=0))
-        ports["ticket_port"] = await listen(Visitor, "127.0.0.1", tls_context(files, tickets=2))
+        ports["tls_port"] = await listen(HttpConnection, "127.0.0.1", tls_context(files, tickets=0))
+        ports["ticket_port"] = await listen(HttpConnection, "127.0.0.1", tls_context(files, tickets=2))
     print(json.dumps(ports), flush=True)
     loop.add_reader(0, lambda: None if os.read(0, 4096) else stdin_closed.set())
     await stdin_closed.wait()

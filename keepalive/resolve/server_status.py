@@ -15,7 +15,7 @@ PLAIN_FOR = 900.0
 """Seconds for which a server that does not know EDNS is asked without (RFC 6891 6.2.2)."""
 
 
-class Standing:
+class ServerStatus:
     """Which servers are silent, and which do not know EDNS.
 
     A silent server costs its time once. Then it is asked after the others, until it answers, or until one

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import anyio
 
-from benchmarks.contenders.base import REQUEST, Contender
-from benchmarks.contenders.floors import FloorPool
+from benchmarks.contenders.contender import REQUEST, Contender
+from benchmarks.contenders.empty_pools import FloorPool
 
 if TYPE_CHECKING:
     import ssl
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EXCHANGES = ("exchange-1", "exchange-64")
 
 
-class Blocking(Contender):
+class BlockingSocket(Contender):
     name = "blocking socket"
     plays = ("exchange-1", "cold-tcp", "cold-tls", "cold-resumed")
     loops = ("",)
@@ -28,17 +28,17 @@ class Blocking(Contender):
 
     async def start(self) -> None:
         self.session: ssl.SSLSession | None = None
-        if self.shape.scheme == "https":
+        if self.setup.scheme == "https":
             self.context = self.client_context()
         else:
             self.sock = self.open()
 
     async def stop(self) -> None:
-        if self.shape.scheme == "http":
+        if self.setup.scheme == "http":
             self.sock.close()
 
     def open(self) -> socket.socket:
-        return socket.create_connection((self.shape.addr, self.shape.port))
+        return socket.create_connection((self.setup.addr, self.setup.port))
 
     def talk(self, sock: socket.socket) -> None:
         sock.sendall(REQUEST)
@@ -51,8 +51,8 @@ class Blocking(Contender):
 
     async def connect(self, talk: bool) -> None:
         sock = self.open()
-        if self.shape.scheme == "https":
-            tls = self.context.wrap_socket(sock, server_hostname=self.shape.addr, session=self.session)
+        if self.setup.scheme == "https":
+            tls = self.context.wrap_socket(sock, server_hostname=self.setup.addr, session=self.session)
             if talk:
                 self.talk(tls)
                 self.session = tls.session
@@ -61,7 +61,7 @@ class Blocking(Contender):
         sock.close()
 
 
-class LoopSock(Contender):
+class LoopSocketCalls(Contender):
     """loop.sock_* on asyncio and uvloop, trio.socket on trio."""
 
     name = "loop.sock_*"
@@ -69,7 +69,7 @@ class LoopSock(Contender):
     loops = ("asyncio", "uvloop", "trio")
 
     async def start(self) -> None:
-        self.pool: FloorPool[Any] = FloorPool(self.open, self.shape.limit, self.runtime.waiter)
+        self.pool: FloorPool[Any] = FloorPool(self.open, self.setup.limit, self.runtime.waiter)
         if self.runtime.name != "trio":
             self.loop = asyncio.get_running_loop()
 
@@ -82,11 +82,11 @@ class LoopSock(Contender):
             import trio
 
             conn = trio.socket.socket()
-            await conn.connect((self.shape.addr, self.shape.port))
+            await conn.connect((self.setup.addr, self.setup.port))
             return conn
         sock = socket.socket()
         sock.setblocking(False)
-        await self.loop.sock_connect(sock, (self.shape.addr, self.shape.port))
+        await self.loop.sock_connect(sock, (self.setup.addr, self.setup.port))
         return sock
 
     async def exchange(self) -> None:
@@ -106,7 +106,7 @@ class LoopSock(Contender):
         (await self.open()).close()
 
 
-class Wire(asyncio.Protocol):
+class ReplyReader(asyncio.Protocol):
     """One exchange at a time; the future is done when the reply is whole."""
 
     transport: asyncio.Transport
@@ -131,33 +131,35 @@ class AsyncioProtocol(Contender):
 
     async def start(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.pool = FloorPool(self.open, self.shape.limit, self.runtime.waiter)
-        self.context = self.client_context() if self.shape.scheme == "https" else None
+        self.pool = FloorPool(self.open, self.setup.limit, self.runtime.waiter)
+        self.context = self.client_context() if self.setup.scheme == "https" else None
 
     async def stop(self) -> None:
-        for wire in self.pool.idle:
-            wire.transport.close()
+        for reader in self.pool.idle:
+            reader.transport.close()
 
-    async def open(self) -> Wire:
-        _, wire = await self.loop.create_connection(Wire, self.shape.addr, self.shape.port, ssl=self.context)
-        return wire
+    async def open(self) -> ReplyReader:
+        _, reader = await self.loop.create_connection(
+            ReplyReader, self.setup.addr, self.setup.port, ssl=self.context
+        )
+        return reader
 
-    def talk(self, wire: Wire) -> asyncio.Future[None]:
-        wire.missing = self.site.reply_size
-        wire.done = self.loop.create_future()
-        wire.transport.write(REQUEST)
-        return wire.done
+    def talk(self, reader: ReplyReader) -> asyncio.Future[None]:
+        reader.missing = self.site.reply_size
+        reader.done = self.loop.create_future()
+        reader.transport.write(REQUEST)
+        return reader.done
 
     async def exchange(self) -> None:
-        wire = await self.pool.acquire()
-        await self.talk(wire)
-        self.pool.release(wire)
+        reader = await self.pool.acquire()
+        await self.talk(reader)
+        self.pool.release(reader)
 
     async def connect(self, talk: bool) -> None:
-        wire = await self.open()
+        reader = await self.open()
         if talk:
-            await self.talk(wire)
-        wire.transport.close()
+            await self.talk(reader)
+        reader.transport.close()
 
 
 class AnyioStream(Contender):
@@ -166,8 +168,8 @@ class AnyioStream(Contender):
     loops = ("asyncio", "trio")
 
     async def start(self) -> None:
-        self.pool = FloorPool(self.open, self.shape.limit, self.runtime.waiter)
-        self.context = self.client_context() if self.shape.scheme == "https" else None
+        self.pool = FloorPool(self.open, self.setup.limit, self.runtime.waiter)
+        self.context = self.client_context() if self.setup.scheme == "https" else None
 
     async def stop(self) -> None:
         for stream in self.pool.idle:
@@ -175,9 +177,9 @@ class AnyioStream(Contender):
 
     async def open(self) -> anyio.abc.ByteStream:
         if self.context is None:
-            return await anyio.connect_tcp(self.shape.addr, self.shape.port)
+            return await anyio.connect_tcp(self.setup.addr, self.setup.port)
         return await anyio.connect_tcp(
-            self.shape.addr, self.shape.port, ssl_context=self.context, tls_standard_compatible=False
+            self.setup.addr, self.setup.port, ssl_context=self.context, tls_standard_compatible=False
         )
 
     async def talk(self, stream: anyio.abc.ByteStream) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from benchmarks.contenders.base import Contender, load
+from benchmarks.contenders.contender import Contender, load
 
 if TYPE_CHECKING:
     import ssl
@@ -32,20 +32,20 @@ class Aiohttp(Contender):
 
     async def start(self) -> None:
         self.http = load("aiohttp")
-        context: ssl.SSLContext | bool = self.client_context() if self.shape.scheme == "https" else True
+        context: ssl.SSLContext | bool = self.client_context() if self.setup.scheme == "https" else True
         self.connector: Any = self.http.TCPConnector(
-            limit=self.shape.total, limit_per_host=self.shape.limit, keepalive_timeout=FOREVER, ssl=context
+            limit=self.setup.total, limit_per_host=self.setup.limit, keepalive_timeout=FOREVER, ssl=context
         )
         self.session: Any = self.http.ClientSession(connector=self.connector)
         self.timeout: Any = self.http.ClientTimeout()
         self.requests: dict[str, Any] = {}
-        await self.prepare([self.shape.addr])
+        await self.prepare([self.setup.addr])
 
     async def stop(self) -> None:
         await self.session.close()
 
     def url(self, addr: str) -> Any:
-        return load("yarl").URL(f"{self.shape.scheme}://{addr}:{self.shape.port}/")
+        return load("yarl").URL(f"{self.setup.scheme}://{addr}:{self.setup.port}/")
 
     async def prepare(self, addrs: Sequence[str]) -> None:
         import asyncio
@@ -53,7 +53,7 @@ class Aiohttp(Contender):
         loop = asyncio.get_running_loop()
         for addr in addrs:
             self.requests[addr] = self.http.ClientRequest("GET", self.url(addr), loop=loop)
-        self.home = self.url(self.shape.addr)
+        self.home = self.url(self.setup.addr)
 
     async def cycles(self, addrs: Sequence[str]) -> None:
         connect, requests, timeout = self.connector.connect, self.requests, self.timeout
@@ -62,7 +62,7 @@ class Aiohttp(Contender):
             conn.release()
 
     async def hold(self) -> None:
-        conn = await self.connector.connect(self.requests[self.shape.addr], [], self.timeout)
+        conn = await self.connector.connect(self.requests[self.setup.addr], [], self.timeout)
         await self.runtime.pause()
         conn.release()
 
@@ -86,11 +86,11 @@ class Aiohttp(Contender):
             async with self.session.get(self.home, headers={"Connection": "close"}) as response:
                 await response.read()
             return
-        conn = await self.connector.connect(self.requests[self.shape.addr], [], self.timeout)
+        conn = await self.connector.connect(self.requests[self.setup.addr], [], self.timeout)
         conn.close()
 
 
-class Stub:
+class StubConnection:
     """A connection that answers at once, so that what is measured is the pool above it.
 
     Its socket is real, and looked at whenever the pool wants to know, just as in httpcore2's own connections.
@@ -161,11 +161,11 @@ class Httpcore2(Contender):
     async def start(self) -> None:
         core = load("httpcore2")
         self.pool: Any = core.AsyncConnectionPool(
-            max_connections=self.shape.limit,
+            max_connections=self.setup.limit,
             keepalive_expiry=FOREVER,
-            ssl_context=self.client_context() if self.shape.scheme == "https" else None,
+            ssl_context=self.client_context() if self.setup.scheme == "https" else None,
         )
-        self.home = core.URL(f"{self.shape.scheme}://{self.shape.addr}:{self.shape.port}/")
+        self.home = core.URL(f"{self.setup.scheme}://{self.setup.addr}:{self.setup.port}/")
         self.urls: dict[str, Any] = {}
 
     async def stop(self) -> None:
@@ -173,10 +173,10 @@ class Httpcore2(Contender):
 
     async def prepare(self, addrs: Sequence[str]) -> None:
         core = load("httpcore2")
-        self.pool._max_connections = max(self.shape.limit, len(addrs))
+        self.pool._max_connections = max(self.setup.limit, len(addrs))
         self.pool._max_keepalive_connections = self.pool._max_connections
-        self.pool.create_connection = lambda origin: Stub(origin, self.shape.port)
-        self.urls = {addr: core.URL(f"http://{addr}:{self.shape.port}/") for addr in addrs}
+        self.pool.create_connection = lambda origin: StubConnection(origin, self.setup.port)
+        self.urls = {addr: core.URL(f"http://{addr}:{self.setup.port}/") for addr in addrs}
 
     async def cycles(self, addrs: Sequence[str]) -> None:
         request, urls = self.pool.request, self.urls
@@ -203,10 +203,10 @@ class Httpx2(Contender):
 
     async def start(self) -> None:
         self.client: Any = load("httpx2").AsyncClient(timeout=None, trust_env=False, **self.options())
-        self.home = f"{self.shape.scheme}://{self.shape.addr}:{self.shape.port}/"
+        self.home = f"{self.setup.scheme}://{self.setup.addr}:{self.setup.port}/"
 
     def limits(self) -> Any:
-        return load("httpx2").Limits(max_connections=self.shape.limit, keepalive_expiry=FOREVER)
+        return load("httpx2").Limits(max_connections=self.setup.limit, keepalive_expiry=FOREVER)
 
     def options(self) -> dict[str, Any]:
         return {"limits": self.limits()}
@@ -238,7 +238,7 @@ class AsyncioConnectionPool(Contender):
 
     async def start(self) -> None:
         module = load("asyncio_connection_pool")
-        self.pool: Any = module.ConnectionPool(strategy=NothingToOpen(), max_size=self.shape.limit)
+        self.pool: Any = module.ConnectionPool(strategy=NothingToOpen(), max_size=self.setup.limit)
 
     async def cycles(self, addrs: Sequence[str]) -> None:
         get = self.pool.get_connection

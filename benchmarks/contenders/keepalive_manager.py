@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.contenders.base import REQUEST, Contender, load
+from benchmarks.contenders.contender import REQUEST, Contender, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,13 +23,13 @@ class Keepalive(Contender):
     async def start(self) -> None:
         keepalive = load("keepalive")
         connectors = None
-        if self.shape.scheme == "https":
+        if self.setup.scheme == "https":
             connectors = {"https": keepalive.TLSConnector(ssl_context=self.client_context())}
         self.stack = AsyncExitStack()
         self.manager: Any = await self.stack.enter_async_context(
             keepalive.ConnectionManager(
-                max_per_host=self.shape.limit,
-                max_open=self.shape.total,
+                max_per_host=self.setup.limit,
+                max_open=self.setup.total,
                 keep_alive=3600,
                 connectors=connectors,
             )
@@ -51,13 +51,13 @@ class Keepalive(Contender):
         await self.stack.aclose()
 
     async def cycles(self, addrs: Sequence[str]) -> None:
-        allocate, port = self.manager.allocate, self.shape.port
+        allocate, port = self.manager.allocate, self.setup.port
         for addr in addrs:
             conn = await allocate("http", addr, port)
             conn.release()
 
     async def hold(self) -> None:
-        async with await self.manager.allocate("http", self.shape.addr, self.shape.port):
+        async with await self.manager.allocate("http", self.setup.addr, self.setup.port):
             await self.runtime.pause()
 
     async def talk(self, conn: Any) -> None:
@@ -67,15 +67,15 @@ class Keepalive(Contender):
             missing -= len(await conn.receive())
 
     async def exchange(self) -> None:
-        async with await self.manager.allocate("http", self.shape.addr, self.shape.port) as conn:
+        async with await self.manager.allocate("http", self.setup.addr, self.setup.port) as conn:
             await conn.send(REQUEST)
             missing = self.site.reply_size
             while missing > 0:
                 missing -= len(await conn.receive())
 
     async def connect(self, talk: bool) -> None:
-        shape = self.shape
-        conn = await self.manager.allocate(shape.scheme, shape.addr, shape.port)
+        setup = self.setup
+        conn = await self.manager.allocate(setup.scheme, setup.addr, setup.port)
         if talk:
             await self.talk(conn)
         conn.discard()  # as the floors do it: without letting others run

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from benchmarks.orders import Order, Setup, Site
     from benchmarks.runtimes import Runtime
-    from benchmarks.spec import Order, Shape, Site
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
-# Which methods a workload calls; everything else about it is in drive.py.
+# Which methods a workload calls; everything else about it is in workload_drivers.py.
 #   warm, keys, watch   prepare(addrs), cycles(addrs)
 #   contention          prepare([addr]), hold()
 #   exchange-*          exchange()
@@ -37,9 +37,9 @@ class Contender:
     # Said in the report: what a figure holds besides the pool, or why there is none.
     remarks: ClassVar[dict[str, str]] = {}
 
-    def __init__(self, site: Site, shape: Shape, runtime: Runtime) -> None:
+    def __init__(self, site: Site, setup: Setup, runtime: Runtime) -> None:
         self.site = site
-        self.shape = shape
+        self.setup = setup
         self.runtime = runtime
 
     @classmethod
@@ -118,7 +118,7 @@ class Program(Contender):
 
     @classmethod
     def parse(cls, output: str) -> dict[int, dict[str, float]]:
-        from benchmarks.spec import figures_from_json
+        from benchmarks.orders import figures_from_json
 
         return figures_from_json(output.splitlines()[-1])
 

@@ -15,12 +15,12 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from benchmarks.contenders.fan import Fan
+from benchmarks.contenders.fan_out import FanOut
+from benchmarks.orders import BIG, Figures, Order, Setup, loopback
 from benchmarks.runtimes import settle
-from benchmarks.spec import BIG, Figures, Order, Shape, loopback
 
 if TYPE_CHECKING:
-    from benchmarks.contenders.base import Contender
+    from benchmarks.contenders.contender import Contender
 
 BATCHES = 5
 TASKS = 64
@@ -33,18 +33,18 @@ Clock = Callable[[], float]
 CPU = time.process_time
 
 
-def shape_for(order: Order) -> Shape:
+def setup_for(order: Order) -> Setup:
     site, name = order.site, order.workload
     if name == "fan-out":
-        return Shape("127.0.0.1", site.echo_port)
+        return Setup("127.0.0.1", site.echo_port)
     if name in ("keys", "watch"):
-        return Shape(loopback(0), site.hold_port, total=max(order.points) + 64)
+        return Setup(loopback(0), site.hold_port, total=max(order.points) + 64)
     if name == "upload":
-        return Shape("127.0.0.1", site.sink_port)
+        return Setup("127.0.0.1", site.sink_port)
     ports = {"cold-tls": site.tls_port, "cold-resumed": site.ticket_port}
     if name in ports:
-        return Shape("127.0.0.1", ports[name], scheme="https")
-    return Shape("127.0.0.1", site.port)
+        return Setup("127.0.0.1", ports[name], scheme="https")
+    return Setup("127.0.0.1", site.port)
 
 
 async def timed(batch: Batch, count: int, clock: Clock) -> float:
@@ -70,7 +70,7 @@ async def steady(batch: Batch, budget: float, clock: Clock = time.perf_counter) 
 
 
 async def warm(contender: Contender, order: Order) -> Figures:
-    addr = contender.shape.addr
+    addr = contender.setup.addr
     await contender.prepare([addr])
 
     async def batch(count: int) -> None:
@@ -88,7 +88,7 @@ async def exchange_1(contender: Contender, order: Order) -> Figures:
     return {0: {"time": await steady(batch, order.budget)}}
 
 
-class Crowd:
+class SharedBudget:
     """Tasks that share one budget of exchanges, so that a starved one holds nobody up but shows."""
 
     def __init__(self, contender: Contender, tasks: int = TASKS) -> None:
@@ -130,7 +130,7 @@ class Crowd:
 
 
 async def exchange_64(contender: Contender, order: Order) -> Figures:
-    crowd = Crowd(contender)
+    crowd = SharedBudget(contender)
     # Fewer exchanges than tasks would measure the start of tasks.
     await crowd.batch(TASKS)
     cost = await steady(lambda count: crowd.batch(count * TASKS), order.budget) / TASKS
@@ -151,7 +151,7 @@ async def exchange_64(contender: Contender, order: Order) -> Figures:
 async def exchange_5000(contender: Contender, order: Order) -> Figures:
     """Give the time of one exchange; each task makes two, so that its start is not all."""
     tasks = 5000
-    crowd = Crowd(contender, tasks)
+    crowd = SharedBudget(contender, tasks)
     await crowd.batch(TASKS)
     pieces: list[float] = []
     while len(pieces) < 3 and sum(pieces) < 2:  # the slow ones are slow enough to be seen at once
@@ -190,9 +190,9 @@ def affordable(order: Order, done: Figures, point: int) -> bool:
 
 
 async def contention(contender: Contender, order: Order) -> Figures:
-    await contender.prepare([contender.shape.addr])
+    await contender.prepare([contender.setup.addr])
     together = contender.runtime.together
-    await together(contender.hold, contender.shape.limit)
+    await together(contender.hold, contender.setup.limit)
     figures: Figures = {}
     for point in order.points:
         if not affordable(order, figures, point):
@@ -347,7 +347,7 @@ async def _until(contender: Contender, reached: Callable[[], bool]) -> None:
 
 
 async def fan_out(contender: Contender, order: Order) -> Figures:
-    assert isinstance(contender, Fan)
+    assert isinstance(contender, FanOut)
     room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 64
     await contender.open_all(200)  # whatever is imported and made once
     await contender.close_all()

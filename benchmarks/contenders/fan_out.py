@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import anyio
 
-from benchmarks.contenders.base import Contender, load
-from benchmarks.contenders.programs import Go
+from benchmarks.contenders.contender import Contender, load
+from benchmarks.contenders.other_languages import Go
 
 if TYPE_CHECKING:
-    from benchmarks.spec import Order
+    from benchmarks.orders import Order
 
 LINE = b"hello, world\n"
 # Attempts at once: enough to keep both sides busy, and fewer than the server's backlog holds.
 WINDOW = 512
 
 
-class Fan(Contender):
+class FanOut(Contender):
     """Opens `count` connections; with `together`, by so many tasks at a time."""
 
     plays = ("fan-out",)
@@ -41,7 +41,7 @@ class Fan(Contender):
         raise NotImplementedError
 
 
-class PlainEpoll(Fan):
+class FanOutEpoll(FanOut):
     name = "plain epoll"
     loops = ("",)
     remarks: ClassVar = {"fan-out": "a loop of its own; no time-outs, no limits, no buffers, no errors"}
@@ -51,7 +51,7 @@ class PlainEpoll(Fan):
 
     async def open_all(self, count: int) -> None:
         self.epoll = select.epoll()
-        address = self.shape.addr, self.shape.port
+        address = self.setup.addr, self.setup.port
         socks = self.socks
         left, got = count, 0
         started: set[int] = set()
@@ -83,8 +83,8 @@ class PlainEpoll(Fan):
         self.socks.clear()
 
 
-class Caller(asyncio.Protocol):
-    def __init__(self, owner: FanProtocol) -> None:
+class LineEcho(asyncio.Protocol):
+    def __init__(self, owner: FanOutProtocol) -> None:
         self.owner = owner
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -96,12 +96,12 @@ class Caller(asyncio.Protocol):
         self.owner.answered()
 
 
-class FanProtocol(Fan):
+class FanOutProtocol(FanOut):
     name = "asyncio Protocol, fan"
     loops = ("asyncio", "uvloop")
 
     async def start(self) -> None:
-        self.callers: list[Caller] = []
+        self.callers: list[LineEcho] = []
         self.loop = asyncio.get_running_loop()
 
     async def open_all(self, count: int) -> None:
@@ -116,7 +116,9 @@ class FanProtocol(Fan):
             self.done.set_result(None)
 
     async def open_one(self) -> None:
-        _, caller = await self.loop.create_connection(lambda: Caller(self), self.shape.addr, self.shape.port)
+        _, caller = await self.loop.create_connection(
+            lambda: LineEcho(self), self.setup.addr, self.setup.port
+        )
         self.callers.append(caller)
 
     async def close_all(self) -> None:
@@ -126,7 +128,7 @@ class FanProtocol(Fan):
         await self.runtime.sleep(0.1)
 
 
-class FanStreams(Fan):
+class FanOutStreams(FanOut):
     name = "asyncio streams"
     loops = ("asyncio",)
 
@@ -134,7 +136,7 @@ class FanStreams(Fan):
         self.pairs: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def open_one(self) -> None:
-        reader, writer = await asyncio.open_connection(self.shape.addr, self.shape.port)
+        reader, writer = await asyncio.open_connection(self.setup.addr, self.setup.port)
         writer.write(LINE)
         await reader.readline()
         self.pairs.append((reader, writer))
@@ -146,7 +148,7 @@ class FanStreams(Fan):
         await self.runtime.sleep(0.1)
 
 
-class FanAnyio(Fan):
+class FanOutAnyio(FanOut):
     name = "anyio streams"
     loops = ("asyncio", "trio")
 
@@ -154,7 +156,7 @@ class FanAnyio(Fan):
         self.streams: list[anyio.abc.ByteStream] = []
 
     async def open_one(self) -> None:
-        stream = await anyio.connect_tcp(self.shape.addr, self.shape.port)
+        stream = await anyio.connect_tcp(self.setup.addr, self.setup.port)
         await stream.send(LINE)
         await stream.receive()
         self.streams.append(stream)
@@ -166,7 +168,7 @@ class FanAnyio(Fan):
         await self.runtime.sleep(0.1)
 
 
-class Multi(Fan):
+class KeepaliveMulti(FanOut):
     """keepalive.multi, with all time-outs on."""
 
     name = "keepalive multi"
@@ -181,7 +183,7 @@ class Multi(Fan):
         self.client = multi.MultiClient(on_success=self.greet, on_input=self.answered, max_connecting=WINDOW)
         await self.client.__aenter__()
         for _ in range(count):
-            self.client.connect(self.shape.addr, self.shape.port)
+            self.client.connect(self.setup.addr, self.setup.port)
         await self.done
 
     def greet(self, peer: Any) -> None:
@@ -196,7 +198,7 @@ class Multi(Fan):
         await self.client.__aexit__(None, None, None)
 
 
-class GoFan(Go):
+class FanOutGo(Go):
     name = "Go net"
     plays: ClassVar[Any] = ("fan-out",)
     remarks: ClassVar = {"fan-out": "net.Dial, 512 at a time; a goroutine and a buffer for each connection"}
@@ -208,6 +210,6 @@ class GoFan(Go):
         return [str(cls.binary()), order.workload, f"127.0.0.1:{site.echo_port}", str(order.budget), points]
 
 
-FANS: tuple[type[Contender], ...] = (
-    PlainEpoll, FanProtocol, FanStreams, FanAnyio, Multi, GoFan,
+FAN_OUTS: tuple[type[Contender], ...] = (
+    FanOutEpoll, FanOutProtocol, FanOutStreams, FanOutAnyio, KeepaliveMulti, FanOutGo,
 )  # fmt: skip

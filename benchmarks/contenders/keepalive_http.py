@@ -5,27 +5,27 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import Any, ClassVar
 
-from benchmarks.contenders.base import Contender, load
-from benchmarks.contenders.peers import Httpx2
+from benchmarks.contenders.contender import Contender, load
+from benchmarks.contenders.python_pools import Httpx2
 
-CROWDS = ("exchange-1", "exchange-64", "exchange-5000", "download", "upload")
+HTTP_EXCHANGES = ("exchange-1", "exchange-64", "exchange-5000", "download", "upload")
 
 
 class KeepaliveHttp(Contender):
     name = "keepalive.http"
-    plays = CROWDS
+    plays = HTTP_EXCHANGES
     loops = ("asyncio", "uvloop", "trio")
     needs = ("keepalive", "httptools")
 
     async def start(self) -> None:
         keepalive, http = load("keepalive"), load("keepalive.http")
-        shape = self.shape
+        setup = self.setup
         self.stack = AsyncExitStack()
         manager = await self.stack.enter_async_context(
-            keepalive.ConnectionManager(max_per_host=shape.limit, max_open=shape.total, keep_alive=3600)
+            keepalive.ConnectionManager(max_per_host=setup.limit, max_open=setup.total, keep_alive=3600)
         )
         self.client: Any = http.Client(manager)
-        self.home = f"{shape.scheme}://{shape.addr}:{shape.port}/"
+        self.home = f"{setup.scheme}://{setup.addr}:{setup.port}/"
 
     async def stop(self) -> None:
         await self.stack.aclose()
