@@ -21,6 +21,7 @@ class Site:
     ticket_port: int
     echo_port: int
     sink_port: int
+    redis_port: int
     ca_file: str
     server: str
     reply_size: int

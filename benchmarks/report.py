@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BUSY = 0.7
 PACKAGES = (
     "keepalive-manager", "anyio", "uvloop", "trio",
-    "aiohttp", "httpcore2", "httpx2", "asyncio-connection-pool",
+    "aiohttp", "httpcore2", "httpx2", "asyncio-connection-pool", "redis", "hiredis", "coredis",
 )  # fmt: skip
 
 

@@ -133,6 +133,29 @@ def wait_for(port: int, process: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
+def redis(folder: Path, core: int | None) -> Iterator[int]:
+    """Run redis-server on a core; gives its port, 0 where it is not installed."""
+    program = shutil.which("redis-server")
+    if program is None:
+        yield 0
+        return
+    port = free_ports(1)[0]
+    pin = () if core is None else ("--server_cpulist", str(core))
+    argv = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder), *pin]
+    with running(argv, stdout=subprocess.DEVNULL) as process:
+        end = time.monotonic() + 5
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                if time.monotonic() > end or process.poll() is not None:
+                    raise RuntimeError("redis-server did not start") from None
+                time.sleep(0.02)
+        yield port
+
+
+@contextmanager
 def servers(core: int | None, choice: str) -> Iterator[Site]:
     """Run the servers on a core; TLS ports are 0 where no certificates can be made."""
     nginx = None if choice == "bundled" else find_nginx()
@@ -160,4 +183,5 @@ def servers(core: int | None, choice: str) -> Iterator[Site]:
             server = (
                 subprocess.run([nginx, "-v"], capture_output=True, text=True).stderr.split(": ")[-1].strip()
             )
+        ports["redis_port"] = stack.enter_context(redis(folder, core))
         yield Site(ca_file=str(folder / "ca.pem"), server=server, reply_size=ask(ports["port"]), **ports)

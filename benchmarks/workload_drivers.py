@@ -39,6 +39,10 @@ def setup_for(order: Order) -> Setup:
         return Setup("127.0.0.1", site.echo_port)
     if name in ("keys", "watch"):
         return Setup(loopback(0), site.hold_port, total=max(order.points) + 64)
+    if name == "redis-64":
+        return Setup("127.0.0.1", site.redis_port)
+    if name == "redis-shared":
+        return Setup("127.0.0.1", site.redis_port, limit=1)
     if name == "upload":
         return Setup("127.0.0.1", site.sink_port)
     ports = {"cold-tls": site.tls_port, "cold-resumed": site.ticket_port}
@@ -134,12 +138,15 @@ async def exchange_64(contender: Contender, order: Order) -> Figures:
     # Fewer exchanges than tasks would measure the start of tasks.
     await crowd.batch(TASKS)
     cost = await steady(lambda count: crowd.batch(count * TASKS), order.budget) / TASKS
+    start = CPU()
     await crowd.watched(WATCHED_EXCHANGES)
+    cpu = CPU() - start
     mean = statistics.fmean(crowd.waits)
     longest = max(crowd.waits)
     return {
         0: {
             "time": cost,
+            "cpu": cpu / WATCHED_EXCHANGES * US,
             "mean_wait": mean * US,
             "longest_wait": longest * US,
             "longest/mean": longest / mean,
@@ -391,6 +398,8 @@ DRIVERS: dict[str, Callable[[Contender, Order], Awaitable[Figures]]] = {
     "cold-tls": cold,
     "cold-resumed": cold,
     "watch": watch,
+    "redis-64": exchange_64,
+    "redis-shared": exchange_64,
     "sip": sip,
     "fan-out": fan_out,
 }

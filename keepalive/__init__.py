@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from keepalive.transport.link import Link
     from keepalive.transport.tls import TLSSessionAttribute
 
-    from .abc import Connector, Lifecycle, Observer, Resolution, Resolver, Shares
+    from .abc import Connector, Lifecycle, Observer, Resolution, Resolver, Shares, Stream
     from .errors import (
         AllocateError,
         AllocateTimeout,
@@ -76,6 +76,7 @@ __all__ = (
     "SocketOptions",
     "StaticResolver",
     "Stats",
+    "Stream",
     "SystemResolver",
     "TCPConnector",
     "TLSConnector",
@@ -124,6 +125,7 @@ _HOMES = {
     "SocketOptions": "connect.options",
     "StaticResolver": "resolve.resolver",
     "Stats": "manager.stats",
+    "Stream": "abc",
     "SystemResolver": "resolve.system",
     "TCPConnector": "connect.tcp",
     "TLSConnector": "connect.tls",

@@ -4,5 +4,6 @@ from .connect.connector import Connector
 from .connect.lifecycle import Lifecycle, Shares
 from .manager.observer import Observer
 from .resolve.resolver import Resolution, Resolver
+from .transport.stream import LinkStream as Stream
 
-__all__ = ("Connector", "Lifecycle", "Observer", "Resolution", "Resolver", "Shares")
+__all__ = ("Connector", "Lifecycle", "Observer", "Resolution", "Resolver", "Shares", "Stream")

@@ -32,12 +32,13 @@ BELOW["connect"] = BELOW["resolve"] | {"resolve"}
 OPENING = BELOW["connect"] | {"connect"}
 BELOW["manager"] = OPENING | {"pool"}
 BELOW["multi"] = BELOW["sip"] = OPENING
-BELOW["abc"] = {"connect", "manager", "resolve"}
+BELOW["abc"] = {"connect", "manager", "resolve", "transport"}
 BELOW["testing"] = BELOW["manager"] | {"abc", "manager"}
 BELOW["__init__"] = BELOW["testing"] | {"abc"}
 PUBLIC = {"__init__", "abc", "errors", "testing"}
 BELOW["http"] = PUBLIC
 BELOW["httpx"] = PUBLIC | {"http"}
+BELOW["redis"] = PUBLIC
 BELOW["cli"] = PUBLIC | {"http", "multi", "sip"}
 BELOW["__main__"] = {"cli", *PUBLIC}
 
@@ -70,6 +71,7 @@ THIRD_PARTIES = {
     "testing": {"anyio", "trio"},
     "sip": {"anyio", "sipmessage"},
     "http": {"anyio", "h2", "hpack", "httptools", "trio"},  # trio: for a task without a nursery
+    "redis": {"anyio", "hiredis", "redis", "trio"},  # trio: for a cheap sleep
     "httpx": {"anyio", "httpx", "httpx2"},  # for types; what runs is imported by its name, httpx2 or httpx
 }
 
@@ -165,10 +167,10 @@ def test_no_private_name_leaves_its_room() -> None:
 
 
 def test_features_use_what_is_listed() -> None:
-    """HTTP, httpx and the commands are users of the public API, as anybody could have written them."""
+    """HTTP, httpx, Redis and the commands are users of the public API, as anybody could have written them."""
     for found in OWN:
         room, other = room_of(module_of(found.file)), room_of(found.target)
-        if room not in ("http", "httpx", "cli") or other == room or other == "__init__":
+        if room not in ("http", "httpx", "redis", "cli") or other == room or other == "__init__":
             continue
         listed = importlib.import_module(f"keepalive.{other}")
         if found.target == found.module:
@@ -210,7 +212,20 @@ def test_importing_loads_no_more_than_needed() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent
     )
-    optional = {"trio", "uvloop", "click", "rich", "httptools", "socksio", "dns", "idna", "h2", "hpack"}
+    optional = {
+        "trio",
+        "uvloop",
+        "click",
+        "rich",
+        "httptools",
+        "redis",
+        "hiredis",
+        "socksio",
+        "dns",
+        "idna",
+        "h2",
+        "hpack",
+    }
     assert not set(done.stdout.split()) & optional
 
 

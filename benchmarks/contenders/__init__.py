@@ -12,6 +12,7 @@ from benchmarks.contenders.keepalive_manager import Keepalive
 from benchmarks.contenders.other_languages import Go, Poe, Wrk
 from benchmarks.contenders.python_pools import Aiohttp, AsyncioConnectionPool, Httpcore2, Httpx2
 from benchmarks.contenders.raw_sockets import AnyioStream, AsyncioProtocol, BlockingSocket, LoopSocketCalls
+from benchmarks.contenders.redis import REDIS
 
 CLASSES: tuple[type[Contender], ...] = (
     DictOfDeques, FuturesPool, IdleTransports, SipSplitter,
@@ -20,6 +21,7 @@ CLASSES: tuple[type[Contender], ...] = (
     Aiohttp, Httpcore2, Httpx2, AsyncioConnectionPool,
     Go, Poe, Wrk,
     *FAN_OUTS,
+    *REDIS,
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from keepalive import ConnectError, Connection, ConnectionManager, TLSConnector
+from keepalive import ConnectError, Connection, ConnectionManager, SetupError, TLSConnector
 from keepalive.sip import open_leg
 from tests.docs.examples import ROOT, examples, run
 from tests.http.kit import Script
@@ -19,6 +19,7 @@ from tests.http2.kit import Origin
 from tests.support import Lines, Server
 from tests.support.nameserver import NameServer, Zone
 from tests.support.proxies import HttpProxy
+from tests.support.redis import redis_server
 
 if TYPE_CHECKING:
     import ssl
@@ -136,6 +137,48 @@ async def test_a_greeting_for_new_connections_only(capsys: pytest.CaptureFixture
     assert capsys.readouterr().out.splitlines() == ["b'HELLO\\n'", "b'QUESTION\\n'", "b'QUESTION\\n'"]
 
 
+def store(line: bytes) -> bytes:
+    word, _, rest = line.partition(b" ")
+    if word == b"AUTH" and rest != b"secret":
+        return b"ERR wrong password"
+    return {b"AUTH": b"SESSION 1", b"GET": rest.upper(), b"PING": b"PONG", b"RESET": b"OK"}.get(
+        word, b"ERR what?"
+    )
+
+
+async def test_a_client_with_all_hooks() -> None:
+    names = run("lifecycle")
+    with Server(Lines(store)) as server:
+        async with names["manager"]("secret") as mgr:
+            client = names["Store"](mgr, server.host, server.port)
+            assert await client.ask("GET x") == "X"
+            with pytest.raises(names["Refused"]):
+                await client.ask("DROP x")
+        async with names["manager"]("wrong") as mgr:
+            with pytest.raises(SetupError, match="wrong password"):
+                await names["Store"](mgr, server.host, server.port).ask("GET x")
+
+
+async def test_the_client_made_shared() -> None:
+    names = run("shared")
+    with Server(Lines(store)) as server:
+        async with ConnectionManager(lifecycles={"store": names["SharedStore"]()}) as mgr:
+            found: list[str] = []
+
+            async def ask(n: int) -> None:
+                found.append(await names["ask"](mgr, server.host, server.port, f"GET x{n}"))
+
+            async with anyio.create_task_group() as tasks:
+                for n in range(20):
+                    tasks.start_soon(ask, n)
+            assert sorted(found) == sorted(f"X{n}" for n in range(20))
+            assert server.accepted == 1
+
+
+def test_settings_of_single_keys() -> None:
+    assert isinstance(run("settings")["mgr"], ConnectionManager)
+
+
 async def test_limits_at_run_time(capsys: pytest.CaptureFixture[str]) -> None:
     with Server(Lines()) as server:
         await run("limits")["main"](server.host, server.port)
@@ -229,6 +272,25 @@ async def test_resolver_of_ones_own() -> None:
 
 
 # -- the other clients ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["redis_py", "redis_commands", "redis_shared"])
+async def test_redis(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], anyio_backend: tuple[str, object]
+) -> None:
+    if name == "redis_py" and anyio_backend[0] == "trio":
+        pytest.skip("redis-py's asyncio client does not run on trio")
+    with redis_server(tmp_path) as server:
+        if name == "redis_py":
+            await run(name)["main"](f"redis://{server.host}:{server.port}/0")
+        else:
+            await run(name)["main"](server.host, server.port)
+    told = {
+        "redis_py": "b'hello' 1\n",
+        "redis_commands": "[42, b'42']\nWRONGTYPE\n",
+        "redis_shared": "b'100' 1\n",
+    }
+    assert capsys.readouterr().out == told[name]
 
 
 @pytest.mark.parametrize("name", ["http", "httpx"])
