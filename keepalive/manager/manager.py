@@ -81,13 +81,11 @@ class ConnectionManager:
         other scheme TCP unless this says otherwise
     :param lifecycles: what the protocol of a scheme does with its connections: sets them up, checks and
         resets them, answers while they are idle, says goodbye, or shares them; see `abc.Lifecycle`
-    :param check_after: seconds of idleness after which a connection is checked before it is handed out, if
-        its life cycle has a `check`; None never
+    :param check_after: seconds of idleness after which its life cycle's `check` is asked; None never
     :param check_timeout: seconds such a check, or a reset, may take; then the connection is closed
     :param settings: what differs for some keys: `KeySettings` by scheme, by (scheme, host) or by (scheme,
         host, port); what is said of the narrowest counts
     :param observer: told of every transition
-    :ivar lifecycles: those that it was given; not to be changed
     :raises TypeError: an argument of the wrong type
     :raises ValueError: an argument out of range
     """
