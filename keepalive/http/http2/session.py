@@ -72,8 +72,10 @@ class Session(Multiplexed):
 
     def open(self, stream: Stream, fields: list[Pair], content: bytes, *, whole: bool) -> None:
         """Begin a request; see `Core.open`."""
-        self.core.open(stream, fields, content, anyio.current_time(), whole=whole)
-        self.settle()
+        try:
+            self.core.open(stream, fields, content, anyio.current_time(), whole=whole)
+        finally:
+            self.settle()
 
     def read(self, stream: Stream, most: int = 0) -> bytes:
         """Take content of an answer; see `Core.read`."""
@@ -109,7 +111,8 @@ class Session(Multiplexed):
         """Do what follows from what has happened: wake who waits, write, say how many may come."""
         core = self.core
         while self._dropped:
-            core.leave(self._dropped.popleft(), anyio.current_time())
+            stream = self._dropped.popleft()
+            core.leave(stream, stream.since)
         if core.woken:
             woken, core.woken = core.woken, []
             for stream in woken:
