@@ -174,6 +174,37 @@ async def test_a_malformed_answer_ends_only_itself(name: str) -> None:
         assert lines.lines[0].shares.lent == 0
 
 
+@pytest.mark.parametrize("body", [b"short", b"too long by far", b""])
+@pytest.mark.parametrize("padding", [None, 7])
+async def test_content_of_another_length_than_announced_ends_only_its_answer(
+    body: bytes, padding: int | None
+) -> None:
+    def answer(asked: Asked) -> None:
+        asked.head(200, (b"content-length", b"10"))
+        asked.talk.h2.send_data(asked.id, body, end_stream=True, pad_length=padding)
+        asked.talk.flush()
+
+    async with lending(Origin({"/bad": answer})) as lines:
+        async with lines.ask() as other:
+            with anyio.fail_after(5), pytest.raises(http.BadAnswer, match="not as long"):
+                await lines.get("/bad")
+            assert await other.read() == b"hello"
+        assert await lines.get() == b"hello"
+        assert len(lines.lines) == 1
+        assert lines.lines[0].shares.lent == 0
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_an_announced_length_without_content_is_for_head_only(method: str) -> None:
+    origin = Origin({"/": lambda asked: asked.head(200, (b"content-length", b"10"), end=True)})
+    async with lending(origin) as lines, lines.ask(method) as response:
+        if method == "HEAD":
+            assert await response.read() == b""
+        else:
+            with pytest.raises(http.BadAnswer, match="not as long"):
+                await response.read()
+
+
 async def test_malformed_trailers_end_only_their_answer() -> None:
     def answer(asked: Asked) -> None:
         asked.head(200)

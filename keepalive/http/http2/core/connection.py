@@ -276,7 +276,12 @@ class Core:
                 self._go_away(frame.raw[9:])
                 return
             if kind == DATA:
-                if frame.stream_id not in self.streams and 0 < frame.stream_id <= self._last:
+                stream = self.streams.get(frame.stream_id)
+                if stream is not None and frame.size <= stream.window and stream.answer.misfits(frame):
+                    self._reset(stream, ErrorCodes.PROTOCOL_ERROR)  # h2 would end the connection
+                    self.woken.append(stream)
+                    stream = None
+                if stream is None and 0 < frame.stream_id <= self._last:
                     self._too_late(frame, now)
                     return
                 if frame.size and not frame.flags & PADDED:

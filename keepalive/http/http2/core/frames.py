@@ -38,6 +38,11 @@ class Frame(NamedTuple):
         """Bytes that it carries."""
         return len(self.raw) - FRAME_HEAD
 
+    @property
+    def content(self) -> int:
+        """Bytes of content in it, without padding; less than 0 if that is malformed."""
+        return self.size - (1 + self.raw[FRAME_HEAD] if self.flags & PADDED and self.size else 0)
+
 
 class Scanner:
     """Cuts bytes into frames.

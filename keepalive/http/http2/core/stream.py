@@ -9,6 +9,7 @@ from keepalive.http.head import AnyHead, Headers
 from keepalive.http.reader import DONE, RAW, REMEMBERED, TO_END, Following
 
 from .fields import checked, of_answer, size_of
+from .frames import END_STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from keepalive.http.head import HeadLimits
 
     from .fields import Pair
+    from .frames import Frame
 
     Telling = Callable[[bool], HTTPError]
     """Makes the error of a stream; it is given whether anything of the answer had come."""
@@ -30,14 +32,16 @@ class Answer(Following):
     :ivar ended: whether all of it has come, though maybe not been taken yet
     :ivar news: whether there is something to take, be it only a head or the end
     :ivar error: makes the error that ended it, or None
+    :ivar left: bytes of announced content that have not come yet; -1 if no length was announced
     """
 
-    __slots__ = ("_content", "_told", "_trailers", "ended", "error", "news")
+    __slots__ = ("_content", "_told", "_trailers", "ended", "error", "left", "news")
 
     def __init__(self, method: bytes, limits: HeadLimits) -> None:
         super().__init__(method, limits=limits)
         self.keep = True
         self.ended = self.news = False
+        self.left = -1
         self._told = True  # whether whoever takes this knows the head, if it is there
         self.error: Telling | None = None
         self._trailers = Headers()
@@ -68,11 +72,26 @@ class Answer(Following):
             self.head = AnyHead(status, b"", "2", headers)
             tunnel = self.method == b"CONNECT" and status < 300
             self.state = RAW if tunnel else TO_END
+            length = headers.get("content-length") or ""
+            if length.isdigit() and not tunnel and self.method != b"HEAD" and status not in (204, 304):
+                self.left = int(length)
         self.news = True
+
+    def misfits(self, frame: Frame) -> bool:
+        """Say whether content does not fit the length that was announced, which ends the answer."""
+        if self.left < 0:
+            return False
+        size = frame.content
+        wrong = size > self.left or (frame.flags & END_STREAM != 0 and 0 <= size < self.left)
+        if wrong:
+            self.fail(_not_as_long)
+        return wrong
 
     def take_content(self, data: bytes) -> None:
         """Take note of some content."""
         self._content += data
+        if self.left > 0:
+            self.left -= len(data)
         self.news = True
 
     def take_trailers(self, pairs: list[Pair]) -> None:
@@ -85,7 +104,10 @@ class Answer(Following):
 
     def take_end(self) -> None:
         """Take note of the end."""
-        self.ended = self.news = True
+        if self.left > 0:
+            self.fail(_not_as_long)
+        self.ended = self.error is None
+        self.news = True
 
     def fail(self, error: Telling) -> None:
         """Take note that no more comes; what has come can still be taken. Harmless after the end."""
@@ -112,6 +134,10 @@ class Answer(Following):
         data = bytes(content)
         content.clear()
         return data
+
+
+def _not_as_long(began: bool) -> BadAnswer:
+    return BadAnswer("the answer's content is not as long as it was announced")
 
 
 class Stream:
