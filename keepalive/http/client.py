@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
-from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
 
 from keepalive import ConnectionManager
 
 from .errors import NoAnswer, ReadError, Refused
 from .head import GENEROUS, HeadLimits
 from .passage import Multiplexed, Multiplexing
-from .reader import HEAD, Reader
+from .reader import Reader
 from .request import compose, header_pairs
 from .response import Response
 from .timeout import NONE, checked
@@ -113,10 +113,10 @@ class Exchange:
     async def __aenter__(self) -> Response:
         """Send the request and wait for the head of the answer; see `__await__`."""
         message, limits, place = self._message, self._timeout, self._place
-        deadline = None if limits.total is None else anyio.current_time() + limits.total
+        deadline = inf if limits.total is None else self._manager.time() + limits.total
         tries, fresh = 0, False
         while True:
-            if deadline is None and not tries and place[3] is None and limits.wait is None:
+            if deadline == inf and not tries and place[3] is None and limits.wait is None:
                 conn = await self._manager.allocate(place[0], place[1], place[2])
             else:
                 conn = await self._allocate(deadline, tries, fresh)
@@ -127,21 +127,7 @@ class Exchange:
             plain = Wire(conn, reader, limits, deadline)
             wire = plain if conn.state is None else self._passage(conn, deadline) or plain
             try:
-                if limits is NONE and message.at_once and wire is plain:
-                    # `Wire.converse` without its frames, for this is what most requests are.
-                    try:
-                        await conn.send(message.at_once)
-                        wire.sent = True
-                        content = reader.receive(await conn.receive())
-                    except BrokenResourceError as exc:
-                        wire.broken = exc
-                        content = await wire.receive()  # it has an answer for us, or says the same again
-                    except (ClosedResourceError, EndOfStream):
-                        content = await wire.receive()
-                    while reader.state is HEAD:
-                        content = await wire.receive()
-                else:
-                    content = await (wire.converse(message) if wire is plain else self._share(wire, tries))
+                content = await (wire.converse(message) if wire is plain else self._share(wire, tries))
             except BaseException as exc:
                 wire.conn.discard()
                 if not self._again(exc, wire, tries):
@@ -168,7 +154,7 @@ class Exchange:
         finally:
             response.close()
 
-    def _passage(self, conn: Connection, deadline: float | None) -> Passage | None:
+    def _passage(self, conn: Connection, deadline: float) -> Passage | None:
         state = conn.state
         if not isinstance(state, Multiplexed):
             return None
@@ -196,7 +182,7 @@ class Exchange:
             and not wire.reader.began
         )
 
-    async def _allocate(self, deadline: float | None, tries: int, fresh: bool) -> Connection:
+    async def _allocate(self, deadline: float, tries: int, fresh: bool) -> Connection:
         if tries > 1:
             await anyio.sleep(PAUSE * 2**tries)  # who refuses again and again wants to be left alone
         limits = self._timeout
@@ -205,7 +191,7 @@ class Exchange:
             scheme,
             addr,
             port,
-            limits.wait if deadline is None else deadline - anyio.current_time(),
+            limits.wait if deadline == inf else deadline - self._manager.time(),
             for_scheme=for_scheme,
             for_addr=for_addr,
             for_port=for_port,

@@ -7,10 +7,10 @@ Exchange, upload and response know no more than this: `wire` is HTTP/1.1 on a co
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from math import inf
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import anyio
-from anyio import CancelScope
 
 from .errors import ReadError, ReadTimeout, WriteTimeout
 from .reader import DONE, HEAD, RAW
@@ -40,6 +40,9 @@ class Carrier(Protocol):
     _link: Link | None
     from_cache: Reuse | None
 
+    def time(self) -> float:
+        """Return the time of its clock."""
+
     def release(self, keep_for: float | None = None) -> None:
         """Give it back."""
 
@@ -66,7 +69,7 @@ class Carrier(Protocol):
 class Passage(ABC):
     """What carries an exchange, the reader of the answer, and the limits.
 
-    :ivar deadline: when the exchange must be over, by `anyio.current_time`; None for no limit
+    :ivar deadline: when the exchange must be over, by the connection's clock
     :ivar sent: whether the request is out, whole
     :ivar broken: why sending broke, if it did
     :ivar upload: what is still going out meanwhile, if anything may be
@@ -75,7 +78,7 @@ class Passage(ABC):
 
     __slots__ = ("broken", "conn", "deadline", "reader", "sent", "stream_id", "timeout", "upload")
 
-    def __init__(self, conn: Carrier, reader: Following, timeout: Timeout, deadline: float | None) -> None:
+    def __init__(self, conn: Carrier, reader: Following, timeout: Timeout, deadline: float) -> None:
         self.conn = conn
         self.reader = reader
         self.timeout = timeout
@@ -116,21 +119,9 @@ class Passage(ABC):
 
     # -- what does not ------------------------------------------------------------------------------
 
-    def _limited(self, limit: float | None) -> CancelScope | None:
-        if self.deadline is None:
-            return None if limit is None else anyio.move_on_after(limit)
-        ends = self.deadline if limit is None else min(self.deadline, anyio.current_time() + limit)
-        return CancelScope(deadline=ends)
-
-    def _listening(self) -> CancelScope | None:
-        """Return the scope to wait for more of the answer in; None for no limit."""
-        upload = self.upload
-        if upload is not None:
-            if not upload.ended:
-                return upload.listening()
-            if upload.failure is not None:
-                raise upload.failure
-        return self._limited(self.patience())
+    def ends(self) -> float:
+        """Return when the exchange must be over, by the loop's own clock."""
+        return inf if self.deadline == inf else anyio.current_time() + self.deadline - self.conn.time()
 
     def patience(self) -> float | None:
         """How long to wait for more of the answer, by the limits; not long after sending broke."""
@@ -146,8 +137,8 @@ class Passage(ABC):
             raise upload.failure
         if self.broken is not None:
             raise ReadError(f"the connection broke: {why(self.broken)}") from self.broken
-        if upload is not None and not self.sent:
-            raise WriteTimeout("the request was not out in time")
+        if not self.sent:
+            raise WriteTimeout("the peer did not take the request in time")
         raise ReadTimeout("nothing more of the answer came in time")
 
     async def _upload(self, message: Message) -> bytes:
@@ -180,7 +171,7 @@ class Multiplexed(ABC):
 
     @abstractmethod
     def passage(
-        self, conn: Connection, message: Message, limits: HeadLimits, timeout: Timeout, deadline: float | None
+        self, conn: Connection, message: Message, limits: HeadLimits, timeout: Timeout, deadline: float
     ) -> Passage:
         """Return what carries one exchange."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable
 from contextlib import suppress
-from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -31,11 +30,13 @@ WANTED = 300
 class Outlet(Protocol):
     """The exchange, as far as its content needs it; see `Wire`."""
 
-    deadline: float | None
     reader: Following
     timeout: Timeout
     sent: bool
     broken: BrokenResourceError | None
+
+    def ends(self) -> float:
+        """Return when the exchange must be over, by the loop's own clock."""
 
     def patience(self) -> float | None:
         """Return how long to wait for the answer, once the request is out."""
@@ -74,7 +75,8 @@ class Upload:
         self._over = anyio.Event()  # set when the task has gone
         self._heard = anyio.Event()  # of "100 Continue", or of a final answer
         self._waiting: CancelScope | None = None  # of who waits for the answer
-        self._sending = CancelScope(deadline=inf if wire.deadline is None else wire.deadline)
+        self._ends = wire.ends()
+        self._sending = CancelScope(deadline=self._ends)
         self._task = Task(self._run, self._gone)
 
     # -- for who reads the answer -------------------------------------------------------------------
@@ -87,8 +89,7 @@ class Upload:
         """
         if self.failure is not None:
             raise self.failure
-        deadline = self._wire.deadline
-        self._waiting = CancelScope(deadline=inf if deadline is None else deadline)
+        self._waiting = CancelScope(deadline=self._ends)
         return self._waiting
 
     def heard(self, *, final: bool, status: int) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 import anyio
-from anyio import BrokenResourceError, CancelScope, ClosedResourceError, EndOfStream
+from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
 
-from .errors import ReadError, ReadTimeout, WriteTimeout
+from .errors import ReadError, WriteTimeout
 from .passage import Passage, why
 from .reader import HEAD
+from .timeout import NONE
 
 if TYPE_CHECKING:
     from keepalive import Connection
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from .request import Message
     from .timeout import Timeout
 
-MOMENT = 0.01
-"""That part of a limit makes no difference."""
 CHUNK = 262144
 """Bytes of content that the write timeout is for."""
 
@@ -29,30 +29,42 @@ class Wire(Passage):
 
     __slots__ = ("_chunked",)
 
+    conn: Connection
     reader: Reader
 
-    def __init__(self, conn: Connection, reader: Reader, timeout: Timeout, deadline: float | None) -> None:
+    def __init__(self, conn: Connection, reader: Reader, timeout: Timeout, deadline: float) -> None:
         super().__init__(conn, reader, timeout, deadline)
         self._chunked = False
 
     # -- within time --------------------------------------------------------------------------------
+
+    def _limit(self, seconds: float | None) -> None:
+        """Give up what waits from now on after so many seconds, or when the exchange must be over."""
+        conn, ends = self.conn, self.deadline
+        if seconds is not None:
+            ends = min(ends, conn.time() + seconds)
+        conn.deadline = ends
 
     async def receive(self) -> bytes:
         """Receive some content (maybe none: more of the head, the end) and tell the reader.
 
         :raises HTTPError: what came is no answer, the connection broke, or it took too long
         """
-        reader = self.reader
+        reader, upload = self.reader, self.upload
         try:
-            scope = self._listening()
-            if scope is None:
-                data = await self.conn.receive()
-            else:
+            if upload is not None and not upload.ended:
                 data = b""
-                with scope:
+                with upload.listening():
                     data = await self.conn.receive()
                 if not data:
                     self._too_late()
+            elif upload is not None and upload.failure is not None:
+                raise upload.failure
+            else:
+                self._limit(self.patience())
+                data = await self.conn.receive()
+        except TimeoutError:
+            self._too_late()
         except EndOfStream:
             reader.end()
             return b""
@@ -64,18 +76,12 @@ class Wire(Passage):
             ) from exc
         return reader.receive(data)
 
-    async def send(self, data: bytes) -> None:
-        """Send bytes.
+    # -- content that takes its time, see `Outlet` --------------------------------------------------
 
-        :raises BrokenResourceError: the connection broke; the answer may say why
-        :raises WriteTimeout: the peer does not take them
-        """
-        scope = self._limited(self.timeout.write)
-        if scope is None:
-            await self.conn.send(data)
-            return
+    async def _send(self, data: bytes) -> None:
+        """Send bytes within the write timeout."""
         sent = False
-        with scope:
+        with anyio.move_on_after(self.timeout.write):
             await self.conn.send(data)
             sent = True
         if not sent:
@@ -84,25 +90,25 @@ class Wire(Passage):
     async def begin(self, message: Message) -> None:
         """Send the head; see `Outlet`."""
         self._chunked = message.chunks is not None and message.length is None
-        await self.send(message.head)
+        await self._send(message.head)
 
     async def put(self, data: bytes) -> None:
         """Send some content."""
-        await self.send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        await self._send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     async def put_all(self, message: Message) -> None:
         """Send the content that is at hand."""
         body = message.body
         if self.timeout.write is None:
-            await self.send(body)
+            await self._send(body)
             return
         for start in range(0, len(body), CHUNK):  # each with its own limit
-            await self.send(body[start : start + CHUNK])
+            await self._send(body[start : start + CHUNK])
 
     async def end(self) -> None:
         """Say that the content is complete."""
         if self._chunked:
-            await self.send(b"0\r\n\r\n")
+            await self._send(b"0\r\n\r\n")
         self.sent = True
 
     # -- the two directions -------------------------------------------------------------------------
@@ -111,43 +117,33 @@ class Wire(Passage):
         """Send a request and read the head of the answer; return the content that came with it."""
         if not message.at_once:
             return await self._upload(message)
-        limits, reader = self.timeout, self.reader
-        if self.deadline is None and limits.read is not None and limits.read == limits.write:
-            content = await self._ask(message.at_once, limits.read)
-        else:
-            try:
-                await self.send(message.at_once)
-                self.sent = True
-            except BrokenResourceError as exc:
-                self.broken = exc  # the answer may be there, and say why
-            except ClosedResourceError:
-                pass  # it says the same again
-            content = await self.receive()
-        while reader.state is HEAD:
+        content = await self._ask(message.at_once)
+        while self.reader.state is HEAD:
             content = await self.receive()
         return content
 
-    async def _ask(self, data: bytes, limit: float) -> bytes:
-        """Do `send` and a first `receive` with one limit for each, in one scope: two would cost as much as
-        all the rest.
-        """  # noqa: D205  # one sentence that does not fit a line
-        conn, answer = self.conn, b""
-        begun = anyio.current_time()
+    async def _upload(self, message: Message) -> bytes:
+        """Send in a task of its own; see `Passage`."""
+        self.conn.deadline = inf  # two tasks wait there, each with limits of its own
+        return await super()._upload(message)
+
+    async def _ask(self, data: bytes) -> bytes:
+        """Send all of a request, and receive what comes first of its answer."""
+        conn, limits = self.conn, self.timeout
+        limited = limits is not NONE
         try:
-            with CancelScope(deadline=begun + limit) as scope:
-                await conn.send(data)
-                self.sent = True
-                now = anyio.current_time()
-                if now - begun > limit * MOMENT:
-                    scope.deadline = now + limit  # it had to wait
-                answer = await conn.receive()
+            if limited:
+                self._limit(limits.write)
+            await conn.send(data)
+            self.sent = True
+            if limited:
+                self._limit(limits.read)
+            answer = await conn.receive()
+        except TimeoutError:
+            self._too_late()
         except BrokenResourceError as exc:
             self.broken = exc
             return await self.receive()  # it has an answer for us, or says the same again
         except (ClosedResourceError, EndOfStream):
             return await self.receive()
-        if answer:
-            return self.reader.receive(answer)
-        if self.sent:
-            raise ReadTimeout("nothing of an answer came in time")
-        raise WriteTimeout("the peer did not take the request in time")
+        return self.reader.receive(answer)

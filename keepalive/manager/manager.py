@@ -227,6 +227,10 @@ class ConnectionManager:
         driver.check_here()
         return driver
 
+    def time(self) -> float:
+        """Return the time, in seconds, of the clock by which its connections' deadlines go."""
+        return self._running().now()
+
     # -- requests -----------------------------------------------------------------------------------
 
     def allocate(
@@ -361,9 +365,7 @@ class ConnectionManager:
 
         :param scheme, addr, port, for_scheme, for_addr, for_port: the key, as for `allocate`
         :param n: how many, > 0
-        :raises TypeError, ValueError: an argument is wrong; the message names it
-        :raises ManagerClosed: the manager has been shut down
-        :raises RuntimeError: not entered yet, or another event loop or thread
+        :raises TypeError, ValueError, ManagerClosed, RuntimeError: as `allocate` does
         """
         driver = self._open_driver()
         ready = arguments.whole("n", n, least=1, most=1_000_000)
@@ -389,8 +391,6 @@ class ConnectionManager:
         go on, and so do requests that wait.
 
         :return: how many idle ones were closed
-        :raises TypeError, ValueError: an argument is wrong; the message names it
-        :raises RuntimeError: not entered yet, or another event loop or thread
         """
         driver = self._running()
         parts = zip(Key._fields, (scheme, addr, port, for_scheme, for_addr, for_port), strict=True)

@@ -213,6 +213,9 @@ class Handle:
         self.from_cache = None if new else object()
         self.context = None
 
+    def time(self) -> float:
+        return anyio.current_time()
+
     def release(self, keep_for: float | None = None) -> None:
         line, self._line = self._line, None  # type: ignore[assignment]  # given back
         assert line is not None, "given back twice"
@@ -243,6 +246,9 @@ class Lending:
         self._lifecycle = lifecycle
         self._room = room
         self._opening = anyio.Lock()
+
+    def time(self) -> float:
+        return anyio.current_time()
 
     async def allocate(self, *args: Any, fresh: bool = False, **options: Any) -> Any:
         while True:

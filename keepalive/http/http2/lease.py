@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import anyio
-from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
+from anyio import BrokenResourceError, CancelScope, ClosedResourceError, EndOfStream
 from anyio.lowlevel import checkpoint
 
 from keepalive.http.errors import HTTPError, WriteTimeout
@@ -60,7 +61,7 @@ class Lease:
     After a CONNECT it is a byte stream, see `RawStream`.
     """
 
-    __slots__ = ("_conn", "_link", "_session", "_stream", "from_cache")
+    __slots__ = ("_conn", "_link", "_session", "_stream", "from_cache", "time")
 
     def __init__(self, conn: Connection, session: Streams, stream: Stream) -> None:
         self._conn: Connection | None = conn
@@ -68,6 +69,7 @@ class Lease:
         self._session = session
         self._stream = stream
         self.from_cache: Reuse | None = conn.from_cache
+        self.time = conn.time
 
     # -- its end ------------------------------------------------------------------------------------
 
@@ -175,7 +177,7 @@ class StreamPassage(Passage):
         message: Message,
         limits: HeadLimits,
         timeout: Timeout,
-        deadline: float | None,
+        deadline: float,
     ) -> None:
         stream = self._stream = Stream(message.method, limits)
         super().__init__(Lease(conn, session, stream), stream.answer, timeout, deadline)
@@ -218,9 +220,25 @@ class StreamPassage(Passage):
         return content
 
     def _too_late(self) -> NoReturn:
-        if self.upload is None and not self._stream.sent:
-            raise WriteTimeout("the request was not out in time")
+        self.sent = self._stream.sent
         super()._too_late()
+
+    def _limited(self, seconds: float | None) -> CancelScope | None:
+        """Return the scope to wait in for so many seconds, and within the exchange's time; None for ever."""
+        ends = self.ends()
+        if seconds is not None:
+            ends = min(ends, anyio.current_time() + seconds)
+        return None if ends == inf else CancelScope(deadline=ends)
+
+    def _listening(self) -> CancelScope | None:
+        """Return the scope to wait for more of the answer in."""
+        upload = self.upload
+        if upload is not None:
+            if not upload.ended:
+                return upload.listening()
+            if upload.failure is not None:
+                raise upload.failure
+        return self._limited(self.patience())
 
     # -- content, see `Outlet` ----------------------------------------------------------------------
 

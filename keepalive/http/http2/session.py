@@ -63,7 +63,7 @@ class Session(Multiplexed):
         self._torn = False  # whether a write was begun and not ended
 
     def passage(
-        self, conn: Connection, message: Message, limits: HeadLimits, timeout: Timeout, deadline: float | None
+        self, conn: Connection, message: Message, limits: HeadLimits, timeout: Timeout, deadline: float
     ) -> StreamPassage:
         """Return what carries one exchange."""
         return StreamPassage(conn, self, message, limits, timeout, deadline)
