@@ -77,10 +77,10 @@ from .states import (
     SHARED,
     WAKE,
     Failure,
-    IllegalTransition,
     illegal,
     move,
     plain_limits,
+    unexpected,
 )
 
 if TYPE_CHECKING:
@@ -200,8 +200,7 @@ class Pool:
         """Hand the reserved connection over to the request's owner."""
         slot = waiter.slot
         if slot is None:
-            msg = f"{waiter} is {waiter.state.value}, not served"
-            raise IllegalTransition(msg)
+            raise unexpected(waiter, SERVED)
         if slot.shares is not None:
             del slot.shares.unfetched[waiter]
         elif LENT not in slot.state.next:
@@ -449,5 +448,4 @@ class Pool:
 def _expect(slot: Slot, state: SlotState) -> None:
     """Refuse an input for a connection that is in another state."""
     if slot.state is not state:
-        msg = f"{slot} is {slot.state.value}, not {state.value}"
-        raise IllegalTransition(msg)
+        raise unexpected(slot, state)

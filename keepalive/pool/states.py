@@ -116,6 +116,11 @@ def illegal(record: Stateful[S], to: S) -> IllegalTransition:
     return IllegalTransition(f"{record} is {record.state.value}, and cannot become {to.value}")
 
 
+def unexpected(record: Stateful[S], state: S) -> IllegalTransition:
+    """Return the error for an input that wants another state than there is."""
+    return IllegalTransition(f"{record} is {record.state.value}, not {state.value}")
+
+
 class Failure(Enum):
     """Why a request failed."""
 
