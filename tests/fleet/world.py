@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -265,6 +266,8 @@ class World:
         self.calls = 0
         self.numbers = 0
         self.machines: list[Machine] = []
+        self.by_name: dict[str, Machine] = {}
+        self.calm = False
         for _ in range(config.members):
             self.after(self.rng.uniform(0, config.terms.interval), self.start)
         self.plan("crashes", lambda: self.one().crash())
@@ -300,6 +303,8 @@ class World:
         if rate:
 
             def happen() -> None:
+                if self.calm:
+                    return
                 if self.machines:
                     do()
                 self.after(self.rng.expovariate(rate), happen)
@@ -322,10 +327,12 @@ class World:
             )
         machine = Machine(self, self.numbers, terms)
         self.machines.append(machine)
+        self.by_name[machine.name] = machine
         machine.run(machine.member.join)
 
     def gone(self, machine: Machine) -> None:
         self.machines.remove(machine)
+        del self.by_name[machine.name]
         self.after(self.some_time(), self.start)
 
     def one(self) -> Machine:
@@ -333,7 +340,7 @@ class World:
 
     def ask(self) -> None:
         rng, config = self.rng, self.config
-        if self.machines:
+        if self.machines and not self.calm:
             machine = self.one()
             if machine.busy:
                 machine.request(self.keys[int(len(self.keys) * rng.random() ** 2)])
@@ -413,11 +420,9 @@ class World:
             machine.run(machine.member.answered, seq, reply)
 
     def tell(self, name: str, key: str) -> None:
-        for machine in self.machines:
-            if machine.name == name:
-                if not machine.cut and self.rng.random() >= self.config.lost:
-                    self.after(self.latency(), machine.run, machine.member.told, key)
-                return
+        machine = self.by_name.get(name)
+        if machine is not None and not machine.cut and self.rng.random() >= self.config.lost:
+            self.after(self.latency(), machine.run, machine.member.told, key)
 
     # -- faults ---------------------------------------------------------------------------------------
 
@@ -453,10 +458,7 @@ class World:
         self.store, self.replica = self.replica, self.make_store()
         self.epoch = str(int(self.epoch) + 1)
         self.wall += self.rng.uniform(-0.5, 0.5)
-        # The next replica begins with a copy of what there is now.
-        from copy import deepcopy
-
-        self.replica = deepcopy(self.store)
+        self.replica = deepcopy(self.store)  # the next one begins with a copy of what there is now
         self.outage()
 
     def new_limit(self) -> None:
@@ -469,5 +471,40 @@ class World:
             self.log.append((self.now, lambda store: store.set_limit(key, limit)))
 
 
-def leased(world: World) -> list[Machine]:
-    return [machine for machine in world.machines if machine.member.state is State.LEASED]
+    # -- when all is well again -----------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """No more faults: soon everything that there is serves whoever waits, and each has its share."""
+        self.calm = True
+        config = self.config = replace(self.config, lost=0.0, doubled=0.0, slow=0.0)
+        terms = config.terms
+        for key in ("*", ALL, *self.keys):
+            self.store.set_limit(key, None)
+        self.back()
+        self.mend(self.machines)
+        self.run(self.now + 4 * terms.lease + terms.fallback_for + 3 * config.patience)  # all are back
+        key = self.keys[0]
+        before = {machine.name: machine.served for machine in self.machines}
+        for machine in self.machines:
+            need(machine.member.state is State.LEASED, f"{machine.name} is not back")
+        self.flood(key, self.now + 4 * terms.lease)
+        # From all held by one to a fair share for each: two intervals, and the time to use a connection up.
+        self.run(self.now + 2 * terms.interval + 10 * config.holds)
+        held = {machine.name: machine.places.get(key, 0) for machine in self.machines}
+        places = min(config.limit, terms.max_open)
+        need(self.store.keys[key].held == places, f"{self.store.keys[key].held} of {places} held")
+        if len(self.machines) <= places and len(set(config.weights)) == 1:
+            least, most = min(held.values()), max(held.values())
+            need(most - least <= 1 + places % len(self.machines), f"unfair: {held}")
+        rounds = -(-len(self.machines) // places)
+        self.run(self.now + rounds * (terms.interval + 10 * config.holds))
+        for machine in self.machines:
+            need(machine.served > before.get(machine.name, 0), f"{machine.name} starves")
+
+    def flood(self, key: str, until: float) -> None:
+        """Let everybody want more than there is."""
+        for machine in self.machines:
+            while len(machine.waiting[key]) < self.config.limit + 2:
+                machine.request(key)
+        if self.now < until:
+            self.after(0.5, self.flood, key, until)

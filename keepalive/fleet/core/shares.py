@@ -42,14 +42,15 @@ def shares(needs: list[Need], places: float, now: float, interval: float) -> dic
         for one in rest:
             found[one.member] = share = int(left * one.weight // weight)
             spare -= share
-        rest.sort(key=lambda one: _rank(one, found[one.member], now, interval))
+        settled = min(found[one.member] for one in rest) > 0
+        rest.sort(key=lambda one: _rank(one, found[one.member], settled or now - one.turn < interval))
         for one in rest[:spare]:
             found[one.member] += 1
     return found
 
 
-def _rank(one: Need, share: int, now: float, interval: float) -> tuple[int, float, str]:
+def _rank(one: Need, share: int, keeps: bool) -> tuple[int, float, str]:
     """Say who comes first for one of the places that are left over."""
     if one.held <= share:
         return 1, one.turn, one.member
-    return 0 if share or now - one.turn < interval else 2, one.turn, one.member
+    return 0 if keeps else 2, one.turn, one.member

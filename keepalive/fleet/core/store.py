@@ -264,6 +264,7 @@ class Store:
         self.expected = max(self.expected, call.members)
         record.seq, record.kept, record.weight = call.seq, terms.kept, terms.weight
         record.end = self.clock + terms.lease + self.step
+        self.due = min(self.due, record.end)
         record.members = max(1, min(call.members or 1, len(self.records)))
         quiet = self._quiet()
         if call.whole:
