@@ -15,7 +15,8 @@ from heapq import heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from keepalive.fleet.core.member import Do, Member, State, Usage
+from keepalive.fleet.core.member import Member
+from keepalive.fleet.core.states import Do, State, Usage
 from keepalive.fleet.core.store import Store
 from keepalive.fleet.core.words import ALL, Terms
 

@@ -17,55 +17,16 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from enum import Enum
 from math import inf
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from .states import Do, State
 from .words import ALL, MARGIN, Call, Claim, Reply, Row, Terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
-class Do(Enum):
-    """What the driver is asked to carry out, in this order."""
-
-    SEND = "send"
-    """Send this call; answer with `answered` or `failed`."""
-    PLACES = "places"
-    """This key has so many places from now on; idle connections beyond them are closed."""
-    CUT = "cut"
-    """So many connections of this key may be left: the others are closed now, in use or not."""
-    NEWS = "news"
-    """Tell whoever reads the log: a word, and what belongs to it."""
-
-
-class Usage(NamedTuple):
-    """What a pool has of one key.
-
-    :ivar count: connections, attempts and what is closing included
-    :ivar idle: of these, idle ones
-    :ivar waiting: requests for which nothing was opened
-    """
-
-    count: int
-    idle: int
-    waiting: int
-
-
-class State(Enum):
-    """How a member stands with the store."""
-
-    JOINING = "joining"
-    """It has not been answered yet."""
-    LEASED = "leased"
-    """Its lease runs."""
-    FALLBACK = "fallback"
-    """Its lease has ended, and its fallback counts."""
-    BARE = "bare"
-    """Its lease has ended, and it has nothing."""
-    LEFT = "left"
-    """It has given everything back."""
+    from .states import Usage
 
 
 @dataclass(slots=True)
