@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from keepalive.connect.tcp import TCPConnector, UnixConnector
     from keepalive.connect.tls import TLSConnector
     from keepalive.manager.connection import Connection
+    from keepalive.manager.key_settings import KeySettings
     from keepalive.manager.manager import ConnectionManager
     from keepalive.manager.preconnect import WarmUp
     from keepalive.manager.request import Request
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from keepalive.transport.link import Link
     from keepalive.transport.tls import TLSSessionAttribute
 
-    from .abc import Connector, Observer, Resolution, Resolver
+    from .abc import Connector, Lifecycle, Observer, Resolution, Resolver, Shares
     from .errors import (
         AllocateError,
         AllocateTimeout,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         QueueFull,
         RequestCancelled,
         ResolveError,
+        SetupError,
         TLSError,
     )
 
@@ -54,7 +56,9 @@ __all__ = (
     "HostName",
     "KeepaliveError",
     "Key",
+    "KeySettings",
     "KeyStats",
+    "Lifecycle",
     "Link",
     "ManagerClosed",
     "Observer",
@@ -67,6 +71,8 @@ __all__ = (
     "Resolver",
     "Reuse",
     "SOCKS5Connector",
+    "SetupError",
+    "Shares",
     "SocketOptions",
     "StaticResolver",
     "Stats",
@@ -98,7 +104,9 @@ _HOMES = {
     "HostName": "base.hostname",
     "KeepaliveError": "errors",
     "Key": "base.types",
+    "KeySettings": "manager.key_settings",
     "KeyStats": "manager.stats",
+    "Lifecycle": "abc",
     "Link": "transport.link",
     "ManagerClosed": "errors",
     "Observer": "abc",
@@ -111,6 +119,8 @@ _HOMES = {
     "Resolver": "abc",
     "Reuse": "base.types",
     "SOCKS5Connector": "connect.socks",
+    "SetupError": "errors",
+    "Shares": "abc",
     "SocketOptions": "connect.options",
     "StaticResolver": "resolve.static",
     "Stats": "manager.stats",

@@ -65,6 +65,12 @@ class CloseReason(StrEnum):
     """Reached `max_uses`."""
     LIMIT = "limit"
     """The limits were lowered below what was open."""
+    CHECK = "check"
+    """Its life cycle's check failed, or took longer than `check_timeout`."""
+    RESET = "reset"
+    """The same for its reset."""
+    ENDED = "ended"
+    """It was shared, and its life cycle's `run` has ended: its peer has gone, or an error."""
     RETIRED = "retired"
     """`evict` named it, or its address had left what its name stands for."""
     SHUTDOWN = "shutdown"
@@ -80,6 +86,9 @@ class Phase(StrEnum):
     CONNECT = "connect"
     PROXY = "proxy"
     TLS = "tls"
+    SETUP = "setup"
+    CHECK = "check"
+    RESET = "reset"
 
 
 IMMEDIATE: Final = Reuse.IMMEDIATE

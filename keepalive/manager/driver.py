@@ -23,13 +23,16 @@ from keepalive.pool.pool import Pool
 from keepalive.pool.records import Slot, Waiter
 from keepalive.pool.states import (
     ABORT,
+    CHECK,
     CLOSE,
+    GOODBYE,
     IDLE,
     LENT,
     OPEN,
     QUEUED,
     RECALL,
     RESERVED,
+    RESET,
     SERVED,
     VALIDATE,
     WAKE,
@@ -43,7 +46,10 @@ from .address_watch import AddressWatch
 from .attempts import Attempts
 from .connection import Connection
 from .error_mapping import explain
+from .key_settings import LimitsByKey
+from .lifecycles import Lifecycles
 from .preconnect import Preconnects, WarmUp
+from .shares import SharedConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,12 +57,14 @@ if TYPE_CHECKING:
     from keepalive.base.addresses import BindAddresses
     from keepalive.base.types import Key
     from keepalive.connect.connector import Connector
+    from keepalive.connect.lifecycle import Lifecycle
     from keepalive.pool.records import KeyState
     from keepalive.pool.states import Limits
     from keepalive.resolve.resolver import Resolver
     from keepalive.transport.link import Link
     from keepalive.transport.runtime import Runtime
 
+    from .key_settings import KeySettings
     from .observer import Observer
 
 logger = logging.getLogger("keepalive")
@@ -73,6 +81,9 @@ class Options(NamedTuple):
     bind_address: BindAddresses | None
     stagger: float
     max_lifetime: float
+    check_after: float
+    lifecycles: Mapping[str, Lifecycle[Any]]
+    settings: Mapping[Any, KeySettings]
     retire_moved: bool
     reuse_dropped: bool
     observer: Observer | None
@@ -82,9 +93,16 @@ class Driver:
     """All that lives between a manager's entry and its end."""
 
     def __init__(self, limits: Limits, options: Options, runtime: Runtime) -> None:
-        self.pool = Pool(limits, observed=options.observer is not None, seed=random.random())
+        limits_of = LimitsByKey(
+            options.settings, options.lifecycles, options.max_lifetime, options.check_after
+        )
+        self.pool = Pool(
+            limits, limits_of=limits_of, observed=options.observer is not None, seed=random.random()
+        )
         self.reactor = reactor = Reactor(runtime, self._unread, self._abandoned)
         self.now = reactor.clock
+        self.running = reactor.running
+        self.serves = reactor.thread  # the thread whose requests it takes; 0 when it has ended, or in a fork
         self.sessions = Sessions()
         self._poll = reactor.poller.poll
         self.names = Names(options.resolver, reactor)
@@ -102,13 +120,12 @@ class Driver:
             _timeouts(limits),
         )
         self._preconnects = Preconnects()
-        self._attempts = Attempts(
-            self, self.opener, options.connectors, self._preconnects, options.max_lifetime
-        )
+        self._lifecycles = Lifecycles(self, options.lifecycles)
+        self._attempts = Attempts(self, self.opener, options.connectors, self._preconnects, self._lifecycles)
         self._reuse_dropped = options.reuse_dropped
         self._observer = options.observer
         self._timer = reactor.timer(self._ring)
-        self._armed = NEVER  # when the timer rings
+        self.armed = NEVER  # when the timer rings
         self.address_watch = (
             AddressWatch(self.pool, reactor, self.names, self.retire_slots) if options.retire_moved else None
         )
@@ -130,16 +147,6 @@ class Driver:
 
     # -- requests and connections -------------------------------------------------------------------
 
-    def submit(
-        self, per_key: KeyState, seconds: float, fresh: bool, phases: tuple[float, float] | None
-    ) -> Waiter:
-        """Enter a request that may take so many seconds; see `Pool.submit`."""
-        pool, now = self.pool, self.now()
-        waiter = pool.enter(per_key, now, now + seconds, fresh, phases)
-        if pool.effects or pool.timers.earliest < self._armed:
-            self.act()
-        return waiter
-
     def refuse(self, waiter: Waiter) -> None:
         """Take a request that is one too many out again."""
         self.pool.refuse(waiter, self.now())
@@ -156,6 +163,8 @@ class Driver:
             events = self._poll()
             if events:
                 self.reactor.poller.sort(events)  # it may turn out to be dead; the request then waits again
+            if slot.shares is not None:
+                self._refuse_hung(waiter)
         if waiter.state is SERVED:
             reuse = waiter.reuse
             now = waiter.since if reuse is IMMEDIATE else self.now()
@@ -164,10 +173,17 @@ class Driver:
             link.touched = False
             if pool.effects:
                 self.act()
-            return Connection(self, slot, link, context, reuse, now)
+            kind = Connection if slot.shares is None else SharedConnection
+            return kind(self, slot, link, context, reuse, now)
         if waiter.state is QUEUED:
             return None
         raise explain(waiter, pool, context)
+
+    def _refuse_hung(self, waiter: Waiter) -> None:
+        """Pass shared connections whose peer has gone: they end, but not for those who read them still."""
+        while (slot := waiter.slot) is not None and slot.shares is not None and slot.link.hung:
+            self.pool.sharing.refuse(waiter, self.now())
+        self.act()
 
     def hurry(self) -> bool:
         """Take in what the kernel had connected at once, without a turn of the loop; False: not this time."""
@@ -197,13 +213,20 @@ class Driver:
         if slot.state is not LENT:
             return
         reason = link.reuse_blocker()
+        if reason is CloseReason.UNREAD:
+            reason = self._lifecycles.hear(slot, link)
         if reason is not None:
             self.throw_away(slot, reason)
             return
         pool = self.pool
         pool.release(slot, self.now(), keep_for)
-        if pool.effects or pool.timers.earliest < self._armed:
+        if pool.effects or pool.timers.earliest < self.armed:
             self.act()
+
+    def give_back_share(self, slot: Slot, keep_for: float) -> None:
+        """Take a share of a connection back."""
+        self.pool.sharing.give_back(slot, self.now(), keep_for)
+        self.act()
 
     def throw_away(self, slot: Slot, reason: CloseReason) -> None:
         """Close a lent connection."""
@@ -230,6 +253,8 @@ class Driver:
             if isinstance(record, Waiter):
                 self.pool.cancel(record, self.now())
                 self.act()
+            elif record.shares is not None:
+                self.give_back_share(record, NEVER)
             elif record.state is LENT:
                 if self._reuse_dropped or not record.link.touched:
                     self.take_back(record, record.link, NEVER)
@@ -269,13 +294,15 @@ class Driver:
     def _unread(self, root: Link) -> None:
         """Look at a link that has become readable while nobody reads it."""
         slot = root.slot
-        if slot is None or slot.link is None:
-            return  # an attempt's
+        if slot is None or slot.link is None or slot.shares is not None:
+            return  # an attempt's, or a resident's
         if slot.state is not IDLE and slot.state is not RESERVED:
             return  # its user will read
         if not slot.uses and not slot.was_idle:
             return  # just opened for a request: what its peer does with it is the user's (or VALIDATE's)
         reason = slot.link.look()
+        if reason is CloseReason.UNREAD and self._lifecycles.hears(slot):
+            reason = self._lifecycles.hear(slot, slot.link)
         if reason is None or (reason is CloseReason.UNREAD and not slot.uses and not root.hung):
             return  # session tickets, a false alarm, or a server's greeting for the first user
         self.pool.lost(slot, self.now(), reason)
@@ -299,9 +326,9 @@ class Driver:
                 self._carry_out(effect, what)
             finally:
                 self._acting = False
-        if pool.timers.earliest < self._armed:
-            self._armed = pool.timers.earliest
-            self._timer.move(max(0.0, self._armed - self.now()))
+        if pool.timers.earliest < self.armed:
+            self.armed = pool.timers.earliest
+            self._timer.move(max(0.0, self.armed - self.now()))
         if self._empty and not pool.capacity.total:
             for event in self._empty:
                 event.set()
@@ -315,6 +342,12 @@ class Driver:
             self._attempts.abort(what)
         elif effect is RECALL:
             self._attempts.recall(what)
+        elif effect is CHECK:
+            self._lifecycles.check(what)
+        elif effect is RESET:
+            self._lifecycles.reset(what)
+        elif effect is GOODBYE:
+            self._lifecycles.say_goodbye(what)
         elif effect is VALIDATE:
             if what.state is IDLE:
                 self._unread(what.link)
@@ -323,6 +356,7 @@ class Driver:
 
     def _close(self, slot: Slot) -> None:
         link, slot.link = slot.link, None
+        self._lifecycles.closed(slot, link)
         try:
             link.close()
         except Exception:
@@ -335,7 +369,7 @@ class Driver:
             logger.exception("observer %r raised in %s%r", self._observer, event, details)
 
     def _ring(self) -> None:
-        self._armed = NEVER
+        self.armed = NEVER
         self.pool.tick(self.now())
         self.act()
 
@@ -344,6 +378,7 @@ class Driver:
     def shutdown(self) -> None:
         """Fail what waits, abort what opens, close what is idle. Lent ones stay."""
         if not self.pool.closed:
+            self.serves = 0
             self.pool.shutdown(self.now())
             self.act()
             self.names.close()  # those that refresh an answer have no asker who would go
@@ -364,6 +399,8 @@ class Driver:
         for link in list(self.reactor.poller.links.values()):
             if link.slot is not None:
                 self.throw_away(link.slot, CloseReason.SHUTDOWN)
+                self.pool.sharing.lost(link.slot, self.now(), CloseReason.SHUTDOWN)
+        self.act()
         self.names.close()
         try:
             await self.reactor.wait_for_tasks()
@@ -383,11 +420,14 @@ class Driver:
 
     def _abandoned(self) -> None:
         """Empty this copy after a fork; its descriptors are closed already."""
+        self.serves = 0
         self.pool = Pool(self.pool.limits)
         self.pool.shutdown(0.0)
         self._orphans.clear()
 
 
 def _timeouts(limits: Limits) -> Timeouts | None:
-    timeouts = Timeouts(limits.connect_timeout, limits.resolve_timeout, limits.tls_timeout)
+    timeouts = Timeouts(
+        limits.connect_timeout, limits.resolve_timeout, limits.tls_timeout, limits.setup_timeout
+    )
     return None if timeouts == Timeouts() else timeouts

@@ -63,7 +63,10 @@ class Stats(KeyStats):
 
 
 def _gauges(per_key: KeyState) -> dict[str, int]:
-    connecting, idle = len(per_key.opening) + per_key.extra, len(per_key.idle) + len(per_key.unused)
+    connecting, idle = (
+        len(per_key.opening) + per_key.extra,
+        sum(map(len, (per_key.idle, per_key.unused, per_key.unlendable))),
+    )
     waiting = per_key.queue.waiting if per_key.queue is not None else 0
     return {
         "open": per_key.count,
