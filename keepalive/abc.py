@@ -1,8 +1,9 @@
-"""What can be plugged into a manager: connectors, life cycles, resolvers, observers."""
+"""What can be plugged into a manager: connectors, fleets, life cycles, resolvers, observers."""
 
 from .connect.connector import Connector
 from .connect.lifecycle import Lifecycle, Shares
+from .manager.fleet import Fleet, Places
 from .manager.observer import Observer
 from .resolve.resolver import Resolution, Resolver
 
-__all__ = ("Connector", "Lifecycle", "Observer", "Resolution", "Resolver", "Shares")
+__all__ = ("Connector", "Fleet", "Lifecycle", "Observer", "Places", "Resolution", "Resolver", "Shares")

@@ -34,6 +34,7 @@ from keepalive.pool.states import (
     RESERVED,
     RESET,
     SERVED,
+    SHORT,
     VALIDATE,
     WAKE,
     Effect,
@@ -46,6 +47,7 @@ from .address_watch import AddressWatch
 from .attempts import Attempts
 from .connection import Connection
 from .error_mapping import explain
+from .fleet import Seat
 from .key_settings import LimitsByKey
 from .lifecycles import Lifecycles
 from .preconnect import Preconnects, WarmUp
@@ -59,16 +61,19 @@ if TYPE_CHECKING:
     from keepalive.connect.connector import Connector
     from keepalive.connect.lifecycle import Lifecycle
     from keepalive.pool.records import KeyState
-    from keepalive.pool.states import Limits
+    from keepalive.pool.states import Limits, LimitsOf
     from keepalive.resolve.resolver import Resolver
     from keepalive.transport.link import Link
     from keepalive.transport.runtime import Runtime
 
+    from .fleet import Fleet
     from .key_settings import KeySettings
     from .observer import Observer
 
 logger = logging.getLogger("keepalive")
 
+FAREWELL = 1.0
+"""Seconds that the end waits for the last attempts before the places of a fleet are given back."""
 FAIR_RUN = 16
 """So many new connections that are ready at once are handed out in a row, then others may run."""
 
@@ -87,17 +92,22 @@ class Options(NamedTuple):
     retire_moved: bool
     reuse_dropped: bool
     observer: Observer | None
+    fleet: Fleet | None
 
 
 class Driver:
     """All that lives between a manager's entry and its end."""
 
     def __init__(self, limits: Limits, options: Options, runtime: Runtime) -> None:
-        limits_of = LimitsByKey(
+        limits_of: LimitsOf = LimitsByKey(
             options.settings, options.lifecycles, options.max_lifetime, options.check_after
         )
+        self.seat = None if options.fleet is None else Seat(options.fleet, limits_of)
         self.pool = Pool(
-            limits, limits_of=limits_of, observed=options.observer is not None, seed=random.random()
+            limits,
+            limits_of=limits_of if self.seat is None else self.seat.limits_of,
+            observed=options.observer is not None,
+            seed=random.random(),
         )
         self.reactor = reactor = Reactor(runtime, self._unread, self._abandoned)
         self.now = reactor.clock
@@ -177,7 +187,9 @@ class Driver:
             return kind(self, slot, link, context, reuse, now)
         if waiter.state is QUEUED:
             return None
-        raise explain(waiter, pool, context)
+        raise explain(
+            waiter, pool, context, None if self.seat is None else self.seat.fleet.waits_for
+        )
 
     def _refuse_hung(self, waiter: Waiter) -> None:
         """Pass shared connections whose peer has gone: they end, but not for those who read them still."""
@@ -329,6 +341,8 @@ class Driver:
         if pool.timers.earliest < self.armed:
             self.armed = pool.timers.earliest
             self._timer.move(max(0.0, self.armed - self.now()))
+        if self.seat is not None and self.seat.beyond and not self._acting:
+            self.seat.look()
         if self._empty and not pool.capacity.total:
             for event in self._empty:
                 event.set()
@@ -351,6 +365,9 @@ class Driver:
         elif effect is VALIDATE:
             if what.state is IDLE:
                 self._unread(what.link)
+        elif effect is SHORT:
+            if self.seat is not None:
+                self.seat.fleet.wanted(what.key)
         else:
             self._notify(*what)
 
@@ -402,6 +419,9 @@ class Driver:
                 self.pool.sharing.lost(link.slot, self.now(), CloseReason.SHUTDOWN)
         self.act()
         self.names.close()
+        if self.seat is not None:
+            await self.drain(FAREWELL)  # attempts that were told to end
+            await self.seat.end()
         try:
             await self.reactor.wait_for_tasks()
         finally:
@@ -421,6 +441,7 @@ class Driver:
     def _abandoned(self) -> None:
         """Empty this copy after a fork; its descriptors are closed already."""
         self.serves = 0
+        self.seat = None
         self.pool = Pool(self.pool.limits)
         self.pool.shutdown(0.0)
         self._orphans.clear()

@@ -22,6 +22,7 @@ from keepalive.transport.loops import current_runtime
 from .connection import Connection
 from .driver import Driver, Options
 from .error_mapping import numbers
+from .fleet import Fleet
 from .key_settings import checked_settings
 from .request import Request
 from .stats import Stats, snapshot
@@ -88,6 +89,8 @@ class ConnectionManager:
     :param settings: what differs for some keys: `KeySettings` by scheme, by (scheme, host) or by (scheme,
         host, port); what is said of the narrowest counts
     :param observer: told of every transition
+    :param fleet: what keeps limits over many managers, such as `keepalive.fleet.RedisFleet`; beside the limits
+        above, which are this manager's own
     :raises TypeError: an argument of the wrong type
     :raises ValueError: an argument out of range
     """
@@ -120,6 +123,7 @@ class ConnectionManager:
         check_timeout: float = 5.0,
         settings: Mapping[Any, KeySettings] | None = None,
         observer: Observer | None = None,
+        fleet: Fleet | None = None,
     ) -> None:
         self._limits = Limits(
             max_per_host=arguments.count("max_per_host", max_per_host, least=1),
@@ -139,6 +143,7 @@ class ConnectionManager:
         self._timeout = arguments.seconds("timeout", timeout, any_sign=True)
         arguments.instance("resolver", resolver, Resolver)
         arguments.instance("observer", observer, Observer)
+        arguments.instance("fleet", fleet, Fleet)
         self._options = Options(
             resolver=DNSResolver() if resolver is None else resolver,
             connectors=checked_connectors(connectors),
@@ -151,20 +156,29 @@ class ConnectionManager:
             retire_moved=arguments.flag("retire_moved", retire_moved),
             reuse_dropped=arguments.flag("reuse_dropped", reuse_dropped),
             observer=observer,
+            fleet=fleet,
         )
         self._driver: Driver | None = None
 
     # -- its life -----------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        """Start. Does not switch tasks.
+        """Start. Does not switch tasks, but to join a fleet.
 
         :raises RuntimeError: it was entered before
+        :raises FleetError: it could not join its fleet
         """
         if self._driver is not None:
             msg = "a ConnectionManager can be entered only once"
             raise RuntimeError(msg)
-        self._driver = Driver(self._limits, self._options, current_runtime())
+        self._driver = driver = Driver(self._limits, self._options, current_runtime())
+        if driver.seat is not None:
+            try:
+                await driver.seat.begin(driver)
+            except BaseException:
+                driver.shutdown()
+                await driver.close()
+                raise
         return self
 
     async def __aexit__(

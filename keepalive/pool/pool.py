@@ -60,6 +60,7 @@ from keepalive.base.types import DEFERRED, IMMEDIATE, NEVER, CloseReason
 
 from .assignment import Assignment
 from .hooks import Hooks
+from .leases import Leases
 from .parts import Parts
 from .records import KeyState, Pause, Slot, Waiter
 from .sharing import Sharing, stop_lending
@@ -114,6 +115,7 @@ class Pool:
         self._assignment = assignment = Assignment(parts)
         self.sharing = Sharing(parts, assignment)
         self.hooks = Hooks(assignment)
+        self.leases = Leases(parts, assignment, self.sharing)
         self.limits = parts.limits
         self.effects = parts.effects
         self.timers = parts.timers
@@ -428,7 +430,7 @@ class Pool:
         return min(self.requests.next_deadline(), self.idle.next_expiry(), self.timers.queue.next())
 
     def _time_out(self, waiter: Waiter, now: float) -> None:
-        per_key, phase = waiter.per_key, "queue"
+        per_key, phase = waiter.per_key, waiter.per_key.queue_phase
         if waiter.state is QUEUED:
             if waiter.covered:
                 attempt = next(iter(per_key.opening or per_key.preparing))

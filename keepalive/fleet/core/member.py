@@ -230,7 +230,7 @@ class Member:
         claims = []
         for key, holding in list(self.keys.items()):
             usage = self._usage(key)
-            if usage.count or usage.waiting:
+            if usage.open or usage.waiting:
                 holding.unused = 0
             else:
                 holding.unused += 1
@@ -259,7 +259,7 @@ class Member:
 
     def _claim(self, key: str, holding: Holding, usage: Usage) -> Claim:
         """Say what it goes on holding of a key, and what it needs."""
-        busy = usage.count - usage.idle
+        busy = usage.open - usage.idle
         need = busy + usage.waiting
         if holding.target < holding.held:
             holding.held = min(holding.held, _left(usage, holding.target))
@@ -360,7 +360,7 @@ class Member:
         over = self.all.held - self.all.target
         for key, holding in self.keys.items():
             usage = self._usage(key)
-            surplus = holding.held - (usage.count - usage.idle + usage.waiting)
+            surplus = holding.held - (usage.open - usage.idle + usage.waiting)
             if over > 0 and surplus > 0:
                 over -= surplus
                 self._dirty[key] = None
@@ -370,4 +370,4 @@ class Member:
 
 def _left(usage: Usage, places: float) -> int:
     """Return how many connections of a key there are when its idle ones beyond `places` are closed."""
-    return int(min(usage.count, max(usage.count - usage.idle, places)))
+    return int(min(usage.open, max(usage.open - usage.idle, places)))

@@ -22,12 +22,12 @@ class Do(Enum):
 class Usage(NamedTuple):
     """What a pool has of one key.
 
-    :ivar count: connections, attempts and what is closing included
+    :ivar open: connections, attempts and what is closing included
     :ivar idle: of these, idle ones
     :ivar waiting: requests for which nothing was opened
     """
 
-    count: int
+    open: int
     idle: int
     waiting: int
 

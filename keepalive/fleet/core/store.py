@@ -366,7 +366,7 @@ class Store:
         if free == inf or (free >= 0 and not places.waits):
             return target
         mine = self._shares(key, self.step)
-        short = -free
+        short: float = -free
         for member, share in sorted(mine.items()):
             entry = places.entries[member]
             lacks = share - entry.held
@@ -376,7 +376,7 @@ class Store:
                     self._tell(member, key, share)
         for member in sorted(mine, key=lambda one: (mine[one] - places.entries[one].held, one)):
             entry = places.entries[member]
-            more = min(entry.held - mine[member], short)
+            more = int(min(entry.held - mine[member], short))
             if more > 0:
                 short -= more
                 if member == caller:
