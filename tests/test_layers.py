@@ -38,7 +38,8 @@ BELOW["__init__"] = BELOW["testing"] | {"abc"}
 PUBLIC = {"__init__", "abc", "errors", "testing"}
 BELOW["http"] = PUBLIC
 BELOW["httpx"] = PUBLIC | {"http"}
-BELOW["cli"] = PUBLIC | {"http", "multi", "sip"}
+BELOW["fleet"] = PUBLIC
+BELOW["cli"] = PUBLIC | {"fleet", "http", "multi", "sip"}
 BELOW["__main__"] = {"cli", *PUBLIC}
 
 # What decides must not know of: clocks, chance, loops, sockets, logs.
@@ -55,7 +56,7 @@ IMPURE = {
     "threading",
     "os",
 }
-PURE_FOLDERS = ("pool", "multi/core", "sip/core")
+PURE_FOLDERS = ("pool", "multi/core", "sip/core", "fleet/core")
 PURE_FILES = ("connect/happy_eyeballs.py", "connect/history.py", "connect/deadlines.py", "resolve/cache.py")
 # Third parties, by room; a program that does not use a feature never loads what only that feature needs.
 THIRD_PARTIES = {
@@ -67,6 +68,7 @@ THIRD_PARTIES = {
     "transport": {"anyio", "trio"},
     "testing": {"anyio", "trio"},
     "sip": {"anyio", "sipmessage"},
+    "fleet": {"anyio", "coredis"},
     "http": {"anyio", "httptools", "trio"},  # trio: for a task without a nursery
     "httpx": {"anyio", "httpx", "httpx2"},  # for types; what runs is imported by its name, httpx2 or httpx
 }
@@ -166,7 +168,7 @@ def test_features_use_what_is_listed() -> None:
     """HTTP, httpx and the commands are users of the public API, as anybody could have written them."""
     for found in OWN:
         room, other = room_of(module_of(found.file)), room_of(found.target)
-        if room not in ("http", "httpx", "cli") or other == room or other == "__init__":
+        if room not in ("http", "httpx", "fleet", "cli") or other == room or other == "__init__":
             continue
         listed = importlib.import_module(f"keepalive.{other}")
         if found.target == found.module:

@@ -314,6 +314,7 @@ class Member:
         self.fence, self.members = reply.fence, reply.members
         self._base = self._seq
         self.ends = ends
+        self.quiet_until = sent_at + reply.quiet if reply.quiet else -inf
         if reply.quiet:
             self._renew_at = min(self._renew_at, sent_at + reply.quiet)
         lacks = 0
