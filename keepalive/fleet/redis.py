@@ -206,9 +206,9 @@ class RedisFleet(Fleet):
             reply = answer(await store.run(*arguments(call, self._label)))
         except (FleetError, OSError, ValueError) as error:
             self._failures += 1
-            self._log_failure(error)
             if not patient:
                 raise
+            self._log_failure(error)
             self._do(lambda now: self._member.failed(call.seq, now))
             return
         if self._failure is not None:

@@ -9,7 +9,14 @@ from urllib.parse import urlsplit, urlunsplit
 
 import anyio
 import coredis
-from coredis.exceptions import AuthenticationError, AuthorizationError, NoScriptError, RedisError, ResponseError
+from coredis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+    WrongTypeError,
+)
 from coredis.retry import NoRetryPolicy
 
 from keepalive import FleetError, printable
@@ -76,7 +83,7 @@ def explained(error: BaseException, name: str) -> Exception:
                 f"the fleet {name!r} is kept in another version's form ({text}): give this version's "
                 "members another name, or let the others end first"
             )
-        if "WRONGTYPE" in text:
+        if isinstance(error, WrongTypeError):
             return FleetError(f"something else is kept under the name of the fleet {name!r}: {text}")
         if text.startswith(("LOADING", "MASTERDOWN", "READONLY", "CLUSTERDOWN", "NOREPLICAS", "TRYAGAIN")):
             return OSError(text)
