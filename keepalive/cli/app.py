@@ -14,6 +14,7 @@ from keepalive import printable
 from keepalive.http import InvalidURL
 
 from .demo import Demo
+from .fleet import fleet
 from .get import Get, Plan
 from .limits import raise_limit
 from .loops import backend_option, run
@@ -60,6 +61,9 @@ class Commands(click.Group):
 @click.version_option(package_name="keepalive-manager", prog_name="keepalive")
 def cli() -> None:
     """Show a connection manager at work, on an embedded server or on real URLs."""
+
+
+cli.add_command(fleet)
 
 
 @cli.command()

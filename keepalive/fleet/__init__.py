@@ -3,7 +3,17 @@
 Needs the extra ``fleet``.
 """
 
+from .control import FleetKey, FleetMember, FleetStatus, set_limit, status
 from .redis import RedisFleet
 from .stats import FleetKeyStats, FleetStats
 
-__all__ = ("FleetKeyStats", "FleetStats", "RedisFleet")
+__all__ = (
+    "FleetKey",
+    "FleetKeyStats",
+    "FleetMember",
+    "FleetStats",
+    "FleetStatus",
+    "RedisFleet",
+    "set_limit",
+    "status",
+)

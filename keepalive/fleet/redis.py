@@ -20,9 +20,10 @@ from .core.member import Member
 from .core.states import Do, State, Usage
 from .core.words import Terms
 from .limits import Limits, checked_limit
+from .names import checked_name
 from .script import answer, arguments
 from .stats import FleetKeyStats, FleetStats
-from .store import checked_url, opened
+from .store import checked_url, first_of, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -83,7 +84,7 @@ class RedisFleet(Fleet):
         fallback_for: float | None = None,
     ) -> None:
         self._url = checked_url(url)
-        self._name = _checked_name(name)
+        self._name = checked_name(name)
         self._limits = Limits(max_per_host)
         if fallback not in FALLBACKS:
             msg = f"fallback must be one of {', '.join(map(repr, FALLBACKS))}, not {fallback!r}"
@@ -134,7 +135,7 @@ class RedisFleet(Fleet):
             try:
                 await self._serve(timeout)
             except Exception as error:  # or a group of them
-                self._log_failure(_first(error))
+                self._log_failure(first_of(error))
             if not self._stopping:
                 await self._rest(timeout)
 
@@ -145,7 +146,7 @@ class RedisFleet(Fleet):
                 self._do(self._member.join)
                 await self._call(store, self._queue.pop(0), patient=False)
         except Exception as error:  # the client's tasks raise groups
-            first = _first(error)
+            first = first_of(error)
             if isinstance(first, FleetError):
                 raise first from first.__cause__
             msg = f"the fleet {self._name!r} cannot begin: {first}"
@@ -328,16 +329,6 @@ class RedisFleet(Fleet):
         return f"<RedisFleet {self._name!r}: {self._member.state.value}, {self._member.members} members>"
 
 
-def _checked_name(name: object) -> str:
-    if not isinstance(name, str):
-        msg = f"name must be a str, not {name!r}"
-        raise TypeError(msg)
-    if not name or len(name) > 200 or "{" in name or "}" in name or not name.isprintable():
-        msg = f"name must be 1 to 200 printable characters without braces, not {name!r}"
-        raise ValueError(msg)
-    return name
-
-
 def _checked_seconds(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         msg = f"{name} must be a number of seconds, not {value!r}"
@@ -347,9 +338,3 @@ def _checked_seconds(name: str, value: object) -> float:
         raise ValueError(msg)
     return float(value)
 
-
-def _first(error: Exception) -> Exception:
-    """Return an error, or the first one of a group."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error

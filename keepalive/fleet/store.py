@@ -92,6 +92,13 @@ def explained(error: BaseException, name: str) -> Exception:
     return OSError(f"the store cannot be reached: {text}")
 
 
+def first_of(error: Exception) -> Exception:
+    """Return an error, or the first one of a group."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 def checked_url(url: object) -> str:
     """Check a store's address.
 
