@@ -130,7 +130,10 @@ def _lines(name: str, status: FleetStatus) -> list[str]:
             )
             for one in status.keys
         ]
-        lines += ["", *records(("places", "limit", "waiting", "members", "key"), each, frozenset({0, 1, 2, 3}))]
+        lines += [
+            "",
+            *records(("places", "limit", "waiting", "members", "key"), each, frozenset({0, 1, 2, 3})),
+        ]
     return lines
 
 

@@ -32,7 +32,7 @@ class Limits:
     :param given: one number for every key; None for no limit; or a mapping, see `RedisFleet`
     """
 
-    def __init__(self, given: int | None | Mapping[Any, int | None]) -> None:
+    def __init__(self, given: int | Mapping[Any, int | None] | None) -> None:
         self._all: float = inf
         self._some: dict[Any, float] = {}
         if not isinstance(given, Mapping):

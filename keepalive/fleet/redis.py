@@ -49,19 +49,21 @@ def _now() -> float:
 class RedisFleet(Fleet):
     """Limits over all managers of a fleet; give one of its own to each ``ConnectionManager(fleet=...)``.
 
-    A member leases places from the store in blocks and gives them out itself: a reused connection costs no call.
-    It renews all of its leases by one call per interval, and closes in time what it could not renew. See the
-    guide on fleets for what that guarantees.
+    A member leases places from the store in blocks and gives them out itself: a reused connection costs no
+    call. It renews all of its leases by one call per interval, and closes in time what it could not renew.
+    See the guide on fleets for what that guarantees.
 
     :param url: ``redis://``, ``rediss://``, ``unix://``; or ``redis+cluster://``, ``rediss+cluster://`` for a
         cluster
     :param name: the fleet's; all members that share the limits have the same
-    :param max_per_host: the most connections of a key in the whole fleet; None for no limit; or a mapping from
+    :param max_per_host: the most connections of a key in the whole fleet; None for no limit; or a mapping
+    from
         a host, "host:port", a scheme, (scheme, host), (scheme, host, port) or "*" for all others
     :param max_open: the most connections of the whole fleet; None for no limit
-    :param fallback: what counts while the store is away and the leases have ended: "share" (what it held, up to
-        the limit divided by the members known last), "none", or "local" (the manager's own limits alone, which
-        the fleet's limits do not bound)
+    :param fallback: what counts while the store is away and the leases have ended: "share" (what it held, up
+    to
+        the limit divided by the members known last), "none", or "local" (the manager's own limits alone,
+        which the fleet's limits do not bound)
     :param weight: this member's part where places are short, from 1 to 1000, relative to others
     :param interval: seconds between two renewals, > 0
     :param lease: seconds that a lease lasts, at least twice the interval; all members should have the same
@@ -263,7 +265,9 @@ class RedisFleet(Fleet):
             note = "this manager's own limits, not the fleet's" if detail == "local" else "what it held"
             logger.warning("the fleet %r: the lease has ended; %s counts now: %s", self._name, detail, note)
         elif what == "lapsed":
-            logger.error("the fleet %r: the lease has ended; no connections until the store answers", self._name)
+            logger.error(
+                "the fleet %r: the lease has ended; no connections until the store answers", self._name
+            )
 
     def _told(self, name: str) -> None:
         self._do(lambda now: self._member.told(name, now))
@@ -289,8 +293,7 @@ class RedisFleet(Fleet):
         left = member.quiet_until - _now()
         if left > 0:
             return (
-                "the fleet's store is new or was restarted, and grants nothing new for another "
-                f"{left:.1f} s"
+                f"the fleet's store is new or was restarted, and grants nothing new for another {left:.1f} s"
             )
         if holding is None or holding.known == inf:
             return f"waits for a place of the fleet, which has {member.members} members"
@@ -337,4 +340,3 @@ def _checked_seconds(name: str, value: object) -> float:
         msg = f"{name} must be more than 0 and less than 1e9 seconds, not {value!r}"
         raise ValueError(msg)
     return float(value)
-

@@ -67,7 +67,9 @@ def answer(raw: list[Any]) -> Reply:
     try:
         status, fence, members, quiet, *flat = raw
         rows = [
-            Row(_text(key), int(held), int(target), bool(flags & 1), bool(flags & 2), float(limit), int(total))
+            Row(
+                _text(key), int(held), int(target), bool(flags & 1), bool(flags & 2), float(limit), int(total)
+            )
             for key, held, target, flags, limit, total in zip(*[iter(flat)] * 6, strict=True)
         ]
         return Reply(_text(status), int(fence), int(members), float(quiet), rows)

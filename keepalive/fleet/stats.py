@@ -33,7 +33,8 @@ class FleetKeyStats:
 class FleetStats:
     """A frozen snapshot of one member.
 
-    :ivar state: "joining", "leased", "fallback" (the store is away; see `fallback`), "bare" (the store is away
+    :ivar state: "joining", "leased", "fallback" (the store is away; see `fallback`), "bare" (the store is
+    away
         and nothing is left), or "left"
     :ivar fallback: "share", "none" or "local": what counts while the store is away
     :ivar members: members of the fleet, when the store last said

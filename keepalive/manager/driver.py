@@ -187,9 +187,7 @@ class Driver:
             return kind(self, slot, link, context, reuse, now)
         if waiter.state is QUEUED:
             return None
-        raise explain(
-            waiter, pool, context, None if self.seat is None else self.seat.fleet.waits_for
-        )
+        raise explain(waiter, pool, context, None if self.seat is None else self.seat.fleet.waits_for)
 
     def _refuse_hung(self, waiter: Waiter) -> None:
         """Pass shared connections whose peer has gone: they end, but not for those who read them still."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("keepalive")
 
+
 class Places(Protocol):
     """A manager as its fleet sees it. All of this is plain and takes effect at once."""
 

@@ -89,7 +89,8 @@ class ConnectionManager:
     :param settings: what differs for some keys: `KeySettings` by scheme, by (scheme, host) or by (scheme,
         host, port); what is said of the narrowest counts
     :param observer: told of every transition
-    :param fleet: what keeps limits over many managers, such as `keepalive.fleet.RedisFleet`; beside the limits
+    :param fleet: what keeps limits over many managers, such as `keepalive.fleet.RedisFleet`; beside the
+    limits
         above, which are this manager's own
     :raises TypeError: an argument of the wrong type
     :raises ValueError: an argument out of range

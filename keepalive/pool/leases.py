@@ -58,7 +58,7 @@ class Leases:
         self._assignment = assignment
 
     def changed(self, per_key: KeyState, now: float) -> None:
-        """Bring a key in order whose `max_per_host` has changed: idle ones beyond it close, waiting ones open."""
+        """Bring a key in order whose `max_per_host` has changed: what is idle beyond it closes."""
         parts, assignment = self._parts, self._assignment
         if per_key.extra and per_key.count > per_key.limits.max_per_host:
             for slot in per_key.opening:

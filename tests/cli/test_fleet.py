@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from typing import TYPE_CHECKING
 
-from keepalive import ConnectionManager
-from keepalive.fleet import RedisFleet
 from tests.fleet.counting import counting_server
+from tests.fleet.processes import MemberProcess, wait_until
 from tests.fleet.servers import redis_server
 
 if TYPE_CHECKING:
@@ -15,34 +15,35 @@ if TYPE_CHECKING:
 
     from .conftest import Cli
 
-import anyio
 
-
-async def test_status_and_limits_of_a_fleet(run: Cli, tmp_path: Path) -> None:
-    with redis_server(tmp_path) as redis, counting_server() as server:
-        fleet = RedisFleet(redis.url, name="f", max_per_host=3, interval=0.2, lease=0.6)
+def test_status_and_limits_of_a_fleet(run: Cli, tmp_path: Path, backend: str) -> None:
+    options = {"name": "f", "max_per_host": 3, "interval": 0.2, "lease": 0.6}
+    with (
+        redis_server(tmp_path) as redis,
+        counting_server() as server,
+        closing(MemberProcess(backend, redis.url, server.port, **options)) as member,
+    ):
         key = f"tcp://127.0.0.1:{server.port}"
 
-        async def cli(*args: str) -> tuple[int, str]:
-            # The command runs an event loop of its own.
-            result = await anyio.to_thread.run_sync(run, "fleet", *args)
+        def cli(*args: str) -> tuple[int, str]:
+            result = run("fleet", *args, "--backend", backend)
             return result.exit_code, result.output
 
-        async with ConnectionManager(fleet=fleet) as mgr:
-            async with mgr.allocate("tcp", "127.0.0.1", server.port, timeout=10):
-                code, text = await cli("status", redis.url, "f")
-                assert code == 0
-                assert "1 members hold 3 places, 0 requests wait" in text
-                assert key in text
-            assert await cli("set-limit", redis.url, "f", "2", "--key", key) == (0, "")
-            assert await cli("set-limit", redis.url, "f", "9", "--all") == (0, "")
-            code, text = await cli("status", "--json", redis.url, "f")
-            found = json.loads(text)
-            assert found["limits"] == {key: 2, "": 9}
-            assert [one["limit"] for one in found["keys"]] == [9, 2]
-            assert await cli("set-limit", redis.url, "f", "none", "--key", key) == (0, "")
-            code, text = await cli("status", redis.url, "f")
-            assert "Set for all keys together: 9" in text
+        wait_until(lambda: member.served > 5)
+        code, text = cli("status", redis.url, "f")
+        assert code == 0
+        assert "1 members hold 3 places, " in text
+        assert key in text
+        assert cli("set-limit", redis.url, "f", "2", "--key", key) == (0, "")
+        assert cli("set-limit", redis.url, "f", "9", "--all") == (0, "")
+        wait_until(lambda: server.open <= 2)
+        code, text = cli("status", "--json", redis.url, "f")
+        found = json.loads(text)
+        assert found["limits"] == {key: 2, "": 9}
+        assert [one["limit"] for one in found["keys"]] == [9, 2]
+        assert cli("set-limit", redis.url, "f", "none", "--key", key) == (0, "")
+        code, text = cli("status", redis.url, "f")
+        assert "Set for all keys together: 9" in text
 
 
 def test_what_is_wrong_is_told(run: Cli) -> None:

@@ -22,7 +22,13 @@ async def use(mgr: ConnectionManager, port: int) -> None:
                 await conn.send(b"x")
                 await conn.receive()
                 await anyio.sleep(random.random() * 0.02)
-        except (KeepaliveError, OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
+        except (
+            KeepaliveError,
+            OSError,
+            anyio.BrokenResourceError,
+            anyio.ClosedResourceError,
+            anyio.EndOfStream,
+        ):
             await anyio.sleep(0.01)
             continue
         print("served", flush=True)  # noqa: T201 - what the test reads

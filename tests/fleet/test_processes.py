@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import subprocess
-import sys
-import threading
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -14,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .counting import counting_server
+from .processes import MemberProcess
 from .servers import redis_server
 
 if TYPE_CHECKING:
@@ -25,29 +22,6 @@ if TYPE_CHECKING:
 
 LIMIT = 6
 BACKENDS = ("asyncio", "uvloop", "trio")
-
-
-class MemberProcess:
-    """One member; `served` counts what it says."""
-
-    def __init__(self, backend: str, url: str, port: int, **keywords: object) -> None:
-        argv = [sys.executable, "-m", "tests.fleet.member", backend, url, str(port), "8", json.dumps(keywords)]
-        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        self.served = 0
-        self._thread = threading.Thread(target=self._count)
-        self._thread.start()
-
-    def _count(self) -> None:
-        assert self.process.stdout is not None
-        for _ in self.process.stdout:
-            self.served += 1
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self._thread.join()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
 
 
 class Scene:
@@ -69,7 +43,7 @@ class Scene:
             "fallback": "none",
         }
         member = MemberProcess(backend, self.redis.url, self.server.port, **{**options, **keywords})
-        self._stack.callback(member.kill)
+        self._stack.callback(member.close)
         self.members.append(member)
         return member
 
@@ -102,7 +76,7 @@ def test_a_member_that_is_killed_gives_its_places_back(scene: Scene) -> None:
     scene.until(lambda: scene.server.open == LIMIT)
     others = [scene.join(), scene.join()]
     scene.until(lambda: all(other.served > 5 for other in others))
-    first.kill()
+    first.close()
     scene.until(lambda: scene.server.open < LIMIT)
     scene.until(lambda: scene.server.open == LIMIT)
     scene.all_served()

@@ -189,7 +189,9 @@ async def test_places_come_back_at_once_at_a_good_end(
 ) -> None:
     async with ConnectionManager(fleet=fleet(redis)) as first:
         async with ConnectionManager(fleet=fleet(redis)) as second:
-            lent = [await second.allocate("tcp", "127.0.0.1", backend_server.port, timeout=10) for _ in "1234"]
+            lent = [
+                await second.allocate("tcp", "127.0.0.1", backend_server.port, timeout=10) for _ in "1234"
+            ]
             waiting = first.allocate("tcp", "127.0.0.1", backend_server.port, timeout=10)
         async with waiting:  # served although the other one's were never given back
             assert len((await status(redis.url, "f")).members) == 1
@@ -287,7 +289,9 @@ def test_limits_by_place(caplog: pytest.LogCaptureFixture) -> None:
     from keepalive.fleet.limits import Limits
 
     caplog.set_level(logging.WARNING)
-    limits = Limits({"a": 1, "a:80": 2, ("http", "b"): 3, ("http", "b", 81): 4, "https": 5, "*": 6, "c": None})
+    limits = Limits(
+        {"a": 1, "a:80": 2, ("http", "b"): 3, ("http", "b", 81): 4, "https": 5, "*": 6, "c": None}
+    )
     found = [
         limits.of(Key(scheme, host, port, scheme, host, port))
         for scheme, host, port in (

@@ -1,8 +1,8 @@
 """A fleet as seen from outside: members with pools, a network, a store, and the backends that count sockets.
 
-Everything that can go wrong goes wrong here, by seed: crashes, pauses, cut networks, clocks that drift and jump,
-calls lost, late and doubled, a store that comes back empty or without its last second. At every instant the
-open connections are counted against the limits.
+Everything that can go wrong goes wrong here, by seed: crashes, pauses, cut networks, clocks that drift and
+jump, calls lost, late and doubled, a store that comes back empty or without its last second. At every
+instant the open connections are counted against the limits.
 """
 
 from __future__ import annotations
@@ -323,9 +323,7 @@ class World:
         terms = config.terms
         fallback, weight = self.rng.choice(config.fallback), self.rng.choice(config.weights)
         if (fallback, weight) != (terms.fallback, terms.weight):
-            terms = Terms(
-                terms.interval, terms.lease, fallback, terms.fallback_for, terms.max_open, weight
-            )
+            terms = Terms(terms.interval, terms.lease, fallback, terms.fallback_for, terms.max_open, weight)
         machine = Machine(self, self.numbers, terms)
         self.machines.append(machine)
         self.by_name[machine.name] = machine
@@ -470,7 +468,6 @@ class World:
             self.tell(name, told)
         if self.config.failovers:
             self.log.append((self.now, lambda store: store.set_limit(key, limit)))
-
 
     # -- when all is well again -----------------------------------------------------------------------
 

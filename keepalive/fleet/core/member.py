@@ -3,14 +3,15 @@
 Theory. All that a member holds is under one lease, which each call renews. The lease counts from before the
 call was sent, on the member's own monotonic clock, and a tenth of it is not used (`MARGIN`): so it has ended
 here before the store, which began later, gives the places to others. What a call no longer claims is not used
-from the moment the call is made; what an answer grants may be used when it is here. Calls carry numbers: a late
-or second copy of one changes nothing at the store.
+from the moment the call is made; what an answer grants may be used when it is here. Calls carry numbers: a
+late or second copy of one changes nothing at the store.
 
 How many connections there are and who waits is the pool's business: `usage` is asked for it when a call is
-made. The pool is told how many places a key has (PLACES); it closes idle connections beyond that. Those in use
-beyond it are cut (CUT) only if the lease under which they were opened ends.
+made. The pool is told how many places a key has (PLACES); it closes idle connections beyond that. Those in
+use beyond it are cut (CUT) only if the lease under which they were opened ends.
 
-Invariants: a key's places never exceed what the store counts for this member. One call is under way at a time.
+Invariants: a key's places never exceed what the store counts for this member. One call is under way at a
+time.
 """
 
 from __future__ import annotations
@@ -187,7 +188,7 @@ class Member:
         self._dirty[key] = None
 
     def _lapse(self, now: float) -> None:
-        """The lease, or the fallback, has ended."""
+        """Come down to what counts when the lease, or the fallback, has ended."""
         terms = self.terms
         left: float = 0
         if self.state is State.LEASED and terms.fallback != "none":
@@ -249,11 +250,7 @@ class Member:
     def _tell(self, now: float) -> None:
         """Tell the store of keys that have changed."""
         self._send(
-            [
-                self._claim(key, self.keys[key], self._usage(key))
-                for key in self._dirty
-                if key in self.keys
-            ],
+            [self._claim(key, self.keys[key], self._usage(key)) for key in self._dirty if key in self.keys],
             now,
         )
 
@@ -297,13 +294,21 @@ class Member:
     def _call(self, claims: list[Claim], *, leaves: bool = False) -> Call:
         self._seq += 1
         return Call(
-            self.name, self.fence, self._seq, self._base, self._whole, self.members, self.terms, claims, leaves
+            self.name,
+            self.fence,
+            self._seq,
+            self._base,
+            self._whole,
+            self.members,
+            self.terms,
+            claims,
+            leaves,
         )
 
     # -- answers --------------------------------------------------------------------------------------
 
     def _take_in(self, reply: Reply, sent_at: float, claims: dict[str, Claim]) -> None:
-        """The lease runs anew; take what was granted, see what is to be given back."""
+        """Count the lease anew; take what was granted, see what is to be given back."""
         ends = sent_at + self.terms.lease * (1 - MARGIN)
         before = self.ends
         if self.state is not State.LEASED:

@@ -1,10 +1,10 @@
 """Who gets how many of too few places: max-min fair by need, in proportion to weights.
 
-Theory. Nobody gets more than it needs. What the modest leave is divided among the others in proportion to their
-weights ("progressive filling", Bertsekas and Gallager, Data Networks, 6.5.2). Places are whole; of those that
-the division leaves over each goes to one member. Where everybody has a place of its own they stay where they
-are. Where there are fewer places than members they go round: to those without one, who waits longest first; who
-has one keeps it for an interval at least.
+Theory. Nobody gets more than it needs. What the modest leave is divided among the others in proportion to
+their weights ("progressive filling", Bertsekas and Gallager, Data Networks, 6.5.2). Places are whole; of
+those that the division leaves over each goes to one member. Where everybody has a place of its own they stay
+where they are. Where there are fewer places than members they go round: to those without one, who waits
+longest first; who has one keeps it for an interval at least.
 """
 
 from __future__ import annotations

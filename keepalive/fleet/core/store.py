@@ -2,13 +2,14 @@
 
 Theory. The store keeps for each member until when its lease runs and which places it holds; before it counts
 it prunes those whose lease has run out. Its clock is not the server's, which may jump: it goes on with the
-server's time from call to call, never back, and in one go by no more than an interval. So it may go slow, which
-only keeps a lease for longer. What a jump ahead may take is added to each lease.
+server's time from call to call, never back, and in one go by no more than an interval. So it may go slow,
+which only keeps a lease for longer. What a jump ahead may take is added to each lease.
 
 A store that is new, was restarted or has taken over for another one cannot know what the members hold. Its
 epoch (Redis: the replication id) tells. For one lease it grants nothing new, believes what members say they
 hold, and counts what it finds; then whoever has said nothing holds nothing any more. It stays so for the time
-of the fallback, if some of the members that others have known have not come back: they may live on their share.
+of the fallback, if some of the members that others have known have not come back: they may live on their
+share.
 
 A member that goes on with its share when its lease has ended is kept as absent, with that share, for so long.
 """
@@ -52,7 +53,7 @@ class KeyPlaces:
 class Record:
     """One member."""
 
-    __slots__ = ("absent", "born", "end", "fence", "keys", "kept", "members", "news", "seq", "weight")
+    __slots__ = ("absent", "born", "end", "fence", "kept", "keys", "members", "news", "seq", "weight")
 
     def __init__(self, fence: int) -> None:
         self.fence = fence
