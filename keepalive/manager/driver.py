@@ -47,7 +47,7 @@ from .address_watch import AddressWatch
 from .attempts import Attempts
 from .connection import Connection
 from .error_mapping import explain
-from .fleet import Seat
+from .fleet import FAREWELL, Seat
 from .key_settings import LimitsByKey
 from .lifecycles import Lifecycles
 from .preconnect import Preconnects, WarmUp
@@ -72,8 +72,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("keepalive")
 
-FAREWELL = 1.0
-"""Seconds that the end waits for the last attempts before the places of a fleet are given back."""
 FAIR_RUN = 16
 """So many new connections that are ready at once are handed out in a row, then others may run."""
 
@@ -418,7 +416,7 @@ class Driver:
         self.act()
         self.names.close()
         if self.seat is not None:
-            await self.drain(FAREWELL)  # attempts that were told to end
+            await self.drain(FAREWELL)
             await self.seat.end()
         try:
             await self.reactor.wait_for_tasks()

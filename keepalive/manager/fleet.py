@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("keepalive")
 
+FAREWELL = 1.0
+"""Seconds that the end waits for the last attempts before the places of a fleet are given back."""
+
 
 class Places(Protocol):
     """A manager as its fleet sees it. All of this is plain and takes effect at once."""

@@ -47,6 +47,11 @@ CONFIGS = {
     ),
     "bad_sharing": Config(**BAD, fallback=("share", "none"), terms=Terms(max_open=14)),
     "sharing_emptied": Config(restarts=0.005, outages=0.01, requests=3.0, fallback=SHARE),
+    "sharing_shortly": Config(
+        cuts=0.05, outages=0.02, requests=3.0, fallback=SHARE, terms=Terms(fallback_for=5.0)
+    ),
+    "few_in_all": Config(requests=3.0, crashes=0.01, terms=Terms(max_open=8), limit=8),
+    "often_over": Config(failovers=0.05, short_outages=True, requests=5.0, holds=4.0),
     "sharing_over": Config(**BAD, failovers=0.005, fallback=SHARE),
     "crowd": Config(**{**BAD, "requests": 2.0}, members=20, keys=2, limit=4),
 }

@@ -58,6 +58,7 @@ class Config:
     outages: float = 0.0
     restarts: float = 0.0  # empty
     failovers: float = 0.0  # without the last second
+    short_outages: bool = False
     leaves: float = 0.0
     new_limits: float = 0.0
     seconds: float = 300.0  # of one episode
@@ -440,7 +441,7 @@ class World:
 
     def outage(self) -> None:
         self.up = False
-        self.after(self.some_time(), self.back)
+        self.after(self.rng.random() if self.config.short_outages else self.some_time(), self.back)
 
     def back(self) -> None:
         self.up = True
@@ -481,11 +482,14 @@ class World:
         self.back()
         self.mend(self.machines)
         self.run(self.now + 4 * terms.lease + terms.fallback_for + 3 * config.patience)  # all are back
-        key = self.keys[0]
-        before = {machine.name: machine.served for machine in self.machines}
         for machine in self.machines:
             need(machine.member.state is State.LEASED, f"{machine.name} is not back")
-        self.flood(key, self.now + 4 * terms.lease)
+        self.lower()
+        self.take_all(self.keys[-1])
+        key = self.keys[0]
+        self.take_all(key)
+        before = {machine.name: machine.served for machine in self.machines}
+        self.flood(key, self.now + 4 * terms.lease, self.machines)
         # From all held by one to a fair share for each: two intervals, and the time to use a connection up.
         self.run(self.now + 2 * terms.interval + 10 * config.holds)
         held = {machine.name: machine.places.get(key, 0) for machine in self.machines}
@@ -499,10 +503,38 @@ class World:
         for machine in self.machines:
             need(machine.served > before.get(machine.name, 0), f"{machine.name} starves")
 
-    def flood(self, key: str, until: float) -> None:
-        """Let everybody want more than there is."""
+    def lower(self) -> None:
+        """A limit that is lowered is met within a lease, even by connections that are never given back."""
+        key, terms = self.keys[0], self.config.terms
+        self.take_all(key, holds=1000.0)
+        limit = max(1, self.config.limit // 2)
+        self.store.set_limit(key, limit)
+        for name, told in self.store.told:
+            self.tell(name, told)
+        self.run(self.now + terms.lease + 2 * terms.interval)
+        need(self.open[key] <= limit, f"{self.open[key]} open, of {limit} that are left")
+        self.store.set_limit(key, None)
         for machine in self.machines:
+            for _ in range(machine.lent[key]):
+                machine.release(key)
+
+    def take_all(self, key: str, holds: float = 0.1) -> None:
+        """One member takes all places that there are of a key; it keeps them idle."""
+        if not self.machines:
+            return
+        terms = self.config.terms
+        self.config = replace(self.config, holds=holds)
+        self.flood(key, self.now + 2 * terms.interval, self.machines[:1])
+        self.run(self.now + 4 * terms.interval)
+        places = min(self.config.limit, terms.max_open)
+        got = self.machines[0].places.get(key, 0)
+        need(got >= places - len(self.machines) or holds > 1, f"one got {got} of {places}")
+        self.machines[0].waiting[key].clear()
+
+    def flood(self, key: str, until: float, machines: list[Machine]) -> None:
+        """Let some want more than there is."""
+        for machine in machines:
             while len(machine.waiting[key]) < self.config.limit + 2:
                 machine.request(key)
         if self.now < until:
-            self.after(0.5, self.flood, key, until)
+            self.after(0.5, self.flood, key, until, machines)
