@@ -10,7 +10,7 @@ import logging
 import random
 from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -47,28 +47,23 @@ from .address_watch import AddressWatch
 from .attempts import Attempts
 from .connection import Connection
 from .error_mapping import explain
-from .fleet import FAREWELL, Seat
+from .fleet import Seat
 from .key_settings import LimitsByKey
 from .lifecycles import Lifecycles
 from .preconnect import Preconnects, WarmUp
 from .shares import SharedConnection
+from .upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from keepalive.base.addresses import BindAddresses
     from keepalive.base.types import Key
-    from keepalive.connect.connector import Connector
-    from keepalive.connect.lifecycle import Lifecycle
     from keepalive.pool.records import KeyState
-    from keepalive.pool.states import Limits, LimitsOf
-    from keepalive.resolve.resolver import Resolver
+    from keepalive.pool.states import Limits
     from keepalive.transport.link import Link
     from keepalive.transport.runtime import Runtime
 
-    from .fleet import Fleet
-    from .key_settings import KeySettings
-    from .observer import Observer
+    from .options import Options
 
 logger = logging.getLogger("keepalive")
 
@@ -76,36 +71,17 @@ FAIR_RUN = 16
 """So many new connections that are ready at once are handed out in a row, then others may run."""
 
 
-class Options(NamedTuple):
-    """What a manager is given beside its limits; see `ConnectionManager`."""
-
-    resolver: Resolver
-    connectors: Mapping[str, Connector]
-    bind_address: BindAddresses | None
-    stagger: float
-    max_lifetime: float
-    check_after: float
-    lifecycles: Mapping[str, Lifecycle[Any]]
-    settings: Mapping[Any, KeySettings]
-    retire_moved: bool
-    reuse_dropped: bool
-    observer: Observer | None
-    fleet: Fleet | None
-
-
 class Driver:
     """All that lives between a manager's entry and its end."""
 
     def __init__(self, limits: Limits, options: Options, runtime: Runtime) -> None:
-        limits_of: LimitsOf = LimitsByKey(
+        self.limits_of = limits_of = LimitsByKey(
             options.settings, options.lifecycles, options.max_lifetime, options.check_after
         )
         self.seat = None if options.fleet is None else Seat(options.fleet, limits_of)
+        bounds = limits_of if self.seat is None else self.seat.limits_of
         self.pool = Pool(
-            limits,
-            limits_of=limits_of if self.seat is None else self.seat.limits_of,
-            observed=options.observer is not None,
-            seed=random.random(),
+            limits, limits_of=bounds, observed=options.observer is not None, seed=random.random()
         )
         self.reactor = reactor = Reactor(runtime, self._unread, self._abandoned)
         self.now = reactor.clock
@@ -114,19 +90,7 @@ class Driver:
         self.sessions = Sessions()
         self._poll = reactor.poller.poll
         self.names = Names(options.resolver, reactor)
-        self.opener = Opener(
-            reactor,
-            Net(
-                reactor.poller,
-                reactor.clock,
-                options.bind_address,
-                options.stagger,
-                make_room=self._make_room,
-            ),
-            self.names,
-            self.sessions,
-            _timeouts(limits),
-        )
+        self.opener = self._make_opener(limits, options)
         self._preconnects = Preconnects()
         self._lifecycles = Lifecycles(self, options.lifecycles)
         self._attempts = Attempts(self, self.opener, options.connectors, self._preconnects, self._lifecycles)
@@ -137,10 +101,28 @@ class Driver:
         self.address_watch = (
             AddressWatch(self.pool, reactor, self.names, self.retire_slots) if options.retire_moved else None
         )
+        self._upkeep = Upkeep(self, limits_of)
         self._acting = False
         self._quick = FAIR_RUN
         self._orphans: deque[Waiter | Slot] = deque()
         self._empty: list[anyio.Event] = []
+
+    def _make_opener(self, limits: Limits, options: Options) -> Opener:
+        reactor = self.reactor
+        net = Net(
+            reactor.poller,
+            reactor.clock,
+            options.bind_address,
+            options.stagger,
+            make_room=self._make_room,
+        )
+        return Opener(reactor, net, self.names, self.sessions, _timeouts(limits))
+
+    async def begin(self) -> None:
+        """Join the fleet, if there is one, then open what is to be kept ready."""
+        if self.seat is not None:
+            await self.seat.begin(self)
+        self._upkeep.look()
 
     def check_here(self) -> None:
         """Refuse calls from another event loop or thread. A forked child's copy does nothing anyway."""
@@ -185,7 +167,7 @@ class Driver:
             return kind(self, slot, link, context, reuse, now)
         if waiter.state is QUEUED:
             return None
-        raise explain(waiter, pool, context, None if self.seat is None else self.seat.fleet.waits_for)
+        raise explain(waiter, pool, context, self.seat)
 
     def _refuse_hung(self, waiter: Waiter) -> None:
         """Pass shared connections whose peer has gone: they end, but not for those who read them still."""
@@ -293,11 +275,12 @@ class Driver:
         self.act()
         return closed
 
-    def set_limits(self, max_per_host: float, max_open: float, max_idle: float) -> None:
-        """Change the pool's limits."""
-        limits = replace(self.pool.limits, max_per_host=max_per_host, max_open=max_open, max_idle=max_idle)
+    def set_limits(self, changed: dict[str, float]) -> None:
+        """Change some of the pool's limits, by name, and what single keys have."""
+        limits = replace(self.pool.limits, **changed)
         self.pool.set_limits(limits, self.now())
         self.act()
+        self._upkeep.look()
 
     def _unread(self, root: Link) -> None:
         """Look at a link that has become readable while nobody reads it."""
@@ -361,9 +344,8 @@ class Driver:
         elif effect is VALIDATE:
             if what.state is IDLE:
                 self._unread(what.link)
-        elif effect is SHORT:
-            if self.seat is not None:
-                self.seat.fleet.wanted(what.key)
+        elif effect is SHORT and self.seat is not None:
+            self.seat.fleet.wanted(what.key)
         else:
             self._notify(*what)
 
@@ -416,13 +398,13 @@ class Driver:
         self.act()
         self.names.close()
         if self.seat is not None:
-            await self.drain(FAREWELL)
             await self.seat.end()
         try:
             await self.reactor.wait_for_tasks()
         finally:
             # A second cancellation may come through the shield; sockets and watches end all the same.
             self._timer.cancel()
+            self._upkeep.cancel()
             if self.address_watch is not None:
                 self.address_watch.cancel()
             self.sessions.forget()

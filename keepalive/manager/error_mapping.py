@@ -21,11 +21,11 @@ from keepalive.errors import (
 from keepalive.pool.states import Failure, WaiterState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from keepalive.base.types import Key
     from keepalive.pool.pool import Pool
     from keepalive.pool.records import Slot, Waiter
+
+    from .fleet import Seat
 
 _BY_PHASE: dict[str, type[AllocateError]] = {
     Phase.RESOLVE: ResolveError,
@@ -54,13 +54,8 @@ def numbers(waiter: Waiter, pool: Pool) -> str:
     )
 
 
-def explain(
-    waiter: Waiter, pool: Pool, context: object, waits_for: Callable[[Key], str] | None = None
-) -> KeepaliveError:
-    """Make the exception for a request that ended without a connection.
-
-    :param waits_for: says what a key's requests wait for in a fleet
-    """
+def explain(waiter: Waiter, pool: Pool, context: object, seat: Seat | None = None) -> KeepaliveError:
+    """Make the exception for a request that ended without a connection."""
     key = waiter.per_key.key
     if waiter.state is WaiterState.CANCELLED:
         return RequestCancelled(f"request {waiter.id} for {key} was cancelled")
@@ -84,8 +79,8 @@ def explain(
         text = "no idle connection and no time to wait for one"
     else:
         text = f"no connection within timeout={waiter.deadline - waiter.since:g} s{_last_part(waiter)}"
-    if waiter.phase == Phase.FLEET and waits_for is not None:
-        text = f"{text}; {waits_for(key)}"
+    if waiter.phase == Phase.FLEET and seat is not None:
+        text = f"{text}; {seat.fleet.waits_for(key)}"
     text = f"{text}; {numbers(waiter, pool)}"
     return AllocateTimeout(key, waiter.phase, errno.ETIMEDOUT, text, request_id=waiter.id, context=context)
 

@@ -11,14 +11,14 @@ import anyio
 from keepalive.errors import FleetError
 from keepalive.pool.leases import LeasedLimits
 
+from .pool_driver import PoolDriver
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keepalive.base.types import Key
     from keepalive.pool.records import KeyState
     from keepalive.pool.states import LimitsOf
-
-    from .pool_driver import PoolDriver
 
 logger = logging.getLogger("keepalive")
 
@@ -37,6 +37,19 @@ class Places(Protocol):
 
     def cut(self, key: Key, most: int) -> None:
         """Close connections of a key until no more than so many are left, also those in use."""
+
+
+class FleetDriver(PoolDriver, Protocol):
+    """Whoever carries out the pool's effects, and can be ended."""
+
+    def shutdown(self) -> None:
+        """Fail what waits, abort what opens, close what is idle."""
+
+    async def drain(self, grace: float) -> None:
+        """Wait until nothing is open any more, for `grace` seconds at most."""
+
+    async def close(self) -> None:
+        """End everything."""
 
 
 class Fleet(ABC):
@@ -74,21 +87,26 @@ class Seat:
         self.fleet = fleet
         self.limits_of = LeasedLimits(limits_of)
         self.beyond: dict[KeyState, None] = {}  # those that have more connections than allowed
-        self._driver: PoolDriver | None = None
+        self._driver: FleetDriver | None = None
         self._joined = anyio.Event()
         self._ended = anyio.Event()
         self._failure: Exception | None = None
 
-    async def begin(self, driver: PoolDriver) -> None:
-        """Join the fleet.
+    async def begin(self, driver: FleetDriver) -> None:
+        """Join the fleet; where that fails, or is cancelled, the manager ends.
 
         :raises FleetError: that is not possible
         """
         self._driver = driver
         driver.reactor.spawn(self._run, self._ended.set, "keepalive fleet")
-        await self._joined.wait()
-        if self._failure is not None:
-            raise self._failure
+        try:
+            await self._joined.wait()
+            if self._failure is not None:
+                raise self._failure
+        except BaseException:
+            driver.shutdown()
+            await driver.close()
+            raise
 
     async def _run(self) -> None:
         try:
@@ -104,7 +122,9 @@ class Seat:
             self._joined.set()
 
     async def end(self) -> None:
-        """Give everything back when all connections are closed."""
+        """Give everything back when all connections are closed, the last attempts too."""
+        if self._driver is not None:
+            await self._driver.drain(FAREWELL)
         self.fleet.stop()
         with anyio.CancelScope(shield=True):
             await self._ended.wait()

@@ -103,7 +103,7 @@ class LimitsByKey:
         max_lifetime: float,
         check_after: float,
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._max_lifetime = max_lifetime
         self._check_after = check_after
         self._hooks = {scheme: HookNames.of(lifecycle) for scheme, lifecycle in lifecycles.items()}
@@ -113,7 +113,7 @@ class LimitsByKey:
         found = KeyLimits(limits.max_per_host, limits.keep_alive, limits.max_uses, self._max_lifetime)
         check_after = self._check_after
         for place in (key.scheme, key[:2], key[:3]):
-            settings = self._settings.get(place)
+            settings = self.settings.get(place)
             if settings is None:
                 continue
             for field in fields(settings):
@@ -129,10 +129,15 @@ class LimitsByKey:
         return found
 
     @property
+    def keeps_ready(self) -> bool:
+        """Whether connections of some keys are to be kept ready."""
+        return any(settings.min_idle for settings in self.settings.values())
+
+    @property
     def kept_ready(self) -> list[tuple[str, str, int]]:
         """The keys, named in full, of which connections are to be kept ready."""
         return [
             place
-            for place, settings in self._settings.items()
+            for place, settings in self.settings.items()
             if isinstance(place, tuple) and len(place) == 3 and settings.min_idle
         ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from anyio.lowlevel import checkpoint
 
 from keepalive.base import arguments
-from keepalive.base.types import NEVER
+from keepalive.base.types import NEVER, Key
 from keepalive.connect.connector import checked_connectors
 from keepalive.connect.happy_eyeballs import STAGGER
 from keepalive.connect.lifecycle import checked_lifecycles
@@ -20,19 +20,19 @@ from keepalive.resolve.resolver import Resolver
 from keepalive.transport.loops import current_runtime
 
 from .connection import Connection
-from .driver import Driver, Options
+from .driver import Driver
 from .error_mapping import numbers
 from .fleet import Fleet
 from .key_settings import checked_settings
+from .options import Options
 from .request import Request
-from .stats import Stats, snapshot
+from .stats import Stats, describe, described, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
     from typing import Self
 
-    from keepalive.base.types import Key
     from keepalive.connect.connector import Connector
     from keepalive.connect.lifecycle import Lifecycle
 
@@ -51,8 +51,7 @@ class ConnectionManager:
     task of that event loop. Leaving the block closes everything, lent connections included.
 
     :param max_per_host: the most connections per key, > 0, or None
-    :param max_open: the most connections in all, > 0, or None; both limits count attempts, lent, idle and
-        closing ones
+    :param max_open: the most connections in all, > 0, or None; both count attempts, lent, idle, closing ones
     :param max_idle: the most idle connections in all; one more closes the least recently used of them, of
         whatever key. 0 keeps none (a waiting request still gets a released one), None has no such limit
     :param keep_alive: seconds an idle connection is kept; 0 keeps none, None keeps them for ever
@@ -63,8 +62,7 @@ class ConnectionManager:
     :param connect_timeout: seconds one attempt may take, all addresses and TLS included, not the names
     :param resolve_timeout: seconds one attempt may take to look up its names
     :param tls_timeout: seconds one attempt may take for TLS
-    :param setup_timeout: seconds one attempt may take for the `opened` of its life cycle, and until its `run`
-        has set a capacity
+    :param setup_timeout: seconds one attempt may take for `opened`, and until `run` has set a capacity
     :param stagger: seconds until the next address of a host is tried beside one that has not answered
         (RFC 8305); None tries them one after the other
     :param max_waiting: the most requests that may wait without an attempt; 0 means never queue
@@ -83,15 +81,12 @@ class ConnectionManager:
         other scheme TCP unless this says otherwise
     :param lifecycles: what the protocol of a scheme does with its connections: sets them up, checks and
         resets them, answers while they are idle, says goodbye, or shares them; see `abc.Lifecycle`
-    :param check_after: seconds of idleness after which a connection is checked before it is handed out, if
-        its life cycle has a `check`; None never
+    :param check_after: seconds of idleness after which `check` is asked before a hand-out; None never
     :param check_timeout: seconds such a check, or a reset, may take; then the connection is closed
     :param settings: what differs for some keys: `KeySettings` by scheme, by (scheme, host) or by (scheme,
         host, port); what is said of the narrowest counts
     :param observer: told of every transition
-    :param fleet: what keeps limits over many managers, such as `keepalive.fleet.RedisFleet`; beside the
-    limits
-        above, which are this manager's own
+    :param fleet: limits over many managers, beside those of this one: `keepalive.fleet.RedisFleet`
     :raises TypeError: an argument of the wrong type
     :raises ValueError: an argument out of range
     """
@@ -164,22 +159,15 @@ class ConnectionManager:
     # -- its life -----------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        """Start. Does not switch tasks, but to join a fleet.
+        """Start. Switches tasks only to join a fleet, which may raise `FleetError`.
 
         :raises RuntimeError: it was entered before
-        :raises FleetError: it could not join its fleet
         """
         if self._driver is not None:
             msg = "a ConnectionManager can be entered only once"
             raise RuntimeError(msg)
         self._driver = driver = Driver(self._limits, self._options, current_runtime())
-        if driver.seat is not None:
-            try:
-                await driver.seat.begin(driver)
-            except BaseException:
-                driver.shutdown()
-                await driver.close()
-                raise
+        await driver.begin()
         return self
 
     async def __aexit__(
@@ -378,12 +366,9 @@ class ConnectionManager:
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
         driver = self._open_driver()
-        ready = arguments.count("n", n, least=1)
-        if ready == NEVER:
-            msg = f"n must be a whole number, not {n!r}"
-            raise TypeError(msg)
+        ready = arguments.whole("n", n, least=1, most=1_000_000)
         key = arguments.key(scheme, addr, port, for_scheme, for_addr, for_port)
-        return driver.preconnect(driver.pool.keys.of(key), int(ready))
+        return driver.preconnect(driver.pool.keys.of(key), ready)
 
     def evict(
         self,
@@ -408,15 +393,8 @@ class ConnectionManager:
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
         driver = self._running()
-        parts = {
-            "scheme": scheme,
-            "addr": addr,
-            "port": port,
-            "for_scheme": for_scheme,
-            "for_addr": for_addr,
-            "for_port": for_port,
-        }
-        wanted = {name: arguments.part(name, value) for name, value in parts.items() if value is not None}
+        parts = zip(Key._fields, (scheme, addr, port, for_scheme, for_addr, for_port), strict=True)
+        wanted = {name: arguments.part(name, value) for name, value in parts if value is not None}
 
         def concerned(key: Key) -> bool:
             return all(getattr(key, name) == value for name, value in wanted.items())
@@ -425,7 +403,12 @@ class ConnectionManager:
         return driver.retire(concerned)
 
     def set_limits(
-        self, *, max_per_host: int | None = None, max_open: int | None = None, max_idle: int | None = None
+        self,
+        *,
+        max_per_host: int | None = None,
+        max_open: int | None = None,
+        max_idle: int | None = None,
+        settings: Mapping[Any, KeySettings] | None = None,
     ) -> None:
         """Change the limits of a running manager. A plain method.
 
@@ -435,16 +418,17 @@ class ConnectionManager:
         :param max_per_host: the new limit per key, > 0; None keeps it
         :param max_open: the new limit in all, > 0; None keeps it
         :param max_idle: the new limit of idle ones; None keeps it
+        :param settings: in place of all that single keys had; None keeps them
         """
         driver = self._running()
-        limits = driver.pool.limits
-        driver.set_limits(
-            limits.max_per_host
-            if max_per_host is None
-            else arguments.count("max_per_host", max_per_host, least=1),
-            limits.max_open if max_open is None else arguments.count("max_open", max_open, least=1),
-            limits.max_idle if max_idle is None else arguments.count("max_idle", max_idle, least=0),
-        )
+        if settings is not None:
+            driver.limits_of.settings = checked_settings(settings)
+        given = {
+            "max_per_host": arguments.count("max_per_host", max_per_host, least=1),
+            "max_open": arguments.count("max_open", max_open, least=1),
+            "max_idle": arguments.count("max_idle", max_idle, least=0),
+        }
+        driver.set_limits({name: n for name, n in given.items() if n != NEVER})
 
     # -- insight ------------------------------------------------------------------------------------
 
@@ -462,14 +446,5 @@ class ConnectionManager:
     def __repr__(self) -> str:
         driver = self._driver
         if driver is None:
-            state, now = "new", Stats()
-        else:
-            state = "closed" if driver.pool.closed else "open"
-            if not driver.reactor.here():  # no place to count what may change meanwhile
-                total, requests = driver.pool.capacity.total, driver.pool.requests.last_id
-                return f"<ConnectionManager {state}: open={total} requests={requests}>"
-            now = snapshot(driver.pool, driver.sessions)
-        return (
-            f"<ConnectionManager {state}: open={now.open} connecting={now.connecting} lent={now.lent} "
-            f"idle={now.idle} closing={now.closing} waiting={now.waiting} requests={now.requests}>"
-        )
+            return describe("new", Stats())
+        return described(driver.pool, driver.sessions, here=driver.reactor.here())

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from keepalive.base.types import Key
 
     from .assignment import Assignment
+    from .connections import Connections
     from .parts import Parts
     from .records import KeyState, Slot
     from .sharing import Sharing
@@ -52,8 +53,11 @@ class LeasedLimits:
 class Leases:
     """The inputs for what a fleet allows."""
 
-    def __init__(self, parts: Parts, assignment: Assignment, sharing: Sharing) -> None:
+    def __init__(
+        self, parts: Parts, assignment: Assignment, connections: Connections, sharing: Sharing
+    ) -> None:
         self._parts = parts
+        self._connections = connections
         self._sharing = sharing
         self._assignment = assignment
 
@@ -66,7 +70,7 @@ class Leases:
         for shelf in (per_key.unlendable, per_key.idle, per_key.unused):
             for slot in list(shelf):
                 if per_key.count > per_key.limits.max_per_host:
-                    assignment.close(slot, CloseReason.LIMIT)
+                    self._connections.close(slot, CloseReason.LIMIT)
         parts.capacity.measure_one(per_key)
         assignment.reconcile(per_key, now)
 
@@ -77,17 +81,17 @@ class Leases:
         """
         assignment = self._assignment
         while per_key.count - per_key.closing > most and per_key.opening:
-            assignment.abort(next(reversed(per_key.opening)))
+            self._connections.abort(next(reversed(per_key.opening)))
         for slot in slots:
             if per_key.count - per_key.closing <= most:
                 break
             waiter = slot.waiter
             if slot.state is RESERVED and waiter is not None:
                 assignment.unreserve(waiter)
-                assignment.close(slot, CloseReason.LIMIT, abruptly=True)
+                self._connections.close(slot, CloseReason.LIMIT, abruptly=True)
                 assignment.requeue(waiter, now)
             elif slot.state is SHARED:
                 self._sharing.lost(slot, now, CloseReason.LIMIT)
             elif slot.state in (LENT, CHECKING, RESETTING):
-                assignment.close(slot, CloseReason.LIMIT, abruptly=True)
+                self._connections.close(slot, CloseReason.LIMIT, abruptly=True)
         assignment.reconcile(per_key, now)

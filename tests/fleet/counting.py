@@ -59,6 +59,8 @@ class CountingServer:
 
     def _read(self, sock: object) -> None:
         assert isinstance(sock, socket.socket)
+        if sock.fileno() < 0:
+            return  # closed meanwhile, while another one was accepted
         try:
             data = sock.recv(4096)
             if data:

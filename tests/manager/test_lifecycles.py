@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -57,7 +57,7 @@ class Opened(Lifecycle[bytes]):
         return await say(stream, key.for_addr.encode())
 
 
-def manager(lifecycle: Lifecycle[object], **options: object) -> ConnectionManager:
+def manager(lifecycle: Lifecycle[Any], **options: object) -> ConnectionManager:
     return ConnectionManager(lifecycles={"line": lifecycle}, **options)  # type: ignore[arg-type]  # by name
 
 
@@ -76,7 +76,7 @@ async def test_what_the_set_up_read_too_far_is_the_first_users() -> None:
         async def opened(self, stream: LinkStream, key: Key) -> None:
             await stream.send(b"one\ntwo\n")
             await stream.receive_exactly(8)
-            stream._put_back(stream._link, b"TWO\n")  # noqa: SLF001  # as receive_until does
+            stream._put_back(stream._link, b"TWO\n")  # as receive_until does
 
     with Server(Lines()) as server:
         async with manager(Greedy()) as mgr, mgr.allocate("line", server.host, server.port) as conn:
@@ -206,7 +206,7 @@ async def test_answers_while_idle_and_refuses() -> None:
             before = server.received
             server.push(b"ping\n")
             await until(lambda: server.received > before)  # which the server answers: "PONG", refused
-            await until_equal(lambda: mgr.stats().closed.get("unread"), 1)
+            await until_equal(lambda: mgr.stats().closed.get("unread", 0), 1)
             (await mgr.allocate("line", server.host, server.port)).release()
             server.push(b"notice\n")
             await turns()
@@ -317,3 +317,20 @@ async def test_settings_of_a_key_count_for_it_alone() -> None:
             for conn in conns:
                 conn.release()
             assert mgr.stats().idle == 4
+
+
+async def test_so_many_are_kept_ready_set_up_and_replaced_in_time() -> None:
+    with Server(Lines()) as server:
+        place = ("line", server.host, server.port)
+        async with manager(Opened(), settings={place: KeySettings(min_idle=2, keep_alive=0.05)}) as mgr:
+            await until(lambda: mgr.stats().idle == 2)
+            async with await mgr.allocate(*place) as conn:
+                assert conn.is_new
+                assert conn.state == server.host.upper().encode()
+                await until(lambda: mgr.stats().idle == 2)
+            await until(lambda: server.accepted == 3 and mgr.stats().idle == 2)  # one too many expired
+            mgr.set_limits(settings={place: KeySettings(min_idle=0, keep_alive=0.05)})
+            await until(lambda: mgr.stats().open == 0)
+            mgr.set_limits(settings={place: KeySettings(min_idle=1, max_lifetime=0.4)})
+            await until(lambda: server.accepted >= 5)
+            assert mgr.stats().open >= 1
