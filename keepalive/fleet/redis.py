@@ -37,6 +37,8 @@ __all__ = ("RedisFleet",)
 
 logger = logging.getLogger("keepalive")
 
+PATIENCE = 2.0
+"""Seconds at least that the first call may take: a slow begin is no reason not to begin."""
 FALLBACKS = ("share", "none", "local")
 # Time that passes while the machine sleeps counts, where the system tells it.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -130,7 +132,7 @@ class RedisFleet(Fleet):
             raise FleetError(msg)
         self._places = places
         timeout = max(0.05, min(self._terms.interval, self._terms.lease / 4))
-        await self._join(timeout)
+        await self._join(max(timeout, PATIENCE))
         joined()
         while not self._stopping:
             # The client is made anew after whatever ended it.

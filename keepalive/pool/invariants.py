@@ -133,7 +133,7 @@ def _check_counts(pool: Pool, per_key: KeyState, own: Found, exact: bool, lowere
     else:
         assert count <= per_key.count, f"1: {per_key.key} counts {per_key.count}, has {count}"
         assert per_key.closing >= 0, "1: closing"
-    assert lowered or per_key.count <= pool.limits.max_per_host, "1: more than max_per_host"
+    assert lowered or per_key.count <= per_key.limits.max_per_host, "1: more than max_per_host"
     if pool.closed:
         assert not per_key.opening, "an attempt outlives the end"
         assert not own.shelved, "an idle connection outlives the end"
@@ -186,7 +186,7 @@ def _check_claim(pool: Pool, per_key: KeyState, own: Found, claims: set[int]) ->
     """Check that who could use room claims it; return how many requests have no attempt."""
     bare = own.queued[len(per_key.opening) :]
     may = (
-        per_key.count < pool.limits.max_per_host or per_key.idle or per_key.extra
+        per_key.count < per_key.limits.max_per_host or per_key.idle or per_key.extra
     ) and per_key.pause is None
     if per_key.failures >= pool.limits.pause_after and per_key.opening:
         may = False

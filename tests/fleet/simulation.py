@@ -52,6 +52,8 @@ CONFIGS = {
     ),
     "few_in_all": Config(requests=3.0, crashes=0.01, terms=Terms(max_open=8), limit=8),
     "often_over": Config(failovers=0.05, short_outages=True, requests=5.0, holds=4.0),
+    "kept": Config(restarts=0.03, short_outages=True, requests=3.0, uncut=True),
+    "deaf": Config(requests=2.0, deaf=True),
     "sharing_over": Config(**BAD, failovers=0.005, fallback=SHARE),
     "crowd": Config(**{**BAD, "requests": 2.0}, members=20, keys=2, limit=4),
 }

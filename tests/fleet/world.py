@@ -59,6 +59,8 @@ class Config:
     restarts: float = 0.0  # empty
     failovers: float = 0.0  # without the last second
     short_outages: bool = False
+    deaf: bool = False  # nothing comes by the store's own word in good times
+    uncut: bool = False  # nothing happens that lets a connection in use be cut
     leaves: float = 0.0
     new_limits: float = 0.0
     seconds: float = 300.0  # of one episode
@@ -116,6 +118,7 @@ class Machine:
                 self.serve(what)
             elif effect is Do.CUT:
                 while self.lent[what] + self.idle[what] > detail:
+                    need(not self.world.config.uncut or self.world.calm, "cut in use")
                     self.close(self.idle if self.idle[what] else self.lent, what)
         self.set_alarm()
 
@@ -421,6 +424,8 @@ class World:
 
     def tell(self, name: str, key: str) -> None:
         machine = self.by_name.get(name)
+        if self.config.deaf and self.calm:
+            return
         if machine is not None and not machine.cut and self.rng.random() >= self.config.lost:
             self.after(self.latency(), machine.run, machine.member.told, key)
 
@@ -488,10 +493,11 @@ class World:
         self.take_all(self.keys[-1])
         key = self.keys[0]
         self.take_all(key)
+        self.take_all(key, number=1)
         before = {machine.name: machine.served for machine in self.machines}
         self.flood(key, self.now + 4 * terms.lease, self.machines)
         # From all held by one to a fair share for each: two intervals, and the time to use a connection up.
-        self.run(self.now + 2 * terms.interval + 10 * config.holds)
+        self.run(self.now + (2 + 3 * config.deaf) * terms.interval + 10 * config.holds)
         held = {machine.name: machine.places.get(key, 0) for machine in self.machines}
         places = min(config.limit, terms.max_open)
         need(self.store.keys[key].held == places, f"{self.store.keys[key].held} of {places} held")
@@ -518,18 +524,19 @@ class World:
             for _ in range(machine.lent[key]):
                 machine.release(key)
 
-    def take_all(self, key: str, holds: float = 0.1) -> None:
-        """One member takes all places that there are of a key; it keeps them idle."""
-        if not self.machines:
+    def take_all(self, key: str, *, holds: float = 0.1, number: int = 0) -> None:
+        """One member takes all places that there are of a key, as nobody else wants any, and keeps them idle."""
+        if len(self.machines) <= number:
             return
-        terms = self.config.terms
+        terms, machine = self.config.terms, self.machines[number]
         self.config = replace(self.config, holds=holds)
-        self.flood(key, self.now + 2 * terms.interval, self.machines[:1])
+        self.flood(key, self.now + 4 * terms.interval, [machine])
         self.run(self.now + 4 * terms.interval)
         places = min(self.config.limit, terms.max_open)
-        got = self.machines[0].places.get(key, 0)
-        need(got >= places - len(self.machines) or holds > 1, f"one got {got} of {places}")
-        self.machines[0].waiting[key].clear()
+        got = machine.places.get(key, 0)
+        need(got == places or holds > 1, f"one got {got} of {places}")
+        self.run(self.now + terms.interval)
+        machine.waiting[key].clear()
 
     def flood(self, key: str, until: float, machines: list[Machine]) -> None:
         """Let some want more than there is."""
