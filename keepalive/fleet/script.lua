@@ -301,6 +301,7 @@ local function settle(key, caller, freed)
         tell(one.member, key, one.held - more)
       end
     elseif began and one.held > 0 and one.member ~= caller then
+      entry_of(key, one.member).told = -1
       tell(one.member, key, one.held)
     end
   end

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from keepalive.fleet.core.words import Call, Reply
 
 REPLICA_LAG = 1.0
+ENOUGH = 80  # requests: more than are served until more come
 
 
 def need(holds: bool, what: str) -> None:
@@ -541,7 +542,7 @@ class World:
     def flood(self, key: str, until: float, machines: list[Machine]) -> None:
         """Let some want more than there is."""
         for machine in machines:
-            while len(machine.waiting[key]) < self.config.limit + 2:
+            while len(machine.waiting[key]) < ENOUGH:
                 machine.request(key)
         if self.now < until:
             self.after(0.5, self.flood, key, until, machines)

@@ -385,6 +385,7 @@ class Store:
                 else:
                     self._tell(member, key, entry.held - more)
             elif began and entry.held and member != caller:
+                entry.told = -1  # what it needs now is not known: it had no reason to say so
                 self._tell(member, key, entry.held)
         return target
 
