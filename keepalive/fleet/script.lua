@@ -498,11 +498,13 @@ if whole then
 end
 for _, claim in ipairs(claims) do
   local e = entry_for(claim.key, member, claim.limit, its_weight)
-  local before = e.held
+  local before, needed = e.held, e.need
   local held = silence > 0 and claim.held or min(claim.held, before)
   put(member, false, claim.key, held, claim.need, min(claim.need, held))
-  touch(touched, claim.key, held < before)
-  touch(touched, '', held < before)
+  if held ~= before or claim.need ~= needed or claim.need > held then
+    touch(touched, claim.key, held < before)
+    touch(touched, '', held < before)
+  end
   if held <= 0 and claim.need <= 0 and claim.ask <= 0 then drop(member, r, claim.key) end
 end
 
@@ -538,6 +540,7 @@ local function add(key, news)
   end
   local k, limit, target = key_of(key), limit_of(key), e.held
   local flags = (k.waits > 0 and 1 or 0) + ((k.held > limit and silence == 0) and 2 or 0)
+  if (k.waits > 0 or k.held > limit) and 0 <= e.told and e.told < target then target = e.told end
   if touched[key] ~= nil or news then
     target = settle(key, member, touched[key] or false)
     touched[key] = 'done'

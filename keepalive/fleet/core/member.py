@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .states import Do, State
 from .words import ALL, MARGIN, Call, Claim, Reply, Row, Terms
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .states import Usage
+
+
+BLOCK: Final = 16
+"""So many places at most are leased beforehand, where more than needed are free."""
 
 
 @dataclass(slots=True)
@@ -278,7 +282,7 @@ class Member:
         members = max(1, self.members)
         block = 1 + need // 4
         if holding.known < inf:
-            block = max(block, int(holding.known // members) - need)
+            block = max(block, min(BLOCK, int(holding.known // members) - need))
         if self.terms.max_open < inf:
             block = min(block, int(self.terms.max_open // members - self.all.held) // 4)
         return max(0, block)

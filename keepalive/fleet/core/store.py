@@ -287,11 +287,12 @@ class Store:
         """Note what a member says of a key: it holds no more than it was granted, if that is known."""
         entry = self._entry(claim.key, member, claim.limit)
         record.keys[claim.key] = None
-        before = entry.held
+        before, needed = entry.held, entry.need
         held = claim.held if believed else min(claim.held, before)
         self._put(member, record, claim.key, held, claim.need, min(claim.need, held))
-        touched[claim.key] = touched.get(claim.key, False) or held < before
-        touched[ALL] = touched.get(ALL, False) or held < before
+        if (held, claim.need) != (before, needed) or claim.need > held:
+            touched[claim.key] = touched.get(claim.key, False) or held < before
+            touched[ALL] = touched.get(ALL, False) or held < before
         if not (held or claim.need or claim.ask):
             self._drop(member, record, claim.key)
 
@@ -340,6 +341,8 @@ class Store:
             limit = self.limit(key)
             contended = places.waits > 0
             target = entry.held
+            if (contended or places.held > limit) and 0 <= entry.told < target:
+                target = entry.told  # nothing has changed since
             if key in touched or key in record.news:
                 target = self._settle(key, member, freed=touched.get(key, False))
             hard = places.held > limit and not self._quiet()
