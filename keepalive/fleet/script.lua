@@ -13,12 +13,12 @@ local max, min, floor = math.max, math.min, math.floor
 local call = redis.call
 
 local function text(n)
-  if n == INF then return 'inf' end
+  if n == INF then return 'inf' elseif n == -INF then return '-inf' end
   return string.format('%.17g', n)
 end
 local function num(s, default)
   if not s then return default end
-  if s == 'inf' then return INF end
+  if s == 'inf' then return INF elseif s == '-inf' then return -INF end
   return tonumber(s)
 end
 local function hash(name)
@@ -46,13 +46,19 @@ local limits = hash('limits')
 
 local keys, records = {}, {}
 
+local function quiet()
+  local till = born + lease + step
+  if confirmed < expected then till = till + kept end
+  return max(0, till - clock)
+end
+
 local function key_of(key)
   local k = keys[key]
   if k then return k end
   local at = prefix .. 'k:' .. key
-  local sums = call('HMGET', at, '#held', '#absent', '#waits', '#contended', '#limits', '#n')
+  local sums = call('HMGET', at, '#held', '#absent', '#waits', '#contended', '#limits', '#n', '#settled')
   k = {at = at, held = num(sums[1], 0), absent = num(sums[2], 0), waits = num(sums[3], 0),
-       contended = sums[4] == '1', n = num(sums[6], 0), limits = {}, entries = {}, changed = {}}
+       contended = sums[4] == '1', n = num(sums[6], 0), settled = num(sums[7], -INF), limits = {}, entries = {}, changed = {}}
   for limit, n in string.gmatch(sums[5] or '', '([^:,]+):(%d+)') do k.limits[num(limit)] = tonumber(n) end
   keys[key] = k
   return k
@@ -267,13 +273,26 @@ local function settle(key, caller, freed)
   local target = own and own.held or 0
   local free = limit_of(key) - k.held
   local contended = k.waits > 0
-  local began = contended and not k.contended
+  local contended_before = k.contended
+  local began = contended and not contended_before
   if contended ~= k.contended then k.contended, k.dirty = contended, true end
+  local was_told = own and own.told or -1
   if own and own.told ~= target then
     own.told = target
     k.changed[caller] = true
   end
-  if free == INF or (free >= 0 and k.waits == 0) then return target end
+  if free == INF or quiet() > 0 or (free >= 0 and k.waits == 0) then return target end
+  if not freed and not began and free >= 0 then
+    if free >= k.waits then return target end
+    if clock - k.settled < step / 4 then
+      if contended_before and 0 <= was_told and was_told < target and own then
+        own.told, target = was_told, was_told
+        k.changed[caller] = true
+      end
+      return target
+    end
+  end
+  k.settled, k.dirty = clock, true
   local mine, list = shares_of(key, step)
   local short = -free
   table.sort(list, function(a, b) return a.member < b.member end)
@@ -334,7 +353,7 @@ local function flush()
         local said = {}
         for limit, n in pairs(k.limits) do said[#said + 1] = text(limit) .. ':' .. n end
         for _, field in ipairs({'#held', text(k.held), '#absent', text(k.absent), '#waits', text(k.waits),
-          '#contended', k.contended and '1' or '0', '#limits', table.concat(said, ','), '#n', text(k.n)}) do
+          '#contended', k.contended and '1' or '0', '#limits', table.concat(said, ','), '#n', text(k.n), '#settled', text(k.settled)}) do
           fields[#fields + 1] = field
         end
       end
@@ -353,12 +372,6 @@ local function save()
 end
 
 local function count() return call('ZCARD', prefix .. 'ends') end
-
-local function quiet()
-  local till = born + lease + step
-  if confirmed < expected then till = till + kept end
-  return max(0, till - clock)
-end
 
 -- what is set and what is shown
 
@@ -511,6 +524,7 @@ end
 local function room(key, most)
   local k, e = key_of(key), entry_of(key, member)
   local free = limit_of(key) - k.held
+  if free <= 0 then return 0 end
   if free >= k.waits then return min(most, free - k.waits + max(0, e.need - e.held)) end
   return max(0, min(most, free, shares_of(key, its_interval)[member] - e.held))
 end

@@ -499,8 +499,12 @@ class World:
         self.flood(key, self.now + 4 * terms.lease, self.machines)
         # From all held by one to a fair share for each: two intervals, and the time to use a connection up.
         self.run(self.now + (2 + 3 * config.deaf) * terms.interval + 10 * config.holds)
-        held = {machine.name: machine.places.get(key, 0) for machine in self.machines}
         places = min(config.limit, terms.max_open)
+        for _ in range(20):
+            if self.store.keys[key].held == places:
+                break
+            self.run(self.now + 0.1)  # one is on its way from one to another
+        held = {machine.name: machine.places.get(key, 0) for machine in self.machines}
         need(self.store.keys[key].held == places, f"{self.store.keys[key].held} of {places} held")
         if len(self.machines) <= places and len(set(config.weights)) == 1:
             least, most = min(held.values()), max(held.values())
@@ -526,7 +530,7 @@ class World:
                 machine.release(key)
 
     def take_all(self, key: str, *, holds: float = 0.1, number: int = 0) -> None:
-        """One member takes all places that there are of a key, as nobody else wants any, and keeps them idle."""
+        """One member takes all places of a key, as nobody else wants any, and keeps them idle."""
         if len(self.machines) <= number:
             return
         terms, machine = self.config.terms, self.machines[number]

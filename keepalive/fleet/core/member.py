@@ -53,7 +53,8 @@ class Holding:
     cap: float = inf
     cap_at: float = inf
     contended: bool = False
-    waits: bool = False  # told to the store
+    said: int = 0  # what it needs, as the store was told
+    waits: bool = False  # as the store was told
     refused: bool = False  # the store knows of all that waits, and will tell
     unused: int = 0  # renewals at which nothing of it was there
     total: int = 0  # of the fleet, when it last said
@@ -83,6 +84,7 @@ class Member:
         self._seq = 0
         self._base = 0
         self._whole = True
+        self._recount = False  # the needs of all keys are to be told anew
         self._sent: tuple[int, float, dict[str, Claim]] | None = None  # the call under way
         self._renew_at = -inf
         self._retry = 0
@@ -119,6 +121,7 @@ class Member:
             for other, holding in self.keys.items():
                 if holding.waits or holding.refused:
                     self._dirty[other] = None
+            self._recount = True
             self._renew_at = now
         elif key in self.keys:
             self._dirty[key] = None
@@ -247,8 +250,16 @@ class Member:
                     self.effects.append((Do.PLACES, key, 0))
                 if not self._whole:
                     claims.append(Claim(key, holding.limit, 0, 0, 0))
-            elif self._whole or holding.contended or holding.waits or usage.waiting or key in self._dirty:
+            elif (
+                self._whole
+                or holding.contended
+                or holding.waits
+                or usage.waiting
+                or key in self._dirty
+                or ((self._recount or self.all.contended) and usage.need != holding.said)
+            ):
                 claims.append(self._claim(key, holding, usage))
+        self._recount = False
         self._send(claims, now)
 
     def _tell(self, now: float) -> None:
@@ -260,10 +271,9 @@ class Member:
 
     def _claim(self, key: str, holding: Holding, usage: Usage) -> Claim:
         """Say what it goes on holding of a key, and what it needs."""
-        busy = usage.open - usage.idle
-        need = busy + usage.waiting
+        need = holding.said = usage.need
         if holding.target < holding.held:
-            holding.held = min(holding.held, _left(usage, holding.target))
+            holding.held = int(min(holding.held, _kept(usage, holding.target)))
         if self.all.target < self.all.held:
             # Others wait for places of any key: what is idle here goes, as far as it is asked for.
             over = min(self.all.held - self.all.target, holding.held - need)
@@ -362,7 +372,7 @@ class Member:
             self._caps.pop(row.key, None)
         holding.refused = holding.waits and row.held < (claim.need if claim else inf)
         self._set_places(row.key, holding)
-        if claim is None or _left(self._usage(row.key), holding.target) < holding.held > holding.target:
+        if claim is None or _kept(self._usage(row.key), holding.target) < holding.held:
             self._dirty[row.key] = None
 
     def _give_up_any(self) -> None:
@@ -370,7 +380,7 @@ class Member:
         over = self.all.held - self.all.target
         for key, holding in self.keys.items():
             usage = self._usage(key)
-            surplus = holding.held - (usage.open - usage.idle + usage.waiting)
+            surplus = holding.held - usage.need
             if over > 0 and surplus > 0:
                 over -= surplus
                 self._dirty[key] = None
@@ -378,6 +388,10 @@ class Member:
             self._dirty.update((key, None) for key, holding in self.keys.items() if holding.refused)
 
 
-def _left(usage: Usage, places: float) -> int:
-    """Return how many connections of a key there are when its idle ones beyond `places` are closed."""
-    return int(min(usage.open, max(usage.open - usage.idle, places)))
+def _kept(usage: Usage, target: float) -> float:
+    """Return how many places of a key are still needed when it comes down to its target, or cannot yet.
+
+    What is idle beyond the target closes. Below it nothing is given back: a request that waits may have a
+    place that came just now.
+    """
+    return max(target, usage.busy)

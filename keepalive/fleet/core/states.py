@@ -31,6 +31,16 @@ class Usage(NamedTuple):
     idle: int
     waiting: int
 
+    @property
+    def busy(self) -> int:
+        """How many are in use, or on their way."""
+        return self.open - self.idle
+
+    @property
+    def need(self) -> int:
+        """How many it would have, if it could."""
+        return self.open - self.idle + self.waiting
+
 
 class State(Enum):
     """How a member stands with the store."""

@@ -39,7 +39,7 @@ class Entry:
 class KeyPlaces:
     """One key, over all members."""
 
-    __slots__ = ("absent", "contended", "entries", "held", "limits", "waits")
+    __slots__ = ("absent", "contended", "entries", "held", "limits", "settled", "waits")
 
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
@@ -47,6 +47,7 @@ class KeyPlaces:
         self.absent = 0  # of these, held by members that are absent
         self.waits = 0  # the sum of what members need and do not hold
         self.contended = False
+        self.settled = -inf  # when its shares were last told to those who hold or wait
         self.limits: dict[float, int] = {}  # what members know as its limit, and how many of them
 
 
@@ -313,6 +314,8 @@ class Store:
         places = self.keys[key]
         entry = places.entries[member]
         free = self.limit(key) - places.held
+        if free <= 0:
+            return 0
         if free >= places.waits:  # enough for all that wait
             return int(min(most, free - places.waits + max(0, entry.need - entry.held)))
         share = self._shares(key, interval)[member]
@@ -363,12 +366,22 @@ class Store:
         target = 0 if own is None else own.held
         limit = self.limit(key)
         free = limit - places.held
-        began = places.waits > 0 and not places.contended
+        contended_before = places.contended
+        began = places.waits > 0 and not contended_before
         places.contended = places.waits > 0
+        was_told = -1 if own is None else own.told
         if own is not None:
             own.told = target
-        if free == inf or (free >= 0 and not places.waits):
+        if free == inf or self._quiet() or (free >= 0 and not places.waits):
             return target
+        if not freed and not began and free >= 0:
+            if free >= places.waits:
+                return target  # who waits has been told, or will ask again
+            if self.clock - places.settled < self.step / 4:
+                if contended_before and 0 <= was_told < target and own is not None:
+                    own.told = target = was_told
+                return target
+        places.settled = self.clock
         mine = self._shares(key, self.step)
         short: float = -free
         for member, share in sorted(mine.items()):
