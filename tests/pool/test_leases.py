@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .leased import walk
 from tests.support.planting import Garden
 
+from .leased import walk
 from .mutants import mutant, planted
 
 if TYPE_CHECKING:

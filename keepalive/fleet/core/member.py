@@ -174,7 +174,9 @@ class Member:
             self._meet_cap(key, self.keys[key])
         if self.ends <= now:
             self._lapse(now)
-        if self._sent is None and now >= self._renew_at:
+        if self._sent is None and (
+            now >= self._renew_at or (self._whole and self._dirty and not self._retry)
+        ):
             self._renew(now)
         elif self._sent is None and self._dirty and not self._retry:
             self._tell(now)
