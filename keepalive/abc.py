@@ -5,5 +5,16 @@ from .connect.lifecycle import Lifecycle, Shares
 from .manager.fleet import Fleet, Places
 from .manager.observer import Observer
 from .resolve.resolver import Resolution, Resolver
+from .transport.stream import LinkStream as Stream
 
-__all__ = ("Connector", "Fleet", "Lifecycle", "Observer", "Places", "Resolution", "Resolver", "Shares")
+__all__ = (
+    "Connector",
+    "Fleet",
+    "Lifecycle",
+    "Observer",
+    "Places",
+    "Resolution",
+    "Resolver",
+    "Shares",
+    "Stream",
+)

@@ -32,13 +32,13 @@ BELOW["connect"] = BELOW["resolve"] | {"resolve"}
 OPENING = BELOW["connect"] | {"connect"}
 BELOW["manager"] = OPENING | {"pool"}
 BELOW["multi"] = BELOW["sip"] = OPENING
-BELOW["abc"] = {"connect", "manager", "resolve"}
+BELOW["abc"] = {"connect", "manager", "resolve", "transport"}
 BELOW["testing"] = BELOW["manager"] | {"abc", "manager"}
 BELOW["__init__"] = BELOW["testing"] | {"abc"}
 PUBLIC = {"__init__", "abc", "errors", "testing"}
 BELOW["http"] = PUBLIC
 BELOW["httpx"] = PUBLIC | {"http"}
-BELOW["fleet"] = PUBLIC
+BELOW["fleet"] = BELOW["redis"] = PUBLIC
 BELOW["cli"] = PUBLIC | {"fleet", "http", "multi", "sip"}
 BELOW["__main__"] = {"cli", *PUBLIC}
 
@@ -56,8 +56,10 @@ IMPURE = {
     "threading",
     "os",
 }
-PURE_FOLDERS = ("pool", "multi/core", "sip/core", "fleet/core")
+PURE_FOLDERS = ("pool", "multi/core", "sip/core", "fleet/core", "http/http2/core")
 PURE_FILES = ("connect/happy_eyeballs.py", "connect/history.py", "connect/deadlines.py", "resolve/cache.py")
+DECIDING = {"h2", "hpack"}
+"""Third parties that decide, and do no I/O either."""
 # Third parties, by room; a program that does not use a feature never loads what only that feature needs.
 THIRD_PARTIES = {
     "base": {"anyio", "idna"},  # anyio: the errors of its streams
@@ -69,7 +71,8 @@ THIRD_PARTIES = {
     "testing": {"anyio", "trio"},
     "sip": {"anyio", "sipmessage"},
     "fleet": {"anyio", "coredis"},
-    "http": {"anyio", "httptools", "trio"},  # trio: for a task without a nursery
+    "http": {"anyio", "h2", "hpack", "httptools", "trio"},  # trio: for a task without a nursery
+    "redis": {"anyio", "hiredis", "redis", "trio"},  # trio: for a cheap sleep
     "httpx": {"anyio", "httpx", "httpx2"},  # for types; what runs is imported by its name, httpx2 or httpx
 }
 
@@ -165,10 +168,10 @@ def test_no_private_name_leaves_its_room() -> None:
 
 
 def test_features_use_what_is_listed() -> None:
-    """HTTP, httpx and the commands are users of the public API, as anybody could have written them."""
+    """HTTP, httpx, Redis and the commands are users of the public API, as anybody could have written them."""
     for found in OWN:
         room, other = room_of(module_of(found.file)), room_of(found.target)
-        if room not in ("http", "httpx", "fleet", "cli") or other == room or other == "__init__":
+        if room not in ("http", "httpx", "redis", "fleet", "cli") or other == room or other == "__init__":
             continue
         listed = importlib.import_module(f"keepalive.{other}")
         if found.target == found.module:
@@ -191,7 +194,7 @@ def test_this_part_is_pure(name: str) -> None:
 
 def check_pure(file: Path) -> None:
     seen = {found.module.split(".")[0] for found in ALL if found.file == file}
-    assert seen - {"keepalive"} <= sys.stdlib_module_names, file
+    assert seen - {"keepalive"} - DECIDING <= sys.stdlib_module_names, file
     assert not seen & IMPURE, file
     for node in ast.walk(ast.parse(file.read_text())):
         assert not isinstance(node, (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)), file
@@ -210,7 +213,20 @@ def test_importing_loads_no_more_than_needed() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent
     )
-    optional = {"trio", "uvloop", "click", "rich", "httptools", "socksio", "dns", "idna"}
+    optional = {
+        "trio",
+        "uvloop",
+        "click",
+        "rich",
+        "httptools",
+        "redis",
+        "hiredis",
+        "socksio",
+        "dns",
+        "idna",
+        "h2",
+        "hpack",
+    }
     assert not set(done.stdout.split()) & optional
 
 

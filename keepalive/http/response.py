@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from anyio import ClosedResourceError
 from anyio.abc import ByteStream
@@ -10,7 +10,7 @@ from anyio.abc import ByteStream
 from keepalive import printable
 
 from .reader import DONE, RAW
-from .upload import Uploading
+from .upload import UploadHolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from keepalive import Connection
 
     from .head import Headers
-    from .wire import Wire
+    from .passage import Carrier, Passage
 
 __all__ = ("RawStream", "Response")
 
@@ -43,19 +43,19 @@ class Response:
         "_conn",
         "_content",
         "_head",
+        "_holder",
         "_keep",
         "_link",
         "_may_keep",
-        "_uploading",
         "_wire",
         "from_cache",
         "retried",
         "stream",
-    )
+    )  # fmt: skip
 
     def __init__(
         self,
-        wire: Wire,
+        wire: Passage,
         keep: bool,
         content: bytes,
         retried: bool,
@@ -68,7 +68,7 @@ class Response:
         self._keep = keep
         self._may_keep = may_keep
         self._content = content
-        self._conn: Connection | None = wire.conn
+        self._conn: Carrier | None = wire.conn
         # An internal of the connection: most never ask for its attributes, and to look them all up before
         # it is given back would cost each exchange microseconds.
         self._link = wire.conn._link
@@ -76,7 +76,7 @@ class Response:
         self.retried = retried
         self.stream: RawStream | None = None
         upload = wire.upload
-        self._uploading = None if upload is None else Uploading(upload)
+        self._holder = None if upload is None else UploadHolder(upload)
         if reader.state is DONE:
             self._complete()
         elif reader.state is RAW:
@@ -94,8 +94,13 @@ class Response:
 
     @property
     def http_version(self) -> str:
-        """What the peer speaks: "1.1" or "1.0"."""
+        """What the peer speaks: "2", "1.1" or "1.0"."""
         return self._head.version
+
+    @property
+    def stream_id(self) -> int | None:
+        """The request's number on a connection that serves many at once (HTTP/2), else None."""
+        return self._wire.stream_id
 
     @property
     def headers(self) -> Headers:
@@ -181,7 +186,7 @@ class Response:
     @property
     def uploading(self) -> bool:
         """Whether the request's content is still going out, though the answer has begun."""
-        return self._uploading is not None and not self._uploading.upload.ended
+        return self._holder is not None and not self._holder.upload.ended
 
     async def finish(self) -> None:
         """Wait until the request's content is out, if it is not yet; a checkpoint only then.
@@ -191,8 +196,8 @@ class Response:
         :raises WriteTimeout: the peer does not take it
         :raises Exception: what the content's iterator raised
         """
-        if self._uploading is not None:
-            await self._uploading.upload.finish()
+        if self._holder is not None:
+            await self._holder.upload.finish()
 
     # -- the end ------------------------------------------------------------------------------------
 
@@ -202,7 +207,7 @@ class Response:
         if conn is None:
             return
         keep_for = self._head.keep_for
-        may_keep = self._may_keep is None or self._may_keep(conn)
+        may_keep = self._may_keep is None or self._may_keep(cast("Connection", conn))
         if not (may_keep and self._keep and self._wire.reader.keep and self._wire.sent):
             conn.discard()
         elif keep_for is None:
@@ -215,8 +220,8 @@ class Response:
     def close(self) -> None:
         """End it: a connection that is not given back yet is closed. Idempotent; does not switch tasks."""
         conn, self._conn = self._conn, None
-        if self._uploading is not None:
-            self._uploading.upload.cancel()
+        if self._holder is not None:
+            self._holder.upload.cancel()
         if conn is not None:
             conn.discard()
 
@@ -232,7 +237,7 @@ class Response:
 class RawStream(ByteStream):
     """A connection after the end of HTTP on it: what came with the answer, then what comes."""
 
-    def __init__(self, conn: Connection, first: bytes) -> None:
+    def __init__(self, conn: Carrier, first: bytes) -> None:
         self._conn = conn
         self._first = first
 

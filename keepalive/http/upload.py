@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable
 from contextlib import suppress
-from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -20,12 +19,10 @@ from .task import Task
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .reader import Reader
+    from .reader import Following
     from .request import Message
     from .timeout import Timeout
 
-CHUNK = 262144
-"""Bytes of content that the write timeout is for."""
 WANTED = 300
 """From this status on an early answer says that the rest of the content is not wanted (RFC 9112 9.5)."""
 
@@ -33,17 +30,28 @@ WANTED = 300
 class Outlet(Protocol):
     """The exchange, as far as its content needs it; see `Wire`."""
 
-    deadline: float | None
-    reader: Reader
+    reader: Following
     timeout: Timeout
     sent: bool
     broken: BrokenResourceError | None
 
+    def ends(self) -> float:
+        """Return when the exchange must be over, by the loop's own clock."""
+
     def patience(self) -> float | None:
         """Return how long to wait for the answer, once the request is out."""
 
-    async def send(self, data: bytes) -> None:
-        """Send all of this."""
+    async def begin(self, message: Message) -> None:
+        """Send the head."""
+
+    async def put(self, data: bytes) -> None:
+        """Send some content, framed as the head has announced it."""
+
+    async def put_all(self, message: Message) -> None:
+        """Send the content that is at hand."""
+
+    async def end(self) -> None:
+        """Say that the content is complete."""
 
 
 class Upload:
@@ -53,11 +61,13 @@ class Upload:
     and read then.
 
     :ivar ended: whether nothing more goes out, for whatever reason
+    :ivar touched: whether content that is yielded was asked for, and cannot be sent again
     :ivar failure: why the exchange must fail, or None
     """
 
     def __init__(self, wire: Outlet, message: Message, patience: float) -> None:
         self.ended = False
+        self.touched = False
         self.failure: BaseException | None = None
         self._wire = wire
         self._message = message
@@ -65,7 +75,8 @@ class Upload:
         self._over = anyio.Event()  # set when the task has gone
         self._heard = anyio.Event()  # of "100 Continue", or of a final answer
         self._waiting: CancelScope | None = None  # of who waits for the answer
-        self._sending = CancelScope(deadline=inf if wire.deadline is None else wire.deadline)
+        self._ends = wire.ends()
+        self._sending = CancelScope(deadline=self._ends)
         self._task = Task(self._run, self._gone)
 
     # -- for who reads the answer -------------------------------------------------------------------
@@ -78,8 +89,7 @@ class Upload:
         """
         if self.failure is not None:
             raise self.failure
-        deadline = self._wire.deadline
-        self._waiting = CancelScope(deadline=inf if deadline is None else deadline)
+        self._waiting = CancelScope(deadline=self._ends)
         return self._waiting
 
     def heard(self, *, final: bool, status: int) -> None:
@@ -140,15 +150,16 @@ class Upload:
         wire, message = self._wire, self._message
         with self._sending:
             try:
-                await wire.send(message.head)
+                await wire.begin(message)
                 if message.expects:
                     with anyio.move_on_after(self._patience):
                         await self._heard.wait()
                 if message.chunks is None:
-                    await self._send_body(message.body)
+                    await wire.put_all(message)
                 else:
-                    await _Chunked(wire, message.length).send(message.chunks)
-                wire.sent = True
+                    self.touched = True
+                    await _Pieces(wire, message.length).send(message.chunks)
+                await wire.end()
             except BrokenResourceError as exc:
                 wire.broken = exc  # the answer may be there, and say why
             except ClosedResourceError:
@@ -161,15 +172,8 @@ class Upload:
         head = self._wire.reader.head
         return self.ended or (head is not None and head.status >= WANTED)
 
-    async def _send_body(self, body: bytes) -> None:
-        if self._wire.timeout.write is None:
-            await self._wire.send(body)
-            return
-        for start in range(0, len(body), CHUNK):  # each with its own limit
-            await self._wire.send(body[start : start + CHUNK])
 
-
-class Uploading:
+class UploadHolder:
     """Holds an upload; when it is dropped with its response, the upload ends."""
 
     __slots__ = ("upload",)
@@ -183,7 +187,7 @@ class Uploading:
                 self.upload.drop()
 
 
-class _Chunked:
+class _Pieces:
     """Content that is yielded piece by piece."""
 
     def __init__(self, wire: Outlet, length: int | None) -> None:
@@ -205,9 +209,7 @@ class _Chunked:
         else:
             for chunk in chunks:
                 await self._send(chunk)
-        if self._length is None:
-            await self._wire.send(b"0\r\n\r\n")
-        elif self._left:
+        if self._left:
             raise InvalidRequest(
                 f"content is {self._left} bytes shorter than its Content-Length of {self._length}"
             )
@@ -219,10 +221,8 @@ class _Chunked:
         data = chunk if isinstance(chunk, bytes) else bytes(chunk)
         if not data:
             return  # in the chunked coding it would be the end
-        if self._left is None:
-            await self._wire.send(b"%x\r\n%b\r\n" % (len(data), data))
-            return
-        self._left -= len(data)
-        if self._left < 0:
-            raise InvalidRequest(f"content is longer than its Content-Length of {self._length}")
-        await self._wire.send(data)
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left < 0:
+                raise InvalidRequest(f"content is longer than its Content-Length of {self._length}")
+        await self._wire.put(data)

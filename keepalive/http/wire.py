@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from math import inf
+from typing import TYPE_CHECKING
 
 import anyio
-from anyio import BrokenResourceError, CancelScope, ClosedResourceError, EndOfStream
+from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
 
-from .errors import ReadError, ReadTimeout, WriteTimeout
-from .reader import DONE, HEAD, RAW
-from .upload import Upload
+from .errors import ReadError, WriteTimeout
+from .passage import Passage, why
+from .reader import HEAD
+from .timeout import NONE
 
 if TYPE_CHECKING:
     from keepalive import Connection
@@ -18,41 +20,30 @@ if TYPE_CHECKING:
     from .request import Message
     from .timeout import Timeout
 
-CONTINUE_PATIENCE = 1.0
-"""Seconds to wait for "100 Continue"; many servers never say it (RFC 9110 10.1.1)."""
-MOMENT = 0.01
-"""That part of a limit makes no difference."""
-AFTER_BREAK = 1.0
-"""Seconds to wait for what a peer said before sending to it broke. It is on its way, or never was."""
+CHUNK = 262144
+"""Bytes of content that the write timeout is for."""
 
 
-class Wire:
-    """A connection, the reader of the answer, and the limits.
+class Wire(Passage):
+    """A connection of its own, on which HTTP/1.1 is spoken."""
 
-    :ivar deadline: when the exchange must be over, by `anyio.current_time`; None for no limit
-    :ivar sent: whether the request is out, whole
-    :ivar broken: why sending broke, if it did
-    :ivar upload: what is still going out meanwhile, if anything may be
-    """
+    __slots__ = ("_chunked",)
 
-    __slots__ = ("broken", "conn", "deadline", "reader", "sent", "timeout", "upload")
+    conn: Connection
+    reader: Reader
 
-    def __init__(self, conn: Connection, reader: Reader, timeout: Timeout, deadline: float | None) -> None:
-        self.conn = conn
-        self.reader = reader
-        self.timeout = timeout
-        self.deadline = deadline
-        self.sent = False
-        self.broken: BrokenResourceError | None = None
-        self.upload: Upload | None = None
+    def __init__(self, conn: Connection, reader: Reader, timeout: Timeout, deadline: float) -> None:
+        super().__init__(conn, reader, timeout, deadline)
+        self._chunked = False
 
     # -- within time --------------------------------------------------------------------------------
 
-    def _scope(self, limit: float | None) -> CancelScope | None:
-        if self.deadline is None:
-            return None if limit is None else anyio.move_on_after(limit)
-        ends = self.deadline if limit is None else min(self.deadline, anyio.current_time() + limit)
-        return CancelScope(deadline=ends)
+    def _limit(self, seconds: float | None) -> None:
+        """Give up what waits from now on after so many seconds, or when the exchange must be over."""
+        conn, ends = self.conn, self.deadline
+        if seconds is not None:
+            ends = min(ends, conn.time() + seconds)
+        conn.deadline = ends
 
     async def receive(self) -> bytes:
         """Receive some content (maybe none: more of the head, the end) and tell the reader.
@@ -62,64 +53,63 @@ class Wire:
         reader, upload = self.reader, self.upload
         try:
             if upload is not None and not upload.ended:
-                scope: CancelScope | None = upload.listening()
-            elif upload is not None and upload.failure is not None:
-                raise upload.failure
-            else:
-                scope = self._scope(self.patience())
-            if scope is None:
-                data = await self.conn.receive()
-            else:
                 data = b""
-                with scope:
+                with upload.listening():
                     data = await self.conn.receive()
                 if not data:
                     self._too_late()
+            elif upload is not None and upload.failure is not None:
+                raise upload.failure
+            else:
+                self._limit(self.patience())
+                data = await self.conn.receive()
+        except TimeoutError:
+            self._too_late()
         except EndOfStream:
             reader.end()
             return b""
         except BrokenResourceError as exc:
-            raise ReadError(f"the connection broke before the answer was complete: {_why(exc)}") from exc
+            raise ReadError(f"the connection broke before the answer was complete: {why(exc)}") from exc
         except ClosedResourceError as exc:
             raise ReadError(
                 "the connection was closed at this end, by the end of its manager perhaps"
             ) from exc
         return reader.receive(data)
 
-    def patience(self) -> float | None:
-        """How long to wait for more of the answer, by the limits; not long after sending broke."""
-        limit = self.timeout.read
-        if self.broken is None:
-            return limit
-        return AFTER_BREAK if limit is None else min(limit, AFTER_BREAK)
+    # -- content that takes its time, see `Outlet` --------------------------------------------------
 
-    def _too_late(self) -> NoReturn:
-        """Say why nothing was received in time."""
-        upload = self.upload
-        if upload is not None and upload.failure is not None:
-            raise upload.failure
-        if self.broken is not None:
-            raise ReadError(f"the connection broke: {_why(self.broken)}") from self.broken
-        if upload is not None and not self.sent:
-            raise WriteTimeout("the request was not out in time")
-        raise ReadTimeout("nothing more of the answer came in time")
-
-    async def send(self, data: bytes) -> None:
-        """Send bytes.
-
-        :raises BrokenResourceError: the connection broke; the answer may say why
-        :raises WriteTimeout: the peer does not take them
-        """
-        scope = self._scope(self.timeout.write)
-        if scope is None:
-            await self.conn.send(data)
-            return
+    async def _send(self, data: bytes) -> None:
+        """Send bytes within the write timeout."""
         sent = False
-        with scope:
+        with anyio.move_on_after(self.timeout.write):
             await self.conn.send(data)
             sent = True
         if not sent:
             raise WriteTimeout("the peer did not take the request in time")
+
+    async def begin(self, message: Message) -> None:
+        """Send the head; see `Outlet`."""
+        self._chunked = message.chunks is not None and message.length is None
+        await self._send(message.head)
+
+    async def put(self, data: bytes) -> None:
+        """Send some content."""
+        await self._send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    async def put_all(self, message: Message) -> None:
+        """Send the content that is at hand."""
+        body = message.body
+        if self.timeout.write is None:
+            await self._send(body)
+            return
+        for start in range(0, len(body), CHUNK):  # each with its own limit
+            await self._send(body[start : start + CHUNK])
+
+    async def end(self) -> None:
+        """Say that the content is complete."""
+        if self._chunked:
+            await self._send(b"0\r\n\r\n")
+        self.sent = True
 
     # -- the two directions -------------------------------------------------------------------------
 
@@ -127,66 +117,33 @@ class Wire:
         """Send a request and read the head of the answer; return the content that came with it."""
         if not message.at_once:
             return await self._upload(message)
-        limits, reader = self.timeout, self.reader
-        if self.deadline is None and limits.read is not None and limits.read == limits.write:
-            content = await self._ask(message.at_once, limits.read)
-        else:
-            try:
-                await self.send(message.at_once)
-                self.sent = True
-            except BrokenResourceError as exc:
-                self.broken = exc  # the answer may be there, and say why
-            except ClosedResourceError:
-                pass  # it says the same again
-            content = await self.receive()
-        while reader.state is HEAD:
+        content = await self._ask(message.at_once)
+        while self.reader.state is HEAD:
             content = await self.receive()
         return content
 
     async def _upload(self, message: Message) -> bytes:
-        """Send in a task of its own and read the head; the rest goes out while the content is read."""
-        upload = self.upload = Upload(self, message, CONTINUE_PATIENCE)
-        reader, content = self.reader, b""
-        try:
-            while reader.state is HEAD:
-                content = await self.receive()
-                if reader.head is not None:
-                    upload.heard(final=True, status=reader.head.status)
-                elif reader.interim and reader.interim[-1][0] == 100:
-                    upload.heard(final=False, status=100)
-            if reader.state is DONE or reader.state is RAW:
-                await upload.finish()
-        except BaseException:
-            await upload.end()
-            raise
-        return content
+        """Send in a task of its own; see `Passage`."""
+        self.conn.deadline = inf  # two tasks wait there, each with limits of its own
+        return await super()._upload(message)
 
-    async def _ask(self, data: bytes, limit: float) -> bytes:
-        """Do `send` and a first `receive` with one limit for each, in one scope: two would cost as much as
-        all the rest.
-        """  # noqa: D205  # one sentence that does not fit a line
-        conn, answer = self.conn, b""
-        begun = anyio.current_time()
+    async def _ask(self, data: bytes) -> bytes:
+        """Send all of a request, and receive what comes first of its answer."""
+        conn, limits = self.conn, self.timeout
+        limited = limits is not NONE
         try:
-            with CancelScope(deadline=begun + limit) as scope:
-                await conn.send(data)
-                self.sent = True
-                now = anyio.current_time()
-                if now - begun > limit * MOMENT:
-                    scope.deadline = now + limit  # it had to wait
-                answer = await conn.receive()
+            if limited:
+                self._limit(limits.write)
+            await conn.send(data)
+            self.sent = True
+            if limited:
+                self._limit(limits.read)
+            answer = await conn.receive()
+        except TimeoutError:
+            self._too_late()
         except BrokenResourceError as exc:
             self.broken = exc
             return await self.receive()  # it has an answer for us, or says the same again
         except (ClosedResourceError, EndOfStream):
             return await self.receive()
-        if answer:
-            return self.reader.receive(answer)
-        if self.sent:
-            raise ReadTimeout("nothing of an answer came in time")
-        raise WriteTimeout("the peer did not take the request in time")
-
-
-def _why(exc: BrokenResourceError) -> str:
-    cause = exc.__cause__
-    return (cause.strerror or str(cause)) if isinstance(cause, OSError) else "it was cut off"
+        return self.reader.receive(answer)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from anyio.abc import SocketAttribute
@@ -16,13 +15,11 @@ from anyio.streams.tls import TLSAttribute
 
 from keepalive import AllocateError, http
 
-from .network import NetworkStream
+from .network import NetworkStream, Snapshot
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable, Iterator, Mapping
-
-    from anyio.abc import ByteStream
 
     from keepalive import Connection
 
@@ -30,7 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ("Trace", "Way")
 
-_HTTP11 = ("http11.send_request_headers", "http11.send_request_body", "http11.receive_response_headers")
+_STEPS = ("send_request_headers", "send_request_body", "receive_response_headers")
+_HTTP11 = tuple(f"http11.{step}" for step in _STEPS)
+_HTTP2 = tuple(f"http2.{step}" for step in _STEPS)
 
 
 _STREAM = object()
@@ -39,28 +38,18 @@ _STREAM = object()
 
 @dataclass(frozen=True)
 class Way:
-    """How connections are opened: what the steps of it are told with.
+    """How connections are opened: what the steps of it are told with."""
 
-    :ivar context: of TLS with servers; None if it is a given manager's affair
-    :ivar path: of a Unix socket
-    :ivar proxy: the proxy's scheme, "" for none
-    :ivar host: the proxy's
-    :ivar port: the proxy's
-    :ivar headers: fields for an HTTP proxy
-    :ivar auth: for a SOCKS proxy
-    :ivar proxy_context: of TLS with the proxy
-    """
-
-    context: ssl.SSLContext | None = None
+    context: ssl.SSLContext | None = None  # of TLS with servers; None if it is a given manager's affair
     local_address: str | None = None
     socket_options: Any = None
-    path: str | None = None
-    proxy: str = ""
-    host: str = ""
-    port: int = 0
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    auth: tuple[bytes, bytes] | None = None
-    proxy_context: ssl.SSLContext | None = None
+    path: str | None = None  # of a Unix socket
+    proxy: str = ""  # its scheme, "" for none
+    host: str = ""  # the proxy's
+    port: int = 0  # the proxy's
+    headers: tuple[tuple[bytes, bytes], ...] = ()  # fields for an HTTP proxy
+    auth: tuple[bytes, bytes] | None = None  # for a SOCKS proxy
+    proxy_context: ssl.SSLContext | None = None  # of TLS with the proxy
 
     @property
     def forwards(self) -> bool:
@@ -72,6 +61,7 @@ class Trace:
     """Tells the callback of one request.
 
     :param send: the callback
+    :ivar info: what each step is told with
     """
 
     def __init__(
@@ -96,6 +86,7 @@ class Trace:
         self.request = self._of_the_core(
             request.method, target, [*(way.headers if forward else ()), *request.headers.raw], forward
         )
+        self.info: dict[str, Any] = {"request": self.request}
 
     def _of_the_core(self, method: str, target: bytes, headers: Any, to_proxy: bool) -> Any:
         """Make a request as httpcore has it: of bytes, and to the proxy where there is one."""
@@ -139,10 +130,17 @@ class Trace:
         """Tell what has happened up to the head of the answer."""
         if response.from_cache is None:
             await self._opened(response)
-        version = b"HTTP/1.1" if response.http_version == "1.1" else b"HTTP/1.0"
-        head = (version, response.status, response.reason, list(response.headers))
-        for name, result in zip(_HTTP11, (None, None, head), strict=True):
-            await self.step(name, {"request": self.request}, result)
+        head: tuple[object, ...]
+        names, head = _HTTP2, (response.status, list(response.headers))
+        if response.stream_id is None:
+            version = b"HTTP/1.1" if response.http_version == "1.1" else b"HTTP/1.0"
+            names, head = _HTTP11, (version, response.status, response.reason, list(response.headers))
+        else:
+            self.info["stream_id"] = response.stream_id
+            if response.from_cache is None:
+                await self.step("http2.send_connection_init", {"request": self.request})
+        for name, result in zip(names, (None, None, head), strict=True):
+            await self.step(name, self.info, result)
 
     async def failed(self, exc: Exception, told: Exception, exchange: http.Exchange) -> None:
         """Tell how far it came.
@@ -157,10 +155,14 @@ class Trace:
         if exchange.opened:
             await self._opened(None)
         wrong = 1 if isinstance(exc, (http.WriteTimeout, http.InvalidRequest)) else 2
-        for name in _HTTP11[:wrong]:
-            await self.step(name, {"request": self.request})
-        await self._failed(_HTTP11[wrong], {"request": self.request}, told)
-        await self.step("http11.response_closed", {})
+        names, closed = _HTTP11, {}
+        if exchange.stream_id is not None:
+            names, closed = _HTTP2, {"stream_id": exchange.stream_id}
+            self.info["stream_id"] = exchange.stream_id
+        for name in names[:wrong]:
+            await self.step(name, self.info)
+        await self._failed(names[wrong], self.info, told)
+        await self.step(names[0].partition(".")[0] + ".response_closed", closed)
 
     async def again(self) -> None:
         """Tell that connecting is about to be tried again."""
@@ -168,11 +170,11 @@ class Trace:
         await self.step("connection.retry", info)
 
     async def _opened(self, response: http.Response | None) -> None:
-        secure = NetworkStream(self._library, Seen(self._attributes, response))
+        secure = NetworkStream(self._library, Snapshot(self._attributes, response))
         known = {
             name: value for name, value in self._attributes.items() if name is not TLSAttribute.ssl_object
         }
-        plain = NetworkStream(self._library, Seen(known, response))
+        plain = NetworkStream(self._library, Snapshot(known, response))
         for phase, name, info, result in self._opening():
             await self._went_well(name, info, result, secure if phase == "tls" else plain)
 
@@ -190,7 +192,7 @@ class Trace:
         last = max((n for n, step in enumerate(steps) if step[0] == phase), default=0)
         way, place = self._way, self._place
         whither = (way.host, way.port) if way.proxy else (place.addr, place.port)
-        stream = NetworkStream(self._library, Seen({SocketAttribute.remote_address: whither}))
+        stream = NetworkStream(self._library, Snapshot({SocketAttribute.remote_address: whither}))
         for _, name, info, result in steps[:last]:
             await self._went_well(name, info, result, stream)
         _, name, info, _ = steps[last]
@@ -201,7 +203,8 @@ class Trace:
     def _opening(self) -> Iterator[tuple[str, str, dict[str, Any], object]]:
         """Yield the steps of connecting: phase, name, information, and the result."""
         way, place, timeout = self._way, self._place, self._timeout
-        secure = place.scheme == "https" and not (way.forwards and self._request.url.scheme == "http")
+        forwarded = way.forwards and self._request.url.scheme == "http"
+        secure = place.scheme in ("https", "wss") and not forwarded
         name = self._request.extensions.get("sni_hostname") or self._request.url.raw_host.decode("ascii")
         inside = {"ssl_context": way.context, "server_hostname": name, "timeout": timeout}
         if way.proxy.startswith("socks"):
@@ -236,30 +239,3 @@ class Trace:
         for name in _HTTP11[:2]:
             yield "", name, info, None
         yield "proxy", _HTTP11[2], info, (b"HTTP/1.1", 200, b"", [])
-
-
-class Seen:
-    """A connection as it was when it was new; it may be closed by now, or serve another request.
-
-    :param response: what it became, if anything
-    """
-
-    def __init__(self, attributes: Mapping[Any, Any], response: http.Response | None = None) -> None:
-        self._response = response
-        self.extra_attributes: Mapping[Any, Callable[[], Any]] = {
-            attribute: partial(_itself, value) for attribute, value in attributes.items()
-        }
-
-    @property
-    def stream(self) -> ByteStream | None:
-        """What may be read and written after an upgrade."""
-        return None if self._response is None else self._response.stream
-
-    @property
-    def holds(self) -> bool:
-        """Whether the connection is still the response's."""
-        return self._response is not None and self._response.holds
-
-
-def _itself(value: object) -> object:
-    return value

@@ -6,6 +6,7 @@ import warnings
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
+from anyio import ClosedResourceError
 from anyio.lowlevel import checkpoint
 
 from keepalive.base import arguments as settings
@@ -127,14 +128,45 @@ class Connection(LinkStream):
     def state(self) -> Any:
         """What the scheme's life cycle made of the connection; it stays with it from user to user.
 
-        None without a life cycle, and on a handle that has been given back.
+        None without a life cycle, and on a handle that has been given back. It may be set by whoever keeps
+        something of his own with the connections of a scheme; hooks are then given that.
+
+        :raises ClosedResourceError: set on a handle that has been given back
         """
         return None if self._link is None else self._link.state
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        link = self._given_back()
+        if link is None:
+            raise ClosedResourceError
+        link.state = value
 
     @property
     def age(self) -> float:
         """Seconds since it was opened."""
         return self._driver.now() - self._slot.opened_at
+
+    # -- time limits --------------------------------------------------------------------------------
+
+    def time(self) -> float:
+        """Return the time of the clock that `deadline` goes by, in seconds."""
+        return self._driver.now()
+
+    @property
+    def deadline(self) -> float:
+        """When a `receive` or `send` of this handle that waits raises `TimeoutError`; infinite at first.
+
+        By the clock `time()`. It costs next to nothing, where a cancel scope around each call costs as much
+        as the call. What a `receive` would have got is there for the next one; after a `send` that was cut
+        the connection is not reused.
+        """
+        return NEVER if self._link is None else self._link.deadline
+
+    @deadline.setter
+    def deadline(self, when: float) -> None:
+        if self._link is not None:
+            self._link.deadline = when
 
     # -- giving it back -----------------------------------------------------------------------------
 

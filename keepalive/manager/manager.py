@@ -63,8 +63,7 @@ class ConnectionManager:
     :param resolve_timeout: seconds one attempt may take to look up its names
     :param tls_timeout: seconds one attempt may take for TLS
     :param setup_timeout: seconds one attempt may take for `opened`, and until `run` has set a capacity
-    :param stagger: seconds until the next address of a host is tried beside one that has not answered
-        (RFC 8305); None tries them one after the other
+    :param stagger: seconds until the next address is tried beside a silent one (RFC 8305); None: in turn
     :param max_waiting: the most requests that may wait without an attempt; 0 means never queue
     :param max_lifetime: seconds after which a connection is closed when free, up to 5 % earlier
     :param max_uses: how many times a connection is handed out
@@ -75,13 +74,10 @@ class ConnectionManager:
     :param retire_moved: retire connections whose address has left what their name stands for: idle ones
         close, lent ones when they are given back. Names in use are then asked for again when their
         answers have become old. Not for names that give out other addresses each time
-    :param reuse_dropped: reuse a quiet connection whose handle was garbage-collected in use, as the
-        ancestor (POE::Component::Client::Keepalive) did
-    :param connectors: what opens connections, by scheme; "https" is TLS, "unix" a Unix socket, and any
-        other scheme TCP unless this says otherwise
-    :param lifecycles: what the protocol of a scheme does with its connections: sets them up, checks and
-        resets them, answers while they are idle, says goodbye, or shares them; see `abc.Lifecycle`
-    :param check_after: seconds of idleness after which `check` is asked before a hand-out; None never
+    :param reuse_dropped: reuse a quiet connection whose handle was garbage-collected in use
+    :param connectors: what opens connections, by scheme; by default TLS for "https", "unix", and TCP
+    :param lifecycles: what the protocol of a scheme does with its connections; see `abc.Lifecycle`
+    :param check_after: seconds of idleness after which its life cycle's `check` is asked; None never
     :param check_timeout: seconds such a check, or a reset, may take; then the connection is closed
     :param settings: what differs for some keys: `KeySettings` by scheme, by (scheme, host) or by (scheme,
         host, port); what is said of the narrowest counts
@@ -140,6 +136,7 @@ class ConnectionManager:
         arguments.instance("resolver", resolver, Resolver)
         arguments.instance("observer", observer, Observer)
         arguments.instance("fleet", fleet, Fleet)
+        self.lifecycles = checked_lifecycles(lifecycles)
         self._options = Options(
             resolver=DNSResolver() if resolver is None else resolver,
             connectors=checked_connectors(connectors),
@@ -147,7 +144,7 @@ class ConnectionManager:
             stagger=arguments.seconds("stagger", stagger),
             max_lifetime=arguments.positive_seconds("max_lifetime", max_lifetime),
             check_after=arguments.seconds("check_after", check_after),
-            lifecycles=checked_lifecycles(lifecycles),
+            lifecycles=self.lifecycles,
             settings=checked_settings(settings),
             retire_moved=arguments.flag("retire_moved", retire_moved),
             reuse_dropped=arguments.flag("reuse_dropped", reuse_dropped),
@@ -230,6 +227,10 @@ class ConnectionManager:
         driver.check_here()
         return driver
 
+    def time(self) -> float:
+        """Return the time, in seconds, of the clock by which its connections' deadlines go."""
+        return self._running().now()
+
     # -- requests -----------------------------------------------------------------------------------
 
     def allocate(
@@ -281,11 +282,14 @@ class ConnectionManager:
             seconds = arguments.seconds("timeout", timeout, none=None, any_sign=True)
         pool = driver.pool
         per_key = None
-        if for_scheme is None and for_addr is None and for_port is None:
-            try:
+        try:
+            if for_scheme is None and for_addr is None and for_port is None:
                 per_key = pool.keys.direct.get((scheme, addr, port))
-            except TypeError:
-                pass  # an argument that cannot be a part of any key; told below
+            elif type(for_port) is int:
+                whole: Any = (scheme, addr, port, for_scheme, for_addr, for_port)
+                per_key = pool.keys.states.get(whole)
+        except TypeError:
+            pass  # an argument that cannot be a part of any key; told below
         if per_key is None or type(port) is not int:  # for a dict, 80 == 80.0
             per_key = pool.keys.of(arguments.key(scheme, addr, port, for_scheme, for_addr, for_port))
         phases = None
@@ -361,9 +365,7 @@ class ConnectionManager:
 
         :param scheme, addr, port, for_scheme, for_addr, for_port: the key, as for `allocate`
         :param n: how many, > 0
-        :raises TypeError, ValueError: an argument is wrong; the message names it
-        :raises ManagerClosed: the manager has been shut down
-        :raises RuntimeError: not entered yet, or another event loop or thread
+        :raises TypeError, ValueError, ManagerClosed, RuntimeError: as `allocate` does
         """
         driver = self._open_driver()
         ready = arguments.whole("n", n, least=1, most=1_000_000)
@@ -389,8 +391,6 @@ class ConnectionManager:
         go on, and so do requests that wait.
 
         :return: how many idle ones were closed
-        :raises TypeError, ValueError: an argument is wrong; the message names it
-        :raises RuntimeError: not entered yet, or another event loop or thread
         """
         driver = self._running()
         parts = zip(Key._fields, (scheme, addr, port, for_scheme, for_addr, for_port), strict=True)

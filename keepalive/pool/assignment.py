@@ -68,38 +68,33 @@ class Assignment:
 
     def assign(self, slot: Slot, now: float) -> None:
         """Find the next place of a connection that has just become free."""
-        if slot.shares is not None:
-            self._assign_shares(slot, slot.shares, now)
-            return
-        if (
-            slot.uses >= slot.per_key.limits.max_uses
-            or slot.expires <= now
-            or self._parts.closed
-            or self._capacity.shrunk
-        ):
-            reason = self._unusable(slot, now)
-            if reason is not None:
+        if slot.shares is None:
+            if (
+                slot.uses >= slot.per_key.limits.max_uses
+                or slot.expires <= now
+                or self._parts.closed
+                or self._capacity.shrunk
+            ) and (reason := self._unusable(slot, now)) is not None:
                 self._connections.close(slot, reason)
                 return
-        queue = slot.per_key.queue
-        if queue is not None:
-            waiter = queue.oldest_plain() if slot.uses else queue.oldest()
-            if waiter is not None and not (
-                slot.uses and (queue.mixed or self._room.waiting) and self._outranked(queue, waiter)
-            ):
-                self._requests.leave_queue(waiter)
-                self.reserve(waiter, slot, DEFERRED)
-                self._effects.append((WAKE, waiter))
+            queue = slot.per_key.queue
+            if queue is not None:
+                waiter = queue.oldest_plain() if slot.uses else queue.oldest()
+                if waiter is not None and not (
+                    slot.uses and (queue.mixed or self._room.waiting) and self._outranked(queue, waiter)
+                ):
+                    self._requests.leave_queue(waiter)
+                    self.reserve(waiter, slot, DEFERRED)
+                    self._effects.append((WAKE, waiter))
+                    return
+            if slot.expires <= now:
+                self._connections.expire(slot, now)
                 return
-        if slot.expires <= now:
-            self._connections.expire(slot, now)
+        elif not self._assign_shares(slot, slot.shares, now):
             return
-        if IDLE not in slot.state.next:
+        # It waits idle. One whose capacity has changed may have done so before.
+        if IDLE not in slot.state.next and slot.state is not IDLE:
             raise illegal(slot, IDLE)
-        self._rest(slot)
-
-    def _rest(self, slot: Slot) -> None:
-        """Let a connection wait idle."""
         slot.state = IDLE
         self._idle.add(slot)
         if not slot.uses:
@@ -109,14 +104,15 @@ class Assignment:
         if len(self._idle.line) > self._limits.max_idle:
             self.trim(CloseReason.SURPLUS)
 
-    def _assign_shares(self, slot: Slot, shares: Shares, now: float) -> None:
-        """Give the free shares of a connection to requests; without a borrower it waits idle, or ends."""
+    def _assign_shares(self, slot: Slot, shares: Shares, now: float) -> bool:
+        """Give the free shares of a connection to requests; say whether it waits idle, without a borrower."""
         per_key = slot.per_key
         if not lends(slot, now) or self._parts.closed or self._capacity.exceeded(per_key):
             per_key.shared.pop(slot, None)
             if not shares.lent:
-                self._connections.close(slot, self._unusable(slot, now) or CloseReason.USES)
-            return
+                reason = self._unusable(slot, now) or CloseReason.USES
+                self._connections.close_taken(slot, reason)
+            return False
         while shares.lent < shares.capacity and (queue := per_key.queue) is not None and lends(slot, now):
             used = slot.uses or shares.lent
             waiter = queue.oldest_plain() if used else queue.oldest()
@@ -125,14 +121,11 @@ class Assignment:
             self._requests.leave_queue(waiter)
             self.share(waiter, slot, DEFERRED)
             self._effects.append((WAKE, waiter))
-        if shares.lent:
-            offer(slot)
-        elif slot.expires <= now:
-            self._connections.expire(slot, now)
-        else:
-            if slot.state is not IDLE and IDLE not in slot.state.next:
-                raise illegal(slot, IDLE)
-            self._rest(slot)
+        if not shares.lent and slot.expires <= now:
+            self._connections.close_taken(slot, why_expired(slot, now))
+            return False
+        offer(slot)
+        return not shares.lent
 
     def trim(self, reason: CloseReason) -> None:
         """Close the least recently used of all idle connections, as long as there are too many."""
@@ -143,6 +136,7 @@ class Assignment:
         """Close an idle connection, of another key perhaps."""
         self._connections.close(slot, reason)
         self._fail_alone(slot.per_key)
+        self.wait_for_room(slot.per_key)
         self._keys.rest(slot.per_key)
 
     def _unusable(self, slot: Slot, now: float) -> CloseReason | None:
@@ -219,7 +213,9 @@ class Assignment:
         while slot is not None and slot.trusted_until <= now:
             if slot.expires > now:
                 self._check(slot, now)
-                return None
+                unused = slot.per_key.unused
+                trusted = unused and next(reversed(unused)).trusted_until > now
+                return self._idle.take(slot.per_key, fresh=True) if trusted else None
             self._connections.close_taken(slot, why_expired(slot, now))
             slot = self._idle.take(slot.per_key, fresh)
         return slot
@@ -250,13 +246,14 @@ class Assignment:
         self._timers.set(slot, now + self._limits.check_timeout)
 
     def _check_idle(self, per_key: KeyState, queue: WaitQueue[Waiter], now: float) -> None:
-        """Check idle connections for requests that nothing stands for, as long as there are both."""
-        while per_key.idle and queue.plain_uncovered:
-            slot = self._idle.take(per_key, fresh=False)
-            if slot is not None and slot.trusted_until > now:
-                self.assign(slot, now)  # it was trusted anew meanwhile
+        """Check idle connections for requests that nothing stands for, as long as there are both.
+
+        One that is trusted was left idle for the sake of another key: it is not this one's.
+        """
+        while queue.plain_uncovered and (shelf := per_key.idle or per_key.unused):
+            if next(reversed(shelf)).trusted_until > now:
                 return
-            self.pass_doubtful(slot, now, fresh=False)
+            self.pass_doubtful(self._idle.take(per_key, fresh=False), now, fresh=False)
             self._cover(per_key, queue, now)
 
     # -- a request waits ------------------------------------------------------------------------------
@@ -316,7 +313,7 @@ class Assignment:
         if queue is not None or per_key.opening or per_key.preconnecting:
             if queue is not None:
                 self._cover(per_key, queue, now)
-                if per_key.idle and per_key.limits.check_after != NEVER:
+                if per_key.limits.check_after != NEVER:
                     self._check_idle(per_key, queue, now)
             for _ in range(self._spares.excess(per_key)):
                 self._connections.abort(next(reversed(per_key.opening)))

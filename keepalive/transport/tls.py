@@ -64,9 +64,11 @@ class TLSLink(Link):
 
     layered = True
     closed = _of_inner("closed")
+    deadline = _of_inner("deadline")
     exposed = _of_inner("exposed")
     fd = _of_inner("fd")
     hung = _of_inner("hung")
+    late = _of_inner("late")
     poller = _of_inner("poller")
     readable = _of_inner("readable")
     reader = _of_inner("reader")
@@ -74,6 +76,7 @@ class TLSLink(Link):
     sock = _of_inner("sock")
     starved = _of_inner("starved")
     state = _of_inner("state")
+    timer = _of_inner("timer")
     torn = _of_inner("torn")
     touched = _of_inner("touched")
     writer = _of_inner("writer")

@@ -51,7 +51,7 @@ CONFIGS = {
         cuts=0.05, outages=0.02, requests=3.0, fallback=SHARE, terms=Terms(fallback_for=5.0)
     ),
     "few_in_all": Config(requests=3.0, crashes=0.01, terms=Terms(max_open=8), limit=8),
-    "often_over": Config(failovers=0.05, short_outages=True, requests=5.0, holds=4.0),
+    "often_over": Config(failovers=0.1, short_outages=True, requests=5.0, holds=1.0, away=0.5),
     "kept": Config(restarts=0.03, short_outages=True, requests=3.0, uncut=True),
     "deaf": Config(requests=2.0, deaf=True),
     "sharing_over": Config(**BAD, failovers=0.005, fallback=SHARE),
