@@ -38,8 +38,8 @@ BELOW["__init__"] = BELOW["testing"] | {"abc"}
 PUBLIC = {"__init__", "abc", "errors", "testing"}
 BELOW["http"] = PUBLIC
 BELOW["httpx"] = PUBLIC | {"http"}
-BELOW["redis"] = PUBLIC
-BELOW["cli"] = PUBLIC | {"http", "multi", "sip"}
+BELOW["fleet"] = BELOW["redis"] = PUBLIC
+BELOW["cli"] = PUBLIC | {"fleet", "http", "multi", "sip"}
 BELOW["__main__"] = {"cli", *PUBLIC}
 
 # What decides must not know of: clocks, chance, loops, sockets, logs.
@@ -56,7 +56,7 @@ IMPURE = {
     "threading",
     "os",
 }
-PURE_FOLDERS = ("pool", "multi/core", "sip/core", "http/http2/core")
+PURE_FOLDERS = ("pool", "multi/core", "sip/core", "fleet/core", "http/http2/core")
 PURE_FILES = ("connect/happy_eyeballs.py", "connect/history.py", "connect/deadlines.py", "resolve/cache.py")
 DECIDING = {"h2", "hpack"}
 """Third parties that decide, and do no I/O either."""
@@ -70,6 +70,7 @@ THIRD_PARTIES = {
     "transport": {"anyio", "trio"},
     "testing": {"anyio", "trio"},
     "sip": {"anyio", "sipmessage"},
+    "fleet": {"anyio", "coredis"},
     "http": {"anyio", "h2", "hpack", "httptools", "trio"},  # trio: for a task without a nursery
     "redis": {"anyio", "hiredis", "redis", "trio"},  # trio: for a cheap sleep
     "httpx": {"anyio", "httpx", "httpx2"},  # for types; what runs is imported by its name, httpx2 or httpx
@@ -170,7 +171,7 @@ def test_features_use_what_is_listed() -> None:
     """HTTP, httpx, Redis and the commands are users of the public API, as anybody could have written them."""
     for found in OWN:
         room, other = room_of(module_of(found.file)), room_of(found.target)
-        if room not in ("http", "httpx", "redis", "cli") or other == room or other == "__init__":
+        if room not in ("http", "httpx", "redis", "fleet", "cli") or other == room or other == "__init__":
             continue
         listed = importlib.import_module(f"keepalive.{other}")
         if found.target == found.module:

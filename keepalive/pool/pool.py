@@ -13,14 +13,12 @@ re-checked: a resource changes owner in the step that frees it.
       shares: OPENING | IDLE --> SHARED --> IDLE | GONE
 
 Who gets what is told in `assignment`. Attempts belong to keys: whatever comes first, a released connection
-or an opened one, serves the oldest request. One attempt more than requests may live on as a spare; a
-preconnect starts several.
+or an opened one, serves the oldest request. One attempt more than requests may live on as a spare.
 
 Parts. `Assignment` decides, `Connections` begins and ends slots; `RoomQueue` (the line of keys), `WaitQueue`
 (the line in a key), `IdleConnections`, `Capacity` with `ExtraSlots`, `Spares`, `Backoff`, `Timers`,
 `Requests` and `Keys` answer their questions, each with its own invariants. This class is their sum: the
-inputs. Those of shared connections and of hooks are `sharing` and `hooks`; what is done by the clock is in
-`Due`.
+inputs. `sharing`, `hooks` and `leases` have inputs of their own; what is done by the clock is in `Due`.
 
 Invariants, checked by the tests after every input:
 
@@ -57,6 +55,7 @@ from .assignment import Assignment
 from .connections import Connections
 from .due import Due
 from .hooks import Hooks
+from .leases import Leases
 from .parts import Parts
 from .records import KeyState, Slot, Waiter
 from .shares import stop_lending
@@ -114,6 +113,7 @@ class Pool:
         self.sharing = Sharing(parts, assignment, connections)
         self.hooks = Hooks(assignment, connections)
         self._due = Due(parts, assignment, connections, self.hooks)
+        self.leases = Leases(parts, assignment, connections, self.sharing)
         self.limits = parts.limits
         self.effects = parts.effects
         self.timers = parts.timers

@@ -14,6 +14,7 @@ import pytest
 from keepalive import ConnectError, Connection, ConnectionManager, SetupError, TLSConnector
 from keepalive.sip import open_leg
 from tests.docs.examples import ROOT, examples, run
+from tests.fleet.servers import redis_server
 from tests.http.kit import Script
 from tests.http2.kit import Origin
 from tests.support import Lines, Server
@@ -205,6 +206,12 @@ async def test_fakes() -> None:
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_virtual_time(backend: str) -> None:
     run("virtual_time")["test_idle_connections_end"](backend)
+
+
+async def test_a_fleet(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with Server(Lines()) as server, redis_server(tmp_path) as redis:
+        await run("fleet")["main"](redis.url, server.host, server.port)
+    assert capsys.readouterr().out.splitlines() == ["b'HELLO\\n'", "1 members"]
 
 
 # -- its parts ------------------------------------------------------------------------------------------
