@@ -158,8 +158,7 @@ class Pool:
         `phases` are seconds that each phase may take from when it begins: while no attempt stands for the
         request, and while one does. Zero is over at once.
         """
-        assignment = self._assignment
-        requests = self.requests
+        assignment, requests = self._assignment, self.requests
         requests.last_id = number = requests.last_id + 1
         waiter = requests.open[number] = Waiter(number, per_key, now, deadline, fresh, phases)
         per_key.counters.requests += 1
@@ -187,8 +186,8 @@ class Pool:
 
     def overfull(self, waiter: Waiter) -> bool:
         """Say whether this new request has no attempt and stands beyond `max_waiting`."""
-        queued = waiter.state is QUEUED
-        return queued and not waiter.covered and self.requests.uncovered > self.limits.max_waiting
+        waits = waiter.state is QUEUED and not waiter.covered
+        return waits and self.requests.uncovered > self.limits.max_waiting
 
     def refuse(self, waiter: Waiter, now: float) -> None:
         """Take an overfull request out again; it counts as failed in the queue."""
