@@ -38,7 +38,9 @@ BELOW["__init__"] = BELOW["testing"] | {"abc"}
 PUBLIC = {"__init__", "abc", "errors", "testing"}
 BELOW["http"] = PUBLIC
 BELOW["httpx"] = PUBLIC | {"http"}
-BELOW["cli"] = PUBLIC | {"http", "multi", "sip"}
+# What borrows needs links and a reactor of its own, beside the manager's public names.
+BELOW["agent"] = PUBLIC | {"base", "transport"}
+BELOW["cli"] = PUBLIC | {"agent", "http", "multi", "sip"}
 BELOW["__main__"] = {"cli", *PUBLIC}
 
 # What decides must not know of: clocks, chance, loops, sockets, logs.
@@ -55,10 +57,11 @@ IMPURE = {
     "threading",
     "os",
 }
-PURE_FOLDERS = ("pool", "multi/core", "sip/core")
+PURE_FOLDERS = ("pool", "multi/core", "sip/core", "agent/core")
 PURE_FILES = ("connect/happy_eyeballs.py", "connect/history.py", "connect/deadlines.py", "resolve/cache.py")
 # Third parties, by room; a program that does not use a feature never loads what only that feature needs.
 THIRD_PARTIES = {
+    "agent": {"anyio", "msgspec"},
     "base": {"anyio", "idna"},  # anyio: the errors of its streams
     "connect": {"anyio", "idna", "socksio"},
     "cli": {"anyio", "click", "rich"},
@@ -208,7 +211,7 @@ def test_importing_loads_no_more_than_needed() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent
     )
-    optional = {"trio", "uvloop", "click", "rich", "httptools", "socksio", "dns", "idna"}
+    optional = {"trio", "uvloop", "click", "rich", "httptools", "msgspec", "socksio", "dns", "idna"}
     assert not set(done.stdout.split()) & optional
 
 
