@@ -10,6 +10,7 @@ from .errors import AgentError
 from .loan import Request
 from .manager import AgentManager, connect
 from .server import Agent
+from .service import Service, default_path
 
 __all__ = (
     "Agent",
@@ -18,7 +19,9 @@ __all__ = (
     "Config",
     "ConfigError",
     "Request",
+    "Service",
     "connect",
+    "default_path",
     "load_config",
     "own_user",
 )

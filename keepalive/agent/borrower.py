@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +17,14 @@ from keepalive.errors import ManagerClosed, RequestCancelled
 from keepalive.transport.reactor import Reactor
 
 from . import wire
-from .core.kept import Kept
 from .errors import explain, late, lost, no_descriptor
+from .holdings import Holdings
 from .line import Line, LineState
 from .loan import Asked, LoanLink, PerKey, State, Ticket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from keepalive import CloseReason
     from keepalive.transport.link import Link
     from keepalive.transport.runtime import Runtime
 
@@ -51,12 +49,10 @@ class Borrower:
         self.reactor = reactor = Reactor(runtime, self._unread, self._abandoned)
         self.now = reactor.clock
         self.line = Line(path, reactor, self, wire.Hello([1], bool(sticky), patience))
-        self.kept: Kept[Ticket] = Kept(sticky)
+        self.hand = Holdings(reactor, self.line, sticky, self.withdraw, self._arm, self._emptied)
         self.keys: dict[Key, PerKey] = {}
         self.direct: dict[tuple[str, str, int], PerKey] = {}
         self.asked: dict[int, Asked] = {}
-        self.tickets: dict[int, Ticket] = {}  # of this session, kept ones too, by number
-        self.held = 0
         self.last_number = 0
         self.closed = False
         self.timeouts = self.cancelled = self.opened = 0
@@ -67,7 +63,6 @@ class Borrower:
         self._timer = reactor.timer(self._ring)
         self._armed = NEVER
         self._next_ping = NEVER
-        self._orphans: deque[Asked | Ticket] = deque()
         self.changed = anyio.Event()  # the line's state, or the number of those held
         self._handlers: dict[type, Callable[[Any], None]] = {
             wire.Failed: self._failed,
@@ -101,7 +96,7 @@ class Borrower:
         per_key = asked.per_key
         per_key.requests += 1
         if per_key.kept and not limits[1]:
-            asked.state, asked.ticket, asked.reuse = State.SERVED, self.kept.take(per_key), IMMEDIATE
+            asked.state, asked.ticket, asked.reuse = State.SERVED, self.hand.kept.take(per_key), IMMEDIATE
         else:
             asked.message = wire.Allocate(asked.number, per_key.key, *limits)
             self._ask(asked)
@@ -135,7 +130,7 @@ class Borrower:
             if link.closed or (link.readable and link.look() is not None):
                 # It died while it was kept.
                 asked.ticket, asked.state = None, State.WAITING
-                self._finish(ticket, fit=False)
+                self.hand.finish(ticket, fit=False)
                 asked.message = wire.Allocate(asked.number, per_key.key, self._left(asked))
                 self._ask(asked)
                 return self.fetch(asked)
@@ -145,9 +140,9 @@ class Borrower:
             self._late.withdraw(asked)
         link.touched = False
         per_key.lent += 1
-        self.held += 1
+        self.hand.held += 1
         self._count(per_key, asked.reuse)
-        return Connection(self, ticket, link, asked.context, asked.reuse, now)  # type: ignore[arg-type]  # see Ticket
+        return Connection(self.hand, ticket, link, asked.context, asked.reuse, now)  # type: ignore[arg-type]  # see Ticket
 
     @staticmethod
     def _count(per_key: PerKey, reuse: Reuse | None) -> None:
@@ -180,82 +175,21 @@ class Borrower:
         self._late.withdraw(asked)
         asked.state, asked.failure = State.ENDED, failure
         if ticket is not None:
-            self._finish(ticket, fit=True)
+            self.hand.finish(ticket, fit=True)
         if asked.waker is not None and not asked.waker.done():
             asked.waker.set_result(None)
 
-    # -- connections, as `Connection` wants them ------------------------------------------------------
-
-    def take_back(self, slot: Ticket, link: Link, keep_for: float) -> None:
-        """Take a connection back: keep it for a moment, or return it to the agent."""
-        if link.closed:
-            return
-        self._let_go(slot)
-        if link.reuse_blocker() is not None:
-            self._finish(slot, fit=False)
-            return
-        if slot.session == self.line.session and not self.closed:
-            slot.idle_since = now = self.now()
-            if self.kept.keep(slot, keep_for, now):
-                if self.kept.earliest < self._armed:
-                    self._arm(self.kept.earliest)
-                return
-        self._finish(slot, fit=True, keep_for=keep_for)
-
-    def throw_away(self, slot: Ticket, reason: CloseReason) -> None:
-        """Close a connection for good."""
-        if not slot.link.closed:
-            self._let_go(slot)
-            self._finish(slot, fit=False)
-
-    def _let_go(self, ticket: Ticket) -> None:
-        ticket.per_key.lent -= 1
-        self.held -= 1
-        if not self.held:
-            self.changed.set()
-
-    def _finish(self, ticket: Ticket, *, fit: bool, keep_for: float = NEVER) -> None:
-        """Close the copy here, then tell the agent: when it acts, the peer sees one holder at most."""
-        ticket.link.close()
-        if ticket.session == self.line.session and self.tickets.pop(ticket.number, None) is not None:
-            if fit:
-                kept = None if keep_for == NEVER else min(keep_for, 1e9)
-                self.line.post(wire.Release(ticket.number, kept))
-            else:
-                self.line.post(wire.Discard(ticket.number))
-
-    def orphan(self, record: Asked | Ticket) -> None:
-        """Note that nobody holds this any more. Called by finalisers: from any thread, at any moment."""
-        if self.reactor.forked:
-            return
-        self._orphans.append(record)
-        try:
-            self.reactor.call_soon_threadsafe(self._reap)
-        except RuntimeError:
-            if isinstance(record, Ticket):
-                record.link.drop()
-
-    def _reap(self) -> None:
-        while self._orphans and not self.reactor.forked:
-            record = self._orphans.popleft()
-            if isinstance(record, Asked):
-                self.withdraw(record)
-            elif not record.link.closed:
-                self._let_go(record)
-                fit = not record.link.touched and record.link.reuse_blocker() is None
-                self._finish(record, fit=fit)
+    def orphan(self, record: Asked) -> None:
+        """Note that nobody holds a request any more. Called by finalisers: from any thread, at any moment."""
+        self.hand.orphan(record)
 
     def _unread(self, link: Link) -> None:
         """Look at what has become readable while nobody reads it."""
-        line = self.line
-        if link is line.channel:
-            line.read()
-            self._arm(line.due)
-        elif isinstance(link, LoanLink) and link.slot.until and self.kept.remove(link.slot):
-            if link.look() is None:
-                self.kept.keep(link.slot, link.slot.until - self.now(), self.now())  # a false alarm
-            else:
-                self._finish(link.slot, fit=False)
+        if link is self.line.channel:
+            self.line.read()
+            self._arm(self.line.due)
+        elif isinstance(link, LoanLink) and link.slot is not None:
+            self.hand.look(link.slot)
 
     # -- what the agent says --------------------------------------------------------------------------
 
@@ -275,9 +209,7 @@ class Borrower:
 
     def line_lost(self) -> None:
         """Go on without an agent: what is in use stays so, and is closed when it is released."""
-        self.tickets.clear()
-        for ticket in self.kept.clear():
-            ticket.link.close()
+        self.hand.line_lost()
         for asked in tuple(self.asked.values()):
             if not self._retry:
                 self._fail(asked, lost(asked, self.line.why))
@@ -320,7 +252,7 @@ class Borrower:
         ticket = link.slot = Ticket(asked.per_key, message, self.line.session, link, self.now())
         if message.sealed is not None:
             link.half_close = partial(self._half_close, ticket)
-        self.tickets[ticket.number] = ticket
+        self.hand.tickets[ticket.number] = ticket
         if self._next_ping == NEVER:
             self._ping_later()
         asked.state, asked.ticket = State.SERVED, ticket
@@ -346,31 +278,26 @@ class Borrower:
         self._fail(asked, explain(asked, message))
 
     def _recall(self, message: wire.Recall) -> None:
-        ticket = self.tickets.get(message.number)
-        if ticket is not None and self.kept.recall(ticket):
-            self._finish(ticket, fit=True)
+        ticket = self.hand.tickets.get(message.number)
+        if ticket is not None and self.hand.kept.recall(ticket):
+            self.hand.finish(ticket, fit=True)
 
     def _cut(self, message: wire.Cut) -> None:
-        ticket = self.tickets.pop(message.number, None)
-        if ticket is None or ticket.link.closed:
-            return
-        logger.warning(
-            "the agent has cut the connection to %s: nothing was heard of this process for %g s",
-            ticket.per_key.key,
-            self.line.patience,
-        )
-        if not self.kept.remove(ticket):
-            self._let_go(ticket)
-        ticket.link.close()
+        ticket = self.hand.cut(message.number)
+        if ticket is not None:
+            logger.warning(
+                "the agent has cut the connection to %s: nothing was heard of this process for %g s",
+                ticket.per_key.key,
+                self.line.patience,
+            )
 
     def _over(self, message: wire.Over) -> None:
-        ticket = self.tickets.get(message.number)
+        ticket = self.hand.tickets.get(message.number)
         if ticket is not None:
             ticket.link.judge(message.clean)
 
     def _leaving(self, message: wire.Leaving) -> None:
-        for ticket in self.kept.clear():
-            self._finish(ticket, fit=True)
+        self.hand.return_kept()
 
     def ask_numbers(self, done: Callable[[wire.Numbers | None], None]) -> None:
         """Ask for the numbers of the agent's pool; `done` is called with None if it is lost before."""
@@ -391,7 +318,7 @@ class Borrower:
             self._timer.move(max(0.0, when - self.now()))
 
     def _ping_later(self) -> None:
-        if self.tickets:
+        if self.hand.tickets:
             self._next_ping = self.now() + self.line.patience / 3
             self._arm(self._next_ping)
         else:
@@ -405,15 +332,13 @@ class Borrower:
             if asked.state is State.WAITING:
                 self.line.post(wire.Cancel(asked.number))
             self._fail(asked, late(asked, self._why_late()))
-        if self.kept.earliest <= now:
-            for ticket in self.kept.expired(now):
-                self._finish(ticket, fit=True)
+        kept_until = self.hand.expire(now)
         if self._next_ping <= now:
             self.line.post(wire.Ping())
             self._ping_later()
         if self.line.due <= now:
             self.line.call()
-        self._arm(min(self._late.next(), self.kept.earliest, self._next_ping, self.line.due))
+        self._arm(min(self._late.next(), kept_until, self._next_ping, self.line.due))
 
     def _why_late(self) -> str:
         if self.line.state is LineState.UP:
@@ -426,28 +351,27 @@ class Borrower:
         """Fail what waits, return what is kept. What is in use stays."""
         if self.closed:
             return
-        self.closed = True
+        self.closed = self.hand.closed = True
         for asked in tuple(self.asked.values()):
             self.line.post(wire.Cancel(asked.number))
             self._fail(
                 asked, ManagerClosed(f"the manager was shut down before request {asked.number} was served")
             )
-        for ticket in self.kept.clear():
-            self._finish(ticket, fit=True)
+        self.hand.return_kept()
+
+    def _emptied(self) -> None:
+        self.changed.set()
 
     async def drain(self, grace: float) -> None:
         """Wait until nothing is in use, for `grace` seconds at most."""
         with anyio.move_on_after(None if grace == NEVER else grace):
-            while self.held:
+            while self.hand.held:
                 self.changed = anyio.Event()
                 await self.changed.wait()
 
     async def close(self) -> None:
         """Cut what is in use, and hang up."""
-        for link in list(self.reactor.poller.links.values()):
-            if isinstance(link, LoanLink):
-                self._finish(link.slot, fit=False)
-        self.held = 0
+        self.hand.close()
         self.line.end()
         self._timer.cancel()
         await self.reactor.aclose()
@@ -456,5 +380,4 @@ class Borrower:
         """Empty this copy after a fork; its descriptors are closed already."""
         self.closed = True
         self.asked.clear()
-        self.tickets.clear()
-        self.kept = Kept(0.0)
+        self.hand.abandon()

@@ -31,9 +31,10 @@ class Channel(Link):
 
     __slots__ = ("_flushing", "_frames", "descriptors", "outbox")
 
-    def __init__(self, sock: socket.socket, poller: Poller, most: int) -> None:
+    def __init__(self, sock: socket.socket, poller: Poller, most: int, rest: bytes = b"") -> None:
         super().__init__(sock, poller)
         self._frames = Frames(most)
+        self._frames.rest = rest
         self.descriptors: deque[int | None] = deque()
         self.outbox: deque[tuple[bytes, int | None, Done | None]] = deque()
         self._flushing = _Flush(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio.abc import SocketAttribute
@@ -19,6 +20,7 @@ from keepalive import (
 from keepalive.abc import Observer
 from keepalive.errors import ResolveError, TLSError
 
+from .adopter import adopters
 from .core.records import Pool
 from .wire import Failed, Sealed
 
@@ -51,13 +53,17 @@ class Lender(Observer):
     """The connections of one pool.
 
     :ivar pool: what the desk knows of it
+    :ivar ready: connections of another agent's, by key: the next ones that are "opened"
     :ivar last_lent: the number of the connection that a request was served with last
     """
 
-    def __init__(self, policy: Policy, config: Config, desk: Desk) -> None:
+    def __init__(self, policy: Policy, config: Config, desk: Desk, inherited: frozenset[str]) -> None:
         self.pool = Pool(policy, self)
+        self.ready: dict[Key, deque[socket.socket]] = {}
         self.manager = ConnectionManager(
-            observer=self, connectors=config.connectors, **config.limits.get(policy.name, {})
+            observer=self,
+            connectors=adopters(config.connectors, inherited, self.ready),
+            **config.limits.get(policy.name, {}),
         )
         self._desk = desk
         self._max_open: int = config.limits.get(policy.name, {}).get("max_open", 128)
@@ -95,18 +101,29 @@ class Lender(Observer):
     def _first_look(self, loan: Loan) -> Connection | None:
         key, terms = loan.key, loan.terms
         loan.request = request = self.manager.allocate(
-            key.scheme,
-            key.addr,
-            key.port,
+            *key[:3],
             terms.timeout,
-            for_scheme=key.for_scheme,
-            for_addr=key.for_addr,
-            for_port=key.for_port,
+            **_behind(key),
             fresh=terms.fresh,
             queue_timeout=terms.queue_timeout,
             open_timeout=terms.open_timeout,
         )
         return None if self._waiting == request.id else _immediate(request)
+
+    def idle_one(self, key: Key) -> Connection | None:
+        """Return an idle connection of a key; None if there is none."""
+        try:
+            return _immediate(self.manager.allocate(*key[:3], 0, **_behind(key)))
+        except AllocateTimeout:
+            return None
+
+    async def adopt(self, key: Key, sock: socket.socket) -> Connection:
+        """Lend a connection that another agent has opened.
+
+        :raises KeepaliveError: there is no room for it
+        """
+        self.ready.setdefault(key, deque()).append(sock)
+        return await self.manager.allocate(*key[:3], 10, fresh=True, **_behind(key))
 
     def opened_socket(self, conn: Connection) -> socket.socket | None:
         """Return the socket of a connection that was lent just now; None if it is under TLS."""
@@ -152,6 +169,10 @@ class Lender(Observer):
         crowded = self._open >= self._max_open
         if crowded != self.pool.crowded:
             self._desk.crowd(self.pool, crowded=crowded)
+
+
+def _behind(key: Key) -> dict[str, Any]:
+    return {"for_scheme": key.for_scheme, "for_addr": key.for_addr, "for_port": key.for_port}
 
 
 def _immediate(request: Request) -> Connection | None:

@@ -261,7 +261,9 @@ class AgentManager:
         borrower = self._borrower
         if borrower is None:
             return f"<AgentManager of {self._path}: new>"
-        return f"<AgentManager of {self._path}: {borrower.line.state.name.lower()}, lent={borrower.held}>"
+        return (
+            f"<AgentManager of {self._path}: {borrower.line.state.name.lower()}, lent={borrower.hand.held}>"
+        )
 
 
 def _bounded(name: str, value: float | None) -> float | None:

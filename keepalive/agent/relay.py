@@ -31,6 +31,7 @@ class Relay:
 
     :param over: told when the peer's bytes end: whether they did so cleanly
     :param ended: told when all is over and the connection given back or closed
+    :ivar token: where the borrower's agent is another one by now
     :ivar theirs: the borrower's end, to be closed when it has been sent
     :raises OSError: there is no descriptor for it
     """
@@ -47,6 +48,7 @@ class Relay:
         self._link = Link(near, reactor.poller)
         self._near = LinkStream.over(self._link)
         self._conn = conn
+        self.token: socket.socket | None = None
         self._over = over
         self._heard_all = anyio.Event()
         self._returned = anyio.Event()

@@ -10,9 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import msgspec
 
-from keepalive.base.types import NEVER, Key
-from keepalive.errors import KeepaliveError
+from keepalive.base.types import Key
 from keepalive.transport.listener import Listener
 from keepalive.transport.loops import current_runtime
 from keepalive.transport.reactor import Reactor
@@ -22,10 +22,10 @@ from .channel import Channel
 from .core.desk import VERSIONS, Desk, common_version
 from .core.frames import TooLong
 from .core.policy import policy_for
-from .core.records import Effect, Stage
-from .lender import Lender, failure, hang_up, sealed_by
+from .core.records import Stage
+from .lender import Lender
 from .peer import Peer, credentials, groups_of
-from .relay import Relay
+from .teller import Teller
 
 if TYPE_CHECKING:
     import socket
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from keepalive.transport.link import Link
 
     from .config import Config
-    from .core.records import Loan
 
 logger = logging.getLogger("keepalive")
 
@@ -46,10 +45,14 @@ _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Agent:
-    """Serves borrowers on listening Unix sockets, from its entry to its end. Switches tasks at its end only.
+    """Serves borrowers on listening Unix sockets, from its entry to its end.
 
     :param config: who may do what
     :param listeners: listening Unix stream sockets; they become the agent's
+    :ivar desk: what decides
+    :ivar peers: those who are connected
+    :ivar lenders: the pools, by name and user; None stands for all users of one that is shared
+    :ivar inherited: schemes of what is taken over from another agent; to be set before the entry
     """
 
     def __init__(self, config: Config, listeners: Sequence[socket.socket]) -> None:
@@ -57,13 +60,10 @@ class Agent:
         self.desk = Desk()
         self.peers: set[Peer] = set()
         self.lenders: dict[tuple[str, int | None], Lender] = {}
-        self.succeed: Callable[[Peer], None] | None = None
+        self.inherited: frozenset[str] = frozenset()
+        self.on_succeed: Callable[[Peer], None] | None = None
+        self.listeners: list[Listener] = []
         self._sockets = list(listeners)
-        self._listeners: list[Listener] = []
-        self._relays: dict[Loan, Relay] = {}
-        self._acting = False
-        self._armed = NEVER
-        self._empty = anyio.Event()
         self._handlers: dict[type, Callable[[Peer, Any], None]] = {
             wire.Hello: self._hello,
             wire.Succeed: self._be_succeeded,
@@ -75,29 +75,18 @@ class Agent:
             wire.Ping: self._ping,
             wire.Ask: self._ask,
         }
-        self._does: dict[Effect, Callable[[Any], None]] = {
-            Effect.ENTER: self._enter,
-            Effect.WITHDRAW: self._withdraw,
-            Effect.LEND: self._lend,
-            Effect.ANSWER: self._answer,
-            Effect.REFUSE: self._refuse,
-            Effect.RETURN: self._return,
-            Effect.DISCARD: self._end,
-            Effect.CUT: self._cut,
-            Effect.RECALL: self._recall,
-            Effect.DROP: self._drop,
-        }
 
     # -- its life -------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        self.reactor = Reactor(current_runtime(), self._unread, self._abandoned)
+        """Start. Does not switch tasks."""
+        self.reactor = Reactor(current_runtime(), self._unread, self.peers.clear)
         self.now = self.reactor.clock
-        self._timer = self.reactor.timer(self._ring)
+        self.teller = Teller(self.reactor, self.desk, self._gone)
         self._again = self.reactor.timer(self._accept)
         for sock in self._sockets:
             sock.setblocking(False)
-            self._listeners.append(Listener(sock, self.reactor.poller))
+            self.listeners.append(Listener(sock, self.reactor.poller))
         return self
 
     async def __aexit__(
@@ -107,25 +96,24 @@ class Agent:
         self.stop_listening()
         for peer in tuple(self.peers):
             self._gone(peer)
-        self.act()
+        self.teller.act()
         with anyio.CancelScope(shield=True):
             for lender in self.lenders.values():
                 lender.manager.shutdown()
+            for relay in tuple(self.teller.relays.values()):
+                relay.discard()
             await self.reactor.wait_for_tasks()
             for lender in self.lenders.values():
                 await lender.manager.__aexit__(None, None, None)
-            self._timer.cancel()
+            self.teller.close()
             self._again.cancel()
             await self.reactor.aclose()
 
-    def _abandoned(self) -> None:
-        self.peers.clear()
-
     def stop_listening(self) -> None:
         """Accept nobody any more."""
-        for listener in self._listeners:
+        for listener in self.listeners:
             listener.close()
-        self._listeners.clear()
+        self.listeners.clear()
 
     async def drain(self, seconds: float) -> None:
         """Lend nothing more, tell everybody so, and wait for what is lent, for so many seconds at most."""
@@ -136,9 +124,7 @@ class Agent:
         for lender in self.lenders.values():
             lender.manager.shutdown()
         with anyio.move_on_after(seconds):
-            while self.desk.out or self._relays:
-                self._empty = anyio.Event()
-                await self._empty.wait()
+            await self.teller.until_returned()
 
     def reload(self, config: Config) -> None:
         """Go by another configuration from now on; who may borrow no more keeps what he has.
@@ -150,15 +136,13 @@ class Agent:
         policies = {policy.name: policy for policy in config.policies}
         for (name, user), lender in tuple(self.lenders.items()):
             policy = policies.get(name)
-            if policy is None:
-                lender.manager.shutdown()
-                del self.lenders[name, user]
-                self.reactor.spawn(partial(self._close_when_returned, lender), lambda: None, "keepalive pool")
-            else:
+            if policy is not None:
                 lender.adjust(policy, config)
-
-    async def _close_when_returned(self, lender: Lender) -> None:
-        await lender.manager.aclose(grace=None)
+                continue
+            lender.pool.policy = lender.pool.policy.closed()
+            lender.manager.shutdown()
+            del self.lenders[name, user]
+            self.reactor.spawn(partial(_close_when_returned, lender), lambda: None, "keepalive pool")
 
     # -- clients --------------------------------------------------------------------------------------
 
@@ -169,20 +153,19 @@ class Agent:
             self._accept()
 
     def _accept(self) -> None:
-        for listener in self._listeners:
+        for listener in self.listeners:
             try:
                 while (accepted := listener.try_accept()) is not None:
-                    self._join(accepted[0])
+                    self.join(accepted[0], credentials(accepted[0]))
             except OSError as exc:
-                if exc.errno in _SHORT:
-                    self._again.move(SHORT_PAUSE)
-                else:
-                    self._again.move(0)
+                self._again.move(SHORT_PAUSE if exc.errno in _SHORT else 0)
 
-    def _join(self, sock: socket.socket) -> None:
-        channel = Channel(sock, self.reactor.poller, wire.MOST_ASKED)
-        peer = channel.slot = Peer(channel, credentials(sock), self.now())
+    def join(self, sock: socket.socket, who: tuple[int, int, int], rest: bytes = b"") -> Peer:
+        """Take a connected process in."""
+        channel = Channel(sock, self.reactor.poller, wire.MOST_ASKED, rest)
+        peer = channel.slot = Peer(channel, who, self.now())
         self.peers.add(peer)
+        return peer
 
     def _read(self, peer: Peer) -> None:
         channel = peer.channel
@@ -200,8 +183,8 @@ class Agent:
         except OSError:
             self._gone(peer)
         except (TooLong, wire.BadMessage) as exc:
-            self._drop((client, str(exc)))
-        self.act()
+            self.teller.drop((client, str(exc)))
+        self.teller.act()
         if channel.readable and not channel.closed:  # others have their turn first
             self.reactor.call_soon_threadsafe(partial(self._read_on, peer))
 
@@ -215,25 +198,17 @@ class Agent:
             self.peers.discard(peer)
             self.desk.leave(peer.client)
 
-    def _drop(self, what: tuple[Any, str]) -> None:
-        client, text = what
-        if client.gone:
-            return
-        logger.warning("dropping %r: %s", client.peer, text)
-        client.peer.channel.post(wire.packed(wire.Refusal(text, list(VERSIONS))))
-        self._gone(client.peer)
-
     # -- what they say --------------------------------------------------------------------------------
 
     def _hello(self, peer: Peer, message: wire.Hello) -> None:
         version = common_version(message.versions)
         if peer.greeted or version is None:
             said = "it has greeted before" if peer.greeted else f"this agent speaks versions {VERSIONS}"
-            self._drop((peer.client, said))
+            self.teller.drop((peer.client, said))
             return
         policy = policy_for(self.config.policies, peer.user, groups_of(peer.user, peer.group))
         if policy is None:
-            self._drop((peer.client, f"the configuration has nothing for user {peer.user}"))
+            self.teller.drop((peer.client, f"the configuration has nothing for user {peer.user}"))
             return
         peer.greeted = True
         lender = self.lender(policy.name, None if policy.shared else peer.user)
@@ -241,25 +216,24 @@ class Agent:
         peer.channel.post(wire.packed(wire.Welcome(version, peer.client.patience, policy.name)))
 
     def lender(self, name: str, user: int | None) -> Lender:
-        """Return the pool of that name, for all users or for one."""
+        """Return the pool of that name, for all users or for one. There must be a policy of that name."""
         lender = self.lenders.get((name, user))
         if lender is None:
             policy = next(policy for policy in self.config.policies if policy.name == name)
-            lender = self.lenders[name, user] = Lender(policy, self.config, self.desk)
+            lender = self.lenders[name, user] = Lender(policy, self.config, self.desk, self.inherited)
         return lender
 
     def _be_succeeded(self, peer: Peer, message: wire.Succeed) -> None:
-        if (
-            self.succeed is None
-            or peer.user not in (0, os.geteuid())
-            or common_version(message.versions) is None
-        ):
-            self._drop((peer.client, "it may not take this agent's place"))
+        known = common_version(message.versions) is not None
+        if self.on_succeed is None or peer.user not in (0, os.geteuid()) or not known:
+            self.teller.drop((peer.client, "it may not take this agent's place"))
         else:
-            self.succeed(peer)
+            self.on_succeed(peer)
 
-    def _allocate(self, peer: Peer, message: wire.Allocate) -> None:
-        self.desk.ask(peer.client, message.number, Key(*message.key), message)
+    def _allocate(self, peer: Peer, message: wire.Allocate, *, again: bool = False) -> None:
+        loan = self.desk.ask(peer.client, message.number, Key(*message.key), message, again=again)
+        if loan is not None:
+            loan.since = self.now()
 
     def _release(self, peer: Peer, message: wire.Release) -> None:
         loan = self.desk.give_back(peer.client, message.number, fit=True)
@@ -274,163 +248,43 @@ class Agent:
 
     def _half_close(self, peer: Peer, message: wire.HalfClose) -> None:
         loan = peer.client.loans.get(message.number)
-        relay = None if loan is None else self._relays.get(loan)
-        if relay is not None:
-            relay.half_close()
+        if loan is not None and loan.stage is Stage.OUT:
+            self.teller.half_close(loan)
 
     def _ping(self, peer: Peer, message: wire.Ping) -> None:
-        pass
+        """Note that it was heard; which is done for any message."""
 
     def _ask(self, peer: Peer, message: wire.Ask) -> None:
         if peer.client.pool is None:
-            self._drop((peer.client, "a question before the greeting"))
+            self.teller.drop((peer.client, "a question before the greeting"))
             return
         stats = peer.client.pool.manager.manager.stats()
         values = {field.name: getattr(stats, field.name) for field in fields(stats) if field.name != "keys"}
         plain = {name: value if isinstance(value, int) else dict(value) for name, value in values.items()}
         peer.channel.post(wire.packed(wire.Numbers(message.number, plain)))
 
-    # -- effects --------------------------------------------------------------------------------------
+    # -- another agent's place ------------------------------------------------------------------------
 
-    def act(self) -> None:
-        """Carry out what the desk wants, then set the timer for its next deadline."""
-        desk = self.desk
-        effects = desk.effects
-        if self._acting:
-            return
-        self._acting = True  # the managers call back while they act
-        try:
-            while effects:
-                effect, what = effects.popleft()
-                try:
-                    self._does[effect](what)
-                except Exception:
-                    logger.exception("in the agent, at %s", effect)
-        finally:
-            self._acting = False
-        if desk.earliest < self._armed:
-            self._armed = desk.earliest
-            self._timer.move(max(0.0, self._armed - self.now()))
-        if not desk.out and not self._relays:
-            self._empty.set()
+    def where(self, name: str | None, user: int) -> tuple[str, int | None] | None:
+        """Say which pool somebody of another agent's belongs to here; None if there is none."""
+        policy = next((policy for policy in self.config.policies if policy.name == name), None)
+        return None if policy is None else (policy.name, None if policy.shared else user)
 
-    def _ring(self) -> None:
-        self._armed = NEVER
-        self.desk.tick(self.now())
-        self.act()
+    def ask_again(self, peer: Peer, terms: wire.Allocate, waited: float) -> None:
+        """Enter a request that has waited at another agent."""
+        left = None if terms.timeout is None else terms.timeout - waited
+        self._allocate(peer, msgspec.structs.replace(terms, timeout=left), again=True)
 
-    def _enter(self, loan: Loan) -> None:
-        lender: Lender = loan.pool.manager
-        try:
-            conn = lender.enter(loan)
-        except Exception as exc:  # a wrong argument too: it is the borrower's
-            self.desk.failed(loan, exc)
-            return
-        if conn is not None:
-            self.desk.served(loan, conn, self.now())
-            return
-        self.desk.waits(loan)
-        self.reactor.spawn(partial(self._wait, loan, loan.request), _nothing, "keepalive loan")
-
-    async def _wait(self, loan: Loan, request: Any) -> None:
-        try:
-            conn = await request
-        except KeepaliveError as exc:
-            self.desk.failed(loan, exc)
-        else:
-            self.desk.served(loan, conn, self.now())
-        self.act()
-
-    def _withdraw(self, loan: Loan) -> None:
-        if loan.request is not None:
-            loan.request.cancel()
-
-    def _lend(self, loan: Loan) -> None:
-        conn, channel = loan.conn, loan.client.peer.channel
-        if loan.stage is not Stage.OUT or channel.closed:
-            return
-        lender: Lender = loan.pool.manager
-        sock = lender.opened_socket(conn)
-        loan.sock = sock
-        sealed = None
-        if sock is None:
-            try:
-                self._relays[loan] = relay = Relay(
-                    self.reactor, conn, partial(self._over, loan), partial(self._relay_ended, loan)
-                )
-            except OSError as exc:
-                self._undelivered(loan, exc)
-                return
-            sock, sealed = relay.theirs, sealed_by(conn)
-        message = wire.Lent(
-            loan.number,
-            conn.from_cache,
-            conn.uses,
-            conn.idle_for,
-            conn.age,
-            not loan.recalled,
-            sock.family,
-            sealed,
-        )
-        channel.post(wire.packed(message), sock.fileno(), partial(self._sent, loan))
-
-    def _sent(self, loan: Loan, exc: OSError | None) -> None:
-        relay = self._relays.get(loan)
-        if relay is not None:
-            relay.sent()
-        if exc is not None and not loan.client.gone:
-            self._undelivered(loan, exc)
-            self.act()
-
-    def _undelivered(self, loan: Loan, exc: OSError) -> None:
-        self.desk.lost(loan)
-        self._answer((loan, exc))
-
-    def _answer(self, what: tuple[Loan, Exception]) -> None:
-        loan, exc = what
-        self._post(loan, failure(loan.number, exc))
-
-    def _post(self, loan: Loan, message: wire.FromAgent) -> None:
-        if not loan.client.gone:
-            loan.client.peer.channel.post(wire.packed(message))
-
-    def _refuse(self, what: tuple[Any, int, str, str]) -> None:
-        client, number, kind, text = what
-        client.peer.channel.post(wire.packed(wire.Failed(number, kind, "agent", None, text)))
-
-    def _return(self, loan: Loan) -> None:
-        relay = self._relays.get(loan)
-        if relay is not None:
-            relay.release(loan.keep_for)
-        else:
-            loan.conn.release(loan.keep_for)
-
-    def _end(self, loan: Loan) -> None:
-        relay = self._relays.get(loan)
-        if relay is not None:
-            relay.discard()
-        else:
-            channel = loan.client.peer.channel
-            if loan.sock is not None and channel.outbox:
-                channel.withdraw(loan.sock.fileno())
-            hang_up(loan.conn, loan.sock)
-
-    def _cut(self, loan: Loan) -> None:
-        logger.warning("%r has been silent: its connection to %s is cut", loan.client.peer, loan.key)
-        self._end(loan)
-        self._post(loan, wire.Cut(loan.number))
-
-    def _recall(self, loan: Loan) -> None:
-        self._post(loan, wire.Recall(loan.number))
-
-    def _over(self, loan: Loan, clean: bool) -> None:
-        if loan.stage is Stage.OUT:
-            self._post(loan, wire.Over(loan.number, clean))
-
-    def _relay_ended(self, loan: Loan) -> None:
-        self._relays.pop(loan, None)
-        self.act()
+    def forget_all(self) -> None:
+        """Give up all borrowers and plain loans: they are another agent's by now."""
+        self.stop_listening()
+        self.desk.draining = True
+        for peer in tuple(self.peers):
+            if not peer.channel.outbox:
+                self.teller.forget(peer.client)
+            self._gone(peer)
+        self.teller.act()
 
 
-def _nothing() -> None:
-    pass
+async def _close_when_returned(lender: Lender) -> None:
+    await lender.manager.aclose(grace=None)

@@ -66,22 +66,31 @@ class Desk:
 
     # -- requests -------------------------------------------------------------------------------------
 
-    def ask(self, client: Client, number: int, key: Key, terms: Any) -> Loan | None:
-        """Enter a request, if it is allowed."""
+    def ask(self, client: Client, number: int, key: Key, terms: Any, *, again: bool = False) -> Loan | None:
+        """Enter a request, if it is allowed; `again` if it was entered at another agent before."""
         pool = client.pool
         if pool is None:
             self._drop(client, "a request before the greeting")
             return None
-        if number <= client.last:
+        if number <= client.last and not again:
             self._drop(client, f"the number {number} was used before")
             return None
-        client.last = number
+        client.last = max(number, client.last)
         kind = self._forbidden(client, pool, key)
         if kind is not None:
             self.effects.append((Effect.REFUSE, (client, number, *kind)))
             return None
         loan = client.loans[number] = Loan(client, number, key, pool, terms)
         self.effects.append((Effect.ENTER, loan))
+        return loan
+
+    def adopt(self, client: Client, number: int, key: Key, conn: Any, *, recalled: bool, now: float) -> Loan:
+        """Enter a loan that another agent has made."""
+        assert client.pool is not None, "it was introduced"
+        loan = client.loans[number] = Loan(client, number, key, client.pool, None)
+        self._out(loan, conn, now)
+        if not recalled:
+            self._keepable(loan)
         return loan
 
     def _forbidden(self, client: Client, pool: Pool, key: Key) -> tuple[str, str] | None:
@@ -127,21 +136,29 @@ class Desk:
 
     def served(self, loan: Loan, conn: Any, now: float) -> None:
         """Lend what the pool has for a request, or give it back if nobody wants it any more."""
-        loan.conn = conn
         if loan.stage is Stage.ENDED:
+            loan.conn = conn
             self.effects.append((Effect.RETURN, loan))
             return
         self._no_longer_waiting(loan)
+        self._out(loan, conn, now)
+        if loan.client.sticky and not loan.pool.wanted(loan.key):
+            self._keepable(loan)
+        self.effects.append((Effect.LEND, loan))
+
+    def _out(self, loan: Loan, conn: Any, now: float) -> None:
+        client = loan.client
+        loan.conn = conn
         loan.stage = Stage.OUT
-        client, pool = loan.client, loan.pool
         self.out += 1
         client.out += 1
         if client.timer is None:
             self._silent.enter(client, max(client.heard, now) + client.patience)
-        if client.sticky and not pool.wanted(loan.key):
-            loan.recalled = False
-            pool.keepable.setdefault(loan.key, {})[loan] = None
-        self.effects.append((Effect.LEND, loan))
+
+    @staticmethod
+    def _keepable(loan: Loan) -> None:
+        loan.recalled = False
+        loan.pool.keepable.setdefault(loan.key, {})[loan] = None
 
     def failed(self, loan: Loan, failure: Exception) -> None:
         """Answer a request that the pool could not serve."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from posixpath import normpath
@@ -101,6 +101,10 @@ class Policy:
     def concerns(self, user: int, groups: Iterable[int]) -> bool:
         """Say whether a user falls under it."""
         return self.users is None or user in self.users or not self.groups.isdisjoint(groups)
+
+    def closed(self) -> Policy:
+        """Return what holds when it has left the configuration: nothing may be reached."""
+        return replace(self, targets=())
 
     def allows(self, key: Key) -> bool:
         """Say whether a key may be connected to."""

@@ -106,7 +106,9 @@ class Loan:
     :ivar conn: the connection, from when it is served; the shell's
     :ivar request: the pool's request while there is one; the shell's
     :ivar recalled: the borrower knows that it may not keep it
+    :ivar since: when it was asked for
     :ivar sock: the socket that was lent; the shell's
+    :ivar token: it stands for a connection that is in another agent's hands
     :ivar keep_for: how long the borrower says it may stay idle; the shell's
     """
 
@@ -119,9 +121,11 @@ class Loan:
         "pool",
         "recalled",
         "request",
+        "since",
         "sock",
         "stage",
         "terms",
+        "token",
     )
 
     def __init__(self, client: Client, number: int, key: Key, pool: Pool, terms: Any) -> None:
@@ -134,5 +138,7 @@ class Loan:
         self.conn: Any = None
         self.request: Any = None
         self.recalled = True
+        self.since = 0.0
         self.sock: Any = None
+        self.token = False
         self.keep_for: float | None = None
