@@ -150,10 +150,12 @@ class Desk:
         client = loan.client
         loan.conn = conn
         loan.stage = Stage.OUT
+        if not client.out:
+            client.heard = now  # who has only waited had no reason to say anything
         self.out += 1
         client.out += 1
         if client.timer is None:
-            self._silent.enter(client, max(client.heard, now) + client.patience)
+            self._silent.enter(client, client.heard + client.patience)
 
     @staticmethod
     def _keepable(loan: Loan) -> None:
