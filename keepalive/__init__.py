@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from keepalive.transport.link import Link
     from keepalive.transport.tls import TLSSessionAttribute
 
-    from .abc import Connector, Observer, Resolution, Resolver
+    from .abc import Connector, Lifecycle, Observer, Resolution, Resolver, Shares
     from .errors import (
         AllocateError,
         AllocateTimeout,
@@ -55,6 +55,7 @@ __all__ = (
     "KeepaliveError",
     "Key",
     "KeyStats",
+    "Lifecycle",
     "Link",
     "ManagerClosed",
     "Observer",
@@ -67,6 +68,7 @@ __all__ = (
     "Resolver",
     "Reuse",
     "SOCKS5Connector",
+    "Shares",
     "SocketOptions",
     "StaticResolver",
     "Stats",
@@ -99,6 +101,7 @@ _HOMES = {
     "KeepaliveError": "errors",
     "Key": "base.types",
     "KeyStats": "manager.stats",
+    "Lifecycle": "abc",
     "Link": "transport.link",
     "ManagerClosed": "errors",
     "Observer": "abc",
@@ -111,6 +114,7 @@ _HOMES = {
     "Resolver": "abc",
     "Reuse": "base.types",
     "SOCKS5Connector": "connect.socks",
+    "Shares": "abc",
     "SocketOptions": "connect.options",
     "StaticResolver": "resolve.static",
     "Stats": "manager.stats",

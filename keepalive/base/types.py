@@ -65,6 +65,10 @@ class CloseReason(StrEnum):
     """Reached `max_uses`."""
     LIMIT = "limit"
     """The limits were lowered below what was open."""
+    CHECK = "check"
+    """Its life cycle's check failed, or took longer than `check_timeout`."""
+    RESET = "reset"
+    """The same for its reset."""
     RETIRED = "retired"
     """`evict` named it, or its address had left what its name stands for."""
     SHUTDOWN = "shutdown"
@@ -80,6 +84,9 @@ class Phase(StrEnum):
     CONNECT = "connect"
     PROXY = "proxy"
     TLS = "tls"
+    SETUP = "setup"
+    CHECK = "check"
+    RESET = "reset"
 
 
 IMMEDIATE: Final = Reuse.IMMEDIATE

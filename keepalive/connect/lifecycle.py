@@ -40,8 +40,8 @@ class Lifecycle(Generic[S]):
         """Set a new connection up, and return what becomes ``conn.state``.
 
         Called after the connector (and TLS), inside the attempt: phase "setup", within `setup_timeout`. What
-        it raises becomes the request's `SetupError`. What it read too far is put back by `stream.receive_until`
-        and `stream.receive_exactly`. Cancelled when the attempt is given up.
+        it raises becomes the request's `SetupError`. What it read too far is put back by
+        `stream.receive_until` and `receive_exactly`. Cancelled when the attempt is given up.
         """
         raise NotImplementedError
 

@@ -85,6 +85,8 @@ class Driver:
         self.pool = Pool(limits, observed=options.observer is not None, seed=random.random())
         self.reactor = reactor = Reactor(runtime, self._unread, self._abandoned)
         self.now = reactor.clock
+        self.running = reactor.running
+        self.serves = reactor.thread  # the thread whose requests it takes; 0 when it has ended, or in a fork
         self.sessions = Sessions()
         self._poll = reactor.poller.poll
         self.names = Names(options.resolver, reactor)
@@ -108,7 +110,7 @@ class Driver:
         self._reuse_dropped = options.reuse_dropped
         self._observer = options.observer
         self._timer = reactor.timer(self._ring)
-        self._armed = NEVER  # when the timer rings
+        self.armed = NEVER  # when the timer rings
         self.address_watch = (
             AddressWatch(self.pool, reactor, self.names, self.retire_slots) if options.retire_moved else None
         )
@@ -129,16 +131,6 @@ class Driver:
             raise ManagerClosed(msg)
 
     # -- requests and connections -------------------------------------------------------------------
-
-    def submit(
-        self, per_key: KeyState, seconds: float, fresh: bool, phases: tuple[float, float] | None
-    ) -> Waiter:
-        """Enter a request that may take so many seconds; see `Pool.submit`."""
-        pool, now = self.pool, self.now()
-        waiter = pool.enter(per_key, now, now + seconds, fresh, phases)
-        if pool.effects or pool.timers.earliest < self._armed:
-            self.act()
-        return waiter
 
     def refuse(self, waiter: Waiter) -> None:
         """Take a request that is one too many out again."""
@@ -202,7 +194,7 @@ class Driver:
             return
         pool = self.pool
         pool.release(slot, self.now(), keep_for)
-        if pool.effects or pool.timers.earliest < self._armed:
+        if pool.effects or pool.timers.earliest < self.armed:
             self.act()
 
     def throw_away(self, slot: Slot, reason: CloseReason) -> None:
@@ -299,9 +291,9 @@ class Driver:
                 self._carry_out(effect, what)
             finally:
                 self._acting = False
-        if pool.timers.earliest < self._armed:
-            self._armed = pool.timers.earliest
-            self._timer.move(max(0.0, self._armed - self.now()))
+        if pool.timers.earliest < self.armed:
+            self.armed = pool.timers.earliest
+            self._timer.move(max(0.0, self.armed - self.now()))
         if self._empty and not pool.capacity.total:
             for event in self._empty:
                 event.set()
@@ -335,7 +327,7 @@ class Driver:
             logger.exception("observer %r raised in %s%r", self._observer, event, details)
 
     def _ring(self) -> None:
-        self._armed = NEVER
+        self.armed = NEVER
         self.pool.tick(self.now())
         self.act()
 
@@ -344,6 +336,7 @@ class Driver:
     def shutdown(self) -> None:
         """Fail what waits, abort what opens, close what is idle. Lent ones stay."""
         if not self.pool.closed:
+            self.serves = 0
             self.pool.shutdown(self.now())
             self.act()
             self.names.close()  # those that refresh an answer have no asker who would go
@@ -383,6 +376,7 @@ class Driver:
 
     def _abandoned(self) -> None:
         """Empty this copy after a fork; its descriptors are closed already."""
+        self.serves = 0
         self.pool = Pool(self.pool.limits)
         self.pool.shutdown(0.0)
         self._orphans.clear()

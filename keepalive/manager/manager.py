@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import TYPE_CHECKING
 
 from anyio.lowlevel import checkpoint
@@ -245,7 +246,7 @@ class ConnectionManager:
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
         driver = self._driver
-        if driver is None or not driver.reactor.here() or driver.pool.closed:
+        if driver is None or get_ident() != driver.serves or not driver.running():
             driver = self._open_driver()
         if fresh not in (True, False):
             settings.flag("fresh", fresh)
@@ -267,7 +268,10 @@ class ConnectionManager:
                 settings.seconds("queue_timeout", queue_timeout),
                 settings.seconds("open_timeout", open_timeout),
             )
-        waiter = driver.submit(per_key, seconds, fresh, phases)
+        now = driver.now()
+        waiter = pool.enter(per_key, now, now + seconds, fresh, phases)
+        if pool.effects or pool.timers.earliest < driver.armed:
+            driver.act()
         if pool.requests.uncovered > pool.limits.max_waiting and pool.overfull(waiter):
             driver.refuse(waiter)
             msg = f"request {waiter.id} for {per_key.key} cannot be queued; {numbers(waiter, driver.pool)}"

@@ -15,16 +15,23 @@ from typing import TYPE_CHECKING
 from keepalive.base.types import DEFERRED, IMMEDIATE, NEVER, CloseReason
 
 from .records import Slot
+from .sharing import lends, offer, return_share, stop_lending
 from .states import (
     ABORT,
+    CHECK,
+    CHECKING,
     CLOSE,
     CLOSING,
     GONE,
+    GOODBYE,
     IDLE,
     OPEN,
     QUEUED,
     RESERVED,
+    RESET,
+    RESETTING,
     SERVED,
+    SHARED,
     VALIDATE,
     WAKE,
     Failure,
@@ -37,7 +44,20 @@ if TYPE_CHECKING:
     from keepalive.base.types import Reuse
 
     from .parts import Parts
-    from .records import KeyState, Waiter
+    from .records import KeyState, Shares, Waiter
+    from .states import SlotState
+
+POLITE = frozenset(
+    {
+        CloseReason.EXPIRED,
+        CloseReason.LIFETIME,
+        CloseReason.RETIRED,
+        CloseReason.SHUTDOWN,
+        CloseReason.SURPLUS,
+        CloseReason.USES,
+    }
+)
+"""The ends that leave time for a goodbye. Elsewhere something failed, or a request needs the place now."""
 
 
 class Assignment:
@@ -62,8 +82,11 @@ class Assignment:
 
     def assign(self, slot: Slot, now: float) -> None:
         """Find the next place of a connection that has just become free."""
+        if slot.shares is not None:
+            self._assign_shares(slot, slot.shares, now)
+            return
         if (
-            slot.uses >= self._limits.max_uses
+            slot.uses >= slot.per_key.limits.max_uses
             or slot.expires <= now
             or self._parts.closed
             or self._capacity.shrunk
@@ -75,7 +98,9 @@ class Assignment:
         queue = slot.per_key.queue
         if queue is not None:
             waiter = queue.oldest_plain() if slot.uses else queue.oldest()
-            if waiter is not None and not (slot.uses and self._outranked(queue, waiter)):
+            if waiter is not None and not (
+                slot.uses and (queue.mixed or self._room.waiting) and self._outranked(queue, waiter)
+            ):
                 self._requests.leave_queue(waiter)
                 self.reserve(waiter, slot, DEFERRED)
                 self._effects.append((WAKE, waiter))
@@ -83,7 +108,13 @@ class Assignment:
         if slot.expires <= now:
             self.expire(slot, now)
             return
-        move(slot, IDLE)
+        if IDLE not in slot.state.next:
+            raise illegal(slot, IDLE)
+        self._rest(slot)
+
+    def _rest(self, slot: Slot) -> None:
+        """Let a connection wait idle."""
+        slot.state = IDLE
         self._idle.add(slot)
         if not slot.uses:
             self._effects.append((VALIDATE, slot))
@@ -91,6 +122,31 @@ class Assignment:
             self._effects.notify("idle", slot.per_key.key, slot.id)
         if len(self._idle.line) > self._limits.max_idle:
             self.trim(CloseReason.SURPLUS)
+
+    def _assign_shares(self, slot: Slot, shares: Shares, now: float) -> None:
+        """Give the free shares of a connection to requests; without a borrower it waits idle, or ends."""
+        per_key = slot.per_key
+        if not lends(slot, now) or self._parts.closed or self._capacity.exceeded(per_key):
+            per_key.shared.pop(slot, None)
+            if not shares.lent:
+                self.close(slot, self._unusable(slot, now) or CloseReason.USES)
+            return
+        while shares.lent < shares.capacity and (queue := per_key.queue) is not None and lends(slot, now):
+            used = slot.uses or shares.lent
+            waiter = queue.oldest_plain() if used else queue.oldest()
+            if waiter is None or (slot.uses and not shares.lent and self._outranked(queue, waiter)):
+                break
+            self._requests.leave_queue(waiter)
+            self.share(waiter, slot, DEFERRED)
+            self._effects.append((WAKE, waiter))
+        if shares.lent:
+            offer(slot)
+        elif slot.expires <= now:
+            self.expire(slot, now)
+        else:
+            if slot.state is not IDLE and IDLE not in slot.state.next:
+                raise illegal(slot, IDLE)
+            self._rest(slot)
 
     def trim(self, reason: CloseReason) -> None:
         """Close the least recently used of all idle connections, as long as there are too many."""
@@ -111,7 +167,7 @@ class Assignment:
         # one; a used one that was given to a request and not fetched has used its time up meanwhile.
         if slot.expires <= now and (slot.retires_at <= now or (slot.uses and slot.idle_since < now)):
             return _why_expired(slot, now)
-        if slot.uses >= self._limits.max_uses:
+        if slot.uses >= slot.per_key.limits.max_uses:
             return CloseReason.USES
         if self._capacity.exceeded(slot.per_key):
             return CloseReason.LIMIT
@@ -133,33 +189,107 @@ class Assignment:
         slot.waiter, waiter.slot = waiter, slot
         waiter.reuse = reuse if slot.uses else None
 
+    def share(self, waiter: Waiter, slot: Slot, reuse: Reuse) -> None:
+        """Give a request a share of a connection; the first share of a never used one counts as new."""
+        shares = slot.shares
+        assert shares is not None, "only a shared connection has shares"
+        if slot.state is not SHARED:
+            move(slot, SHARED)
+        move(waiter, SERVED)
+        waiter.slot, waiter.reuse = slot, reuse if slot.uses or shares.lent else None
+        shares.lent += 1
+        shares.unfetched[waiter] = None
+        offer(slot)
+
+    def give(self, waiter: Waiter, slot: Slot, reuse: Reuse) -> None:
+        """Give a request a connection, or a share of it."""
+        (self.reserve if slot.shares is None else self.share)(waiter, slot, reuse)
+
     def unreserve(self, waiter: Waiter) -> Slot | None:
         """Take back what a request was given, if it was."""
         slot = waiter.slot
         if slot is not None:
             slot.waiter = waiter.slot = None
+            if slot.shares is not None:
+                del slot.shares.unfetched[waiter]
+                return_share(slot)
         return slot
 
-    def take_idle(self, per_key: KeyState, now: float, fresh: bool) -> Slot | None:
-        """Take the warmest idle connection that this kind of request may have."""
-        slot = self._idle.take(per_key, fresh)
-        while slot is not None and slot.expires <= now:
+    def find(self, per_key: KeyState, now: float, fresh: bool) -> Slot | None:
+        """Take the best that this kind of request may have at once: a free share, or an idle connection."""
+        while per_key.shared and not fresh:
+            slot = next(iter(per_key.shared))
+            if lends(slot, now):
+                return slot
+            stop_lending(slot)
+        idle = self._idle.take(per_key, fresh)
+        return None if idle is None else self.pass_doubtful(idle, now, fresh)
+
+    def pass_doubtful(self, slot: Slot | None, now: float, fresh: bool) -> Slot | None:
+        """Return this idle one that was taken, or the next one that can be handed out as it is.
+
+        Those whose time is over are closed. One that was idle for long is checked first: then there is none.
+        """
+        while slot is not None and slot.trusted_until <= now:
+            if slot.expires > now:
+                self._check(slot, now)
+                return None
             self._close_taken(slot, _why_expired(slot, now))
-            slot = self._idle.take(per_key, fresh)
+            slot = self._idle.take(slot.per_key, fresh)
         return slot
+
+    def take_out(self, slot: Slot) -> None:
+        """Take an idle connection out of its line."""
+        self._idle.remove(slot)
+
+    # -- hooks are at work on a connection --------------------------------------------------------------
+
+    def _check(self, slot: Slot, now: float) -> None:
+        self._prepare(slot, CHECKING, now)
+        self._effects.append((CHECK, slot))
+
+    def reset(self, slot: Slot, now: float) -> None:
+        """Let a connection that was given back be made fit for its next user, unless it has none."""
+        reason = self._unusable(slot, now)
+        if reason is not None:
+            self.close(slot, reason)
+            return
+        self._prepare(slot, RESETTING, now)
+        self._effects.append((RESET, slot))
+
+    def _prepare(self, slot: Slot, state: SlotState, now: float) -> None:
+        move(slot, state)
+        slot.phase, slot.phase_since = state.value[:5], now  # "check" or "reset"
+        slot.per_key.preparing[slot] = None
+        self._timers.set(slot, now + self._limits.check_timeout)
+
+    def leave_preparing(self, slot: Slot) -> None:
+        """Note that no hook is at work on it any more."""
+        del slot.per_key.preparing[slot]
+        self._timers.clear(slot)
+
+    def _check_idle(self, per_key: KeyState, queue: WaitQueue[Waiter], now: float) -> None:
+        """Check idle connections for requests that nothing stands for, as long as there are both."""
+        while per_key.idle and queue.plain_uncovered:
+            slot = self._idle.take(per_key, fresh=False)
+            if slot is not None and slot.trusted_until > now:
+                self.assign(slot, now)  # it was trusted anew meanwhile
+                return
+            self.pass_doubtful(slot, now, fresh=False)
+            self._cover(per_key, queue, now)
 
     # -- a request waits ------------------------------------------------------------------------------
 
     def enqueue(self, waiter: Waiter, now: float) -> None:
         """Let a new request wait, and see whether an attempt can be started for it."""
         per_key = waiter.per_key
-        queue = self._queue_of(per_key)
+        queue = per_key.queue or self._queue_of(per_key)
         crowded = queue.waiting > queue.covered
         queue.append(waiter)
         self._requests.uncovered += 1
         if self._effects.observed:
             self._effects.notify("queued", per_key.key, waiter.id)
-        if not crowded or per_key.idle:
+        if not crowded or per_key.idle or per_key.preparing:
             self.reconcile(per_key, now)
         # Otherwise others wait already that no attempt stands for: one more changes nothing for anybody.
         if waiter.phases is not None and waiter.state is QUEUED and not waiter.covered:
@@ -167,11 +297,11 @@ class Assignment:
 
     def requeue(self, waiter: Waiter, now: float) -> None:
         """Find something else for a request whose reserved connection was lost."""
-        other = self.take_idle(waiter.per_key, now, waiter.fresh)
+        other = self.find(waiter.per_key, now, waiter.fresh)
         if other is not None:
             was_there = waiter.reuse is IMMEDIATE and other.idle_since <= waiter.since
             move(waiter, QUEUED)
-            self.reserve(waiter, other, IMMEDIATE if was_there else DEFERRED)
+            self.give(waiter, other, IMMEDIATE if was_there else DEFERRED)
         elif waiter.deadline <= now:
             self._requests.fail(waiter, Failure.TIMEOUT)
         else:
@@ -203,6 +333,8 @@ class Assignment:
         if queue is not None or per_key.opening or per_key.preconnecting:
             if queue is not None:
                 self._cover(per_key, queue, now)
+                if per_key.idle and per_key.limits.check_after != NEVER:
+                    self._check_idle(per_key, queue, now)
             for _ in range(self._spares.excess(per_key)):
                 self.abort(next(reversed(per_key.opening)))
         self._fail_alone(per_key)
@@ -216,7 +348,7 @@ class Assignment:
     def _cover(self, per_key: KeyState, queue: WaitQueue[Waiter], now: float) -> None:
         """Let each attempt stand for one request, the oldest first."""
         before = queue.covered
-        for waiter in queue.balance(len(per_key.opening)):
+        for waiter in queue.balance(per_key.coming):
             if waiter.phases is not None:
                 self._requests.begin_phase(waiter, now)
         self._requests.uncovered += before - queue.covered
@@ -311,19 +443,35 @@ class Assignment:
         del slot.per_key.opening[slot]
         self._timers.clear(slot)
 
-    def close(self, slot: Slot, reason: CloseReason) -> None:
+    def close(self, slot: Slot, reason: CloseReason, *, abruptly: bool = False) -> None:
         """End a connection that is open, wherever it stands."""
         if slot.state is IDLE:
             self._idle.remove(slot)
-        self._close_taken(slot, reason)
+        elif slot.state is CHECKING or slot.state is RESETTING:
+            self.leave_preparing(slot)
+        self._close_taken(slot, reason, abruptly=abruptly)
 
-    def _close_taken(self, slot: Slot, reason: CloseReason) -> None:
+    def _close_taken(self, slot: Slot, reason: CloseReason, *, abruptly: bool = False) -> None:
         per_key = slot.per_key
-        move(slot, GONE)
-        self._capacity.remove(per_key)
+        if slot.shares is not None:
+            per_key.shared.pop(slot, None)
+        if per_key.limits.says_goodbye and reason in POLITE and not abruptly:
+            move(slot, CLOSING)
+            self._capacity.begin_closing(per_key)
+            self._effects.append((GOODBYE, slot))
+        else:
+            move(slot, GONE)
+            self._capacity.remove(per_key)
+            self._effects.append((CLOSE, slot))
         per_key.counters.closed[reason] = per_key.counters.closed.get(reason, 0) + 1
-        self._effects.append((CLOSE, slot))
         self._effects.notify("closed", per_key.key, slot.id, reason)
+
+    def end_goodbye(self, slot: Slot) -> None:
+        """Close one that has said goodbye."""
+        self._timers.clear(slot)
+        move(slot, GONE)
+        self._capacity.end_closing(slot.per_key)
+        self._effects.append((CLOSE, slot))
 
     def expire(self, slot: Slot, now: float) -> None:
         """Close one whose time is over."""

@@ -46,15 +46,15 @@ class Capacity:
 
     def full_for(self, per_key: KeyState) -> bool:
         """Say whether the key has as many as it may have."""
-        return per_key.count >= self._limits.max_per_host
+        return per_key.count >= per_key.limits.max_per_host
 
     def has_room(self, per_key: KeyState) -> bool:
         """Say whether there is room for one more connection of a key."""
-        return self.total < self._limits.max_open and per_key.count < self._limits.max_per_host
+        return self.total < self._limits.max_open and per_key.count < per_key.limits.max_per_host
 
     def exceeded(self, per_key: KeyState) -> bool:
         """Say whether there are more than lowered limits allow."""
-        return self.total > self._limits.max_open or per_key.count > self._limits.max_per_host
+        return self.total > self._limits.max_open or per_key.count > per_key.limits.max_per_host
 
     def add(self, per_key: KeyState) -> None:
         """Count one more."""
@@ -66,7 +66,7 @@ class Capacity:
         per_key.count -= 1
         self.total -= 1
         if self.shrunk:
-            if per_key.count <= self._limits.max_per_host:
+            if per_key.count <= per_key.limits.max_per_host:
                 self._over.discard(per_key)
             self.shrunk = bool(self._over) or self.total > self._limits.max_open
 
@@ -83,7 +83,7 @@ class Capacity:
 
     def measure(self, keys: Iterable[KeyState]) -> None:
         """See after a change of the limits who is beyond them."""
-        self._over = {per_key for per_key in keys if per_key.count > self._limits.max_per_host}
+        self._over = {per_key for per_key in keys if per_key.count > per_key.limits.max_per_host}
         self.shrunk = bool(self._over) or self.total > self._limits.max_open
 
 

@@ -32,11 +32,18 @@ class IdleConnections:
         self._timers = timers
         self._latest = 0.0  # nobody in the line without a timer expires before those ahead of it
 
+    def shelf(self, slot: Slot) -> dict[Slot, None]:
+        """Return where one stands for the requests of its key."""
+        per_key = slot.per_key
+        if slot.shares is not None and not slot.shares.capacity:
+            return per_key.unlendable
+        return per_key.idle if slot.uses else per_key.unused
+
     def add(self, slot: Slot) -> None:
         """Enter one, the warmest from now on."""
-        per_key, expires, timers = slot.per_key, slot.expires, self._timers
+        expires, timers = slot.expires, self._timers
         slot.was_idle = True
-        (per_key.idle if slot.uses else per_key.unused)[slot] = None
+        self.shelf(slot)[slot] = None
         self.line[slot] = None
         if expires < self._latest:
             timers.set(slot, expires)
@@ -47,8 +54,7 @@ class IdleConnections:
 
     def remove(self, slot: Slot) -> None:
         """Take one out, wherever it stands."""
-        per_key = slot.per_key
-        del (per_key.idle if slot.uses else per_key.unused)[slot]
+        del self.shelf(slot)[slot]
         del self.line[slot]
         self._timers.clear(slot)
 

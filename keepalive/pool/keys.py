@@ -10,6 +10,8 @@ from .records import Counters, KeyState
 if TYPE_CHECKING:
     from keepalive.base.types import Key
 
+    from .states import Limits, LimitsOf
+
 MOST_RESTING = 1024
 """Keys without connections or requests whose totals are still kept apart."""
 
@@ -23,9 +25,11 @@ class Keys:
     :ivar past: the totals of keys that have been forgotten
     """
 
-    __slots__ = ("direct", "past", "resting", "states")
+    __slots__ = ("_limits", "_limits_of", "direct", "past", "resting", "states")
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits, limits_of: LimitsOf) -> None:
+        self._limits = limits
+        self._limits_of = limits_of
         self.states: dict[Key, KeyState] = {}
         self.direct: dict[tuple[str, str, int], KeyState] = {}
         self.resting: OrderedDict[KeyState, None] = OrderedDict()
@@ -35,10 +39,16 @@ class Keys:
         """Return the state of a key, a new one if it has none."""
         per_key = self.states.get(key)
         if per_key is None:
-            per_key = self.states[key] = KeyState(key)
+            per_key = self.states[key] = KeyState(key, self._limits_of(key, self._limits))
             if key[:3] == key[3:]:
                 self.direct[key[:3]] = per_key
         return per_key
+
+    def relimit(self, limits_of: LimitsOf | None = None) -> None:
+        """Give every key its limits anew, by another rule if one is given."""
+        self._limits_of = limits_of or self._limits_of
+        for key, per_key in self.states.items():
+            per_key.limits = self._limits_of(key, self._limits)
 
     def wake(self, per_key: KeyState) -> None:
         """Note that a key comes into use."""

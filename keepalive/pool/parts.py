@@ -9,7 +9,7 @@ from .keys import Keys
 from .requests import Requests
 from .room import RoomQueue
 from .spares import Spares
-from .states import Effects, Limits
+from .states import Effects, Limits, LimitsOf
 from .timers import Timers
 
 
@@ -34,12 +34,12 @@ class Parts:
         "timers",
     )
 
-    def __init__(self, limits: Limits, *, observed: bool, seed: float) -> None:
+    def __init__(self, limits: Limits, limits_of: LimitsOf, *, observed: bool, seed: float) -> None:
         self.closed = False
         self.limits = limits
         self.effects = Effects(observed=observed)
         self.timers = Timers()
-        self.keys = Keys()
+        self.keys = Keys(limits, limits_of)
         self.requests = Requests(self.timers, self.effects)
         self.capacity = Capacity(limits)
         self.extra_slots = ExtraSlots(self.capacity, self.effects)

@@ -59,10 +59,13 @@ from typing import TYPE_CHECKING, Any
 from keepalive.base.types import DEFERRED, IMMEDIATE, NEVER, CloseReason
 
 from .assignment import Assignment
+from .hooks import Hooks
 from .parts import Parts
 from .records import KeyState, Pause, Slot, Waiter
+from .sharing import Sharing, stop_lending
 from .states import (
     CANCELLED,
+    CHECKING,
     CLAIMED,
     CLOSING,
     GONE,
@@ -71,12 +74,15 @@ from .states import (
     OPENING,
     QUEUED,
     RESERVED,
+    RESETTING,
     SERVED,
+    SHARED,
     WAKE,
     Failure,
     IllegalTransition,
     illegal,
     move,
+    plain_limits,
 )
 
 if TYPE_CHECKING:
@@ -84,20 +90,30 @@ if TYPE_CHECKING:
 
     from keepalive.base.types import Key
 
-    from .states import Limits, SlotState
+    from .states import Limits, LimitsOf, SlotState
 
 
 class Pool:
     """All decisions of one manager. See the module's preface.
 
     :param limits: copied; `set_limits` changes them
+    :param limits_of: the bounds of each key
     :param observed: whether effects for an observer are wanted
     :param seed: 0 to 1; see `Backoff`
     """
 
-    def __init__(self, limits: Limits, *, observed: bool = False, seed: float = 0.0) -> None:
-        self._parts = parts = Parts(replace(limits), observed=observed, seed=seed)
-        self._assignment = Assignment(parts)
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        limits_of: LimitsOf = plain_limits,
+        observed: bool = False,
+        seed: float = 0.0,
+    ) -> None:
+        self._parts = parts = Parts(replace(limits), limits_of, observed=observed, seed=seed)
+        self._assignment = assignment = Assignment(parts)
+        self.sharing = Sharing(parts, assignment)
+        self.hooks = Hooks(assignment)
         self.limits = parts.limits
         self.effects = parts.effects
         self.timers = parts.timers
@@ -143,9 +159,20 @@ class Pool:
     ) -> Waiter:
         """Enter a request for a key whose state is known; see `submit`."""
         assignment = self._assignment
-        waiter = self.requests.new(per_key, now, deadline, fresh, phases)
-        if (slot := assignment.take_idle(per_key, now, fresh)) is not None:
-            assignment.reserve(waiter, slot, IMMEDIATE)
+        requests = self.requests
+        requests.last_id = number = requests.last_id + 1
+        waiter = requests.open[number] = Waiter(number, per_key, now, deadline, fresh, phases)
+        per_key.counters.requests += 1
+        if deadline < self.timers.earliest:
+            self.timers.earliest = deadline
+        if per_key.shared:
+            slot = assignment.find(per_key, now, fresh)
+        else:
+            slot = self.idle.take(per_key, fresh)
+            if slot is not None and slot.trusted_until <= now:
+                slot = assignment.pass_doubtful(slot, now, fresh)
+        if slot is not None:
+            assignment.give(waiter, slot, IMMEDIATE)
         elif deadline <= now or self._parts.closed:
             self.requests.fail(waiter, Failure.SHUTDOWN if self._parts.closed else Failure.TIMEOUT)
             self.keys.rest(per_key)
@@ -172,9 +199,12 @@ class Pool:
         if slot is None:
             msg = f"{waiter} is {waiter.state.value}, not served"
             raise IllegalTransition(msg)
-        if LENT not in slot.state.next:
+        if slot.shares is not None:
+            del slot.shares.unfetched[waiter]
+        elif LENT not in slot.state.next:
             raise illegal(slot, LENT)
-        slot.state = LENT
+        else:
+            slot.state = LENT
         slot.waiter = waiter.slot = None  # a request that is kept keeps no connection
         slot.uses += 1
         self.requests.end(waiter, CLAIMED)
@@ -213,7 +243,7 @@ class Pool:
 
     def limit(self, slot: Slot, when: float, overdue: Failure = Failure.CONNECT_TIMEOUT) -> None:
         """Set when an attempt has taken too long (`NEVER`: not yet known), and what has run out then."""
-        if slot.state is OPENING:
+        if slot.state is OPENING or (slot.state is CLOSING and slot.link is not None):
             slot.overdue = overdue
             self.timers.set(slot, when)
 
@@ -226,8 +256,13 @@ class Pool:
         self.extra_slots.give_back(slot)
         self._assignment.reconcile(slot.per_key, now)
 
-    def opened(self, slot: Slot, link: Any, now: float, lifetime: float = NEVER) -> None:
-        """Take a new connection in; it serves the oldest request of its key, or waits idle."""
+    def opened(
+        self, slot: Slot, link: Any, now: float, lifetime: float = NEVER, capacity: int | None = None
+    ) -> None:
+        """Take a new connection in; it serves the oldest request of its key, or waits idle.
+
+        :param capacity: how many requests may share it; None: it has one user at a time
+        """
         _expect(slot, OPENING)
         per_key = slot.per_key
         self._assignment.leave_opening(slot)
@@ -238,7 +273,9 @@ class Pool:
         self.backoff.reset(per_key)
         self.effects.notify("opened", per_key.key, slot.id)
         slot.idle_since = now
-        slot.expires = min(now + self.limits.keep_alive, slot.retires_at)
+        slot.expires = min(now + per_key.limits.keep_alive, slot.retires_at)
+        slot.trusted_until = min(slot.expires, now + per_key.limits.check_after)
+        self.sharing.begin(slot, capacity)
         self._assignment.assign(slot, now)
         self._assignment.reconcile(per_key, now)
 
@@ -287,15 +324,20 @@ class Pool:
         """Take a connection back for reuse: it serves the next request, or waits idle."""
         if slot.state is not LENT:
             _expect(slot, LENT)
-        assignment = self._assignment
-        if keep_for > self.limits.keep_alive:
-            keep_for = self.limits.keep_alive
+        assignment, per_key = self._assignment, slot.per_key
+        limits = per_key.limits
+        if keep_for > limits.keep_alive:
+            keep_for = limits.keep_alive
         slot.idle_since = now
-        slot.expires = expires = now + keep_for
+        slot.expires = slot.trusted_until = expires = now + keep_for
         if expires > slot.retires_at:
-            slot.expires = slot.retires_at
-        assignment.assign(slot, now)
-        per_key = slot.per_key
+            slot.expires = slot.trusted_until = slot.retires_at
+        if now + limits.check_after < slot.trusted_until:
+            slot.trusted_until = now + limits.check_after
+        if limits.resets:
+            assignment.reset(slot, now)
+        else:
+            assignment.assign(slot, now)
         # While it stays open, nothing else can change, unless the key has an attempt that could be one too
         # many now, or a request that it leaves waiting beside itself, or a key waits for room.
         state = slot.state
@@ -309,7 +351,7 @@ class Pool:
     def discard(self, slot: Slot, now: float, reason: CloseReason) -> None:
         """Close a lent connection."""
         _expect(slot, LENT)
-        self._assignment.close(slot, reason)
+        self._assignment.close(slot, reason, abruptly=True)
         self._assignment.reconcile(slot.per_key, now)
 
     def lost(self, slot: Slot, now: float, reason: CloseReason) -> None:
@@ -329,15 +371,20 @@ class Pool:
     def retire(self, slots: Iterable[Slot], now: float) -> int:
         """Close those that are idle, and let those that are lent or reserved close at their release."""
         closed: list[Slot] = []
+        count = 0
         for slot in slots:
             if slot.state is IDLE:
                 self._assignment.close(slot, CloseReason.RETIRED)
                 closed.append(slot)
-            elif slot.state is LENT or slot.state is RESERVED:
+                count += 1
+            elif slot.state is SHARED:
+                stop_lending(slot)
+                closed.append(slot)
+            elif slot.state in (LENT, RESERVED, CHECKING, RESETTING):
                 slot.retires_at = slot.expires = -NEVER
         for slot in closed:
             self._assignment.reconcile(slot.per_key, now)
-        return len(closed)
+        return count
 
     def evict_coldest(self, now: float) -> bool:
         """Close the coldest idle connection if a request waits; return whether there was one."""
@@ -364,6 +411,10 @@ class Pool:
                 self._assignment.reconcile(record.per_key, now)
             elif record.state is OPENING:
                 self._give_up_overdue(record, now)
+            elif record.state is CLOSING:
+                self.hooks.gone(record, now)
+            elif record.state is not IDLE:
+                self.hooks.failed(record, now)
             else:
                 self._assignment.expire(record, now)
                 self._assignment.reconcile(record.per_key, now)
@@ -380,7 +431,7 @@ class Pool:
         per_key, phase = waiter.per_key, "queue"
         if waiter.state is QUEUED:
             if waiter.covered:
-                attempt = next(iter(per_key.opening))
+                attempt = next(iter(per_key.opening or per_key.preparing))
                 phase = attempt.phase
                 waiter.phase_since = max(attempt.phase_since, waiter.since)
             self.requests.leave_queue(waiter)
@@ -408,6 +459,7 @@ class Pool:
         """Change the limits: what is idle beyond them closes now, what is lent at its release."""
         for field in fields(limits):
             setattr(self.limits, field.name, getattr(limits, field.name))
+        self.keys.relimit()
         assignment, states = self._assignment, self.keys.states
         for slot in list(self.idle.line):
             if self.capacity.exceeded(slot.per_key):
@@ -438,6 +490,8 @@ class Pool:
         for per_key in list(self.keys.states.values()):
             for slot in list(per_key.opening):
                 assignment.abort(slot)
+            for slot in list(per_key.preparing):
+                assignment.close(slot, CloseReason.SHUTDOWN, abruptly=True)
             self.backoff.reset(per_key)
             assignment.reconcile(per_key, now)
 

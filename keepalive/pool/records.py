@@ -13,8 +13,12 @@ if TYPE_CHECKING:
     from keepalive.base.timer_queue import Entry
     from keepalive.base.types import CloseReason, Key, Reuse
 
-    from .states import SlotState, WaiterState
+    from .states import KeyLimits, SlotState, WaiterState
     from .waitqueue import WaitQueue
+
+
+MANY = 1 << 30
+"""What one attempt may stand for, as long as nobody knows how many shares its connection will have."""
 
 
 class Counters:
@@ -53,6 +57,22 @@ class Counters:
             self.closed[reason] = self.closed.get(reason, 0) + n
 
 
+class Shares:
+    """How a connection is lent to many at once.
+
+    :ivar capacity: how many may have a share
+    :ivar lent: how many have one, those that did not fetch it yet included
+    :ivar unfetched: the requests that have one and did not fetch it yet, oldest first
+    """
+
+    __slots__ = ("capacity", "lent", "unfetched")
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.lent = 0
+        self.unfetched: dict[Waiter, None] = {}
+
+
 class Slot:
     """One connection, from the start of its attempt to its end. It counts against both limits."""
 
@@ -68,8 +88,10 @@ class Slot:
         "phase",
         "phase_since",
         "retires_at",
+        "shares",
         "state",
         "timer",
+        "trusted_until",
         "uses",
         "waiter",
         "was_idle",
@@ -93,6 +115,8 @@ class Slot:
         self.retires_at = NEVER  # when its lifetime ends
         self.idle_since = 0.0
         self.expires = NEVER
+        self.trusted_until = NEVER  # until then it is handed out as it is; never later than `expires`
+        self.shares: Shares | None = None  # None: it has one user at a time
         self.timer: Entry | None = None
         self.waiter: Waiter | None = None  # the request it is reserved for
 
@@ -185,23 +209,33 @@ class KeyState:
         "idle",
         "key",
         "last_failure",
+        "limits",
         "opening",
         "pause",
+        "per_attempt",
         "position",
         "preconnecting",
+        "preparing",
         "queue",
+        "shared",
         "timer",
+        "unlendable",
         "unused",
     )
 
-    def __init__(self, key: Key) -> None:
+    def __init__(self, key: Key, limits: KeyLimits) -> None:
         self.key = key
+        self.limits = limits
         self.count = 0  # its slots (opening, reserved, lent, idle and closing), and the extra ones
         self.closing = 0
         self.extra = 0  # extra slots of its attempts, not recalled; recalled ones count as closing
         self.opening: OrderedDict[Slot, None] = OrderedDict()
+        self.per_attempt = MANY if limits.shared else 1  # so many requests an attempt stands for
+        self.preparing: dict[Slot, None] = {}  # checked or reset just now; each stands for a request too
         self.idle: dict[Slot, None] = {}
         self.unused: dict[Slot, None] = {}  # idle, and never handed out: as good as new
+        self.unlendable: dict[Slot, None] = {}  # idle, but no request may have a share of it
+        self.shared: dict[Slot, None] = {}  # with shares that are free, beside some that are lent
         self.queue: WaitQueue[Waiter] | None = None
         self.position = 0  # the number under which it waits for room, 0 when it does not
         self.timer: Entry | None = None  # when its spare attempts are given up
@@ -218,6 +252,14 @@ class KeyState:
         return 0 if self.queue is None else self.queue.waiting
 
     @property
+    def coming(self) -> int:
+        """How many requests can be served by what is on its way."""
+        return len(self.opening) * self.per_attempt + len(self.preparing)
+
+    @property
     def surplus(self) -> int:
         """How many of its attempts nobody waits for."""
-        return max(0, len(self.opening) - self.waiting)
+        if self.per_attempt == 1:
+            return min(len(self.opening), max(0, len(self.opening) + len(self.preparing) - self.waiting))
+        needed = -(-max(0, self.waiting - len(self.preparing)) // self.per_attempt)
+        return max(0, len(self.opening) - needed)

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from keepalive.base.types import NEVER
 
-from .records import Waiter
-from .states import FAILED, WAKE, Failure, move
+from .states import FAILED, WAKE, Failure, illegal
 
 if TYPE_CHECKING:
-    from .records import KeyState
+    from .records import Waiter
     from .states import Effects, WaiterState
     from .timers import Timers
 
@@ -38,22 +37,6 @@ class Requests:
         self._timers = timers
         self._effects = effects
 
-    def new(
-        self,
-        per_key: KeyState,
-        now: float,
-        deadline: float,
-        fresh: bool,
-        phases: tuple[float, float] | None,
-    ) -> Waiter:
-        """Make the record of a new request."""
-        self.last_id = number = self.last_id + 1
-        self.open[number] = waiter = Waiter(number, per_key, now, deadline, fresh, phases)
-        per_key.counters.requests += 1
-        if deadline < self._timers.earliest:
-            self._timers.earliest = deadline
-        return waiter
-
     def begin_phase(self, waiter: Waiter, now: float) -> None:
         """Start the clock of a request's phase: queued, or with an attempt that stands for it."""
         assert waiter.phases is not None, "who has no phases has one deadline"
@@ -75,7 +58,9 @@ class Requests:
 
     def end(self, waiter: Waiter, state: WaiterState) -> None:
         """Note the end of a request."""
-        move(waiter, state)
+        if state not in waiter.state.next:
+            raise illegal(waiter, state)
+        waiter.state = state
         del self.open[waiter.id]
         if waiter.timer is not None:
             self._timers.clear(waiter)

@@ -35,11 +35,11 @@ class Spares:
         attempts = len(per_key.opening)
         if per_key.preconnecting > attempts:
             per_key.preconnecting = attempts
-        return attempts - per_key.waiting - (per_key.preconnecting or 1)
+        return per_key.surplus - (per_key.preconnecting or 1)
 
     def note(self, per_key: KeyState, now: float) -> None:
         """Set the deadline of a key's spares, or take it back."""
-        if len(per_key.opening) > per_key.waiting:
+        if per_key.opening and per_key.surplus:
             if per_key not in self.keys:
                 self.keys[per_key] = None
                 self._timers.set(per_key, now + self._limits.spare_for)

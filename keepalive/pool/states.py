@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from keepalive.base.types import NEVER
+
+if TYPE_CHECKING:
+    from keepalive.base.types import Key
 
 
 class WaiterState(Enum):
@@ -37,10 +40,16 @@ class SlotState(Enum):
     """Given to a request that has not fetched it yet."""
     LENT = "lent"
     """In a user's hands."""
+    SHARED = "shared"
+    """Requests hold shares of it, or none of them may: see `shares`."""
+    RESETTING = "resetting"
+    """Given back, and made fit for its next user."""
+    CHECKING = "checking"
+    """Was idle for long: somebody sees whether it still serves."""
     IDLE = "idle"
     """Waits for the next request of its key."""
     CLOSING = "closing"
-    """An aborted attempt whose resources are not yet gone; it still counts."""
+    """Says goodbye, or an aborted attempt whose resources are not yet gone; it still counts."""
     GONE = "gone"
     """Closed, or never opened: the end."""
 
@@ -67,6 +76,9 @@ CANCELLED: Final = WaiterState.CANCELLED
 OPENING: Final = SlotState.OPENING
 RESERVED: Final = SlotState.RESERVED
 LENT: Final = SlotState.LENT
+SHARED: Final = SlotState.SHARED
+RESETTING: Final = SlotState.RESETTING
+CHECKING: Final = SlotState.CHECKING
 IDLE: Final = SlotState.IDLE
 CLOSING: Final = SlotState.CLOSING
 GONE: Final = SlotState.GONE
@@ -75,10 +87,12 @@ GONE: Final = SlotState.GONE
 QUEUED.next = (SERVED, FAILED, CANCELLED)
 SERVED.next = (CLAIMED, QUEUED, FAILED, CANCELLED)  # QUEUED again: what was reserved died before the claim
 CLAIMED.next = FAILED.next = CANCELLED.next = ()
-OPENING.next = (RESERVED, IDLE, CLOSING, GONE)
-RESERVED.next = (LENT, RESERVED, IDLE, GONE)  # RESERVED again: its request went away, the next one has it
-LENT.next = (RESERVED, IDLE, GONE)
-IDLE.next = (RESERVED, GONE)
+OPENING.next = (RESERVED, SHARED, IDLE, CLOSING, GONE)
+RESERVED.next = (LENT, RESERVED, IDLE, CLOSING, GONE)  # RESERVED again: its request went, the next one has it
+LENT.next = (RESERVED, RESETTING, IDLE, CLOSING, GONE)
+SHARED.next = (IDLE, CLOSING, GONE)
+RESETTING.next = CHECKING.next = (RESERVED, IDLE, CLOSING, GONE)
+IDLE.next = (RESERVED, SHARED, CHECKING, CLOSING, GONE)
 CLOSING.next = (GONE,)
 GONE.next = ()
 
@@ -115,6 +129,8 @@ class Failure(Enum):
     """The same, since its look-ups took longer than `resolve_timeout`."""
     TLS_TIMEOUT = "tls_timeout"
     """The same, since its handshake took longer than `tls_timeout`."""
+    SETUP_TIMEOUT = "setup_timeout"
+    """The same, since its life cycle took longer than `setup_timeout` to set it up."""
     PAUSED = "paused"
     """Its key's attempts had failed several times in a row, and nothing of the key was open."""
     SHUTDOWN = "shutdown"
@@ -132,6 +148,12 @@ class Effect(Enum):
     """Close all sockets but one of this attempt now, and give back the extra slots they had."""
     CLOSE = "close"
     """Close this slot's link now."""
+    GOODBYE = "goodbye"
+    """Say goodbye on this slot's link; answer with `hooks.gone` when that is done."""
+    CHECK = "check"
+    """See whether this slot's link still serves; answer with `hooks.ready` or `hooks.failed`."""
+    RESET = "reset"
+    """Make this slot's link fit for its next user; answer alike."""
     VALIDATE = "validate"
     """This slot is idle and was never used: see whether its peer has spoken or gone before that."""
     WAKE = "wake"
@@ -144,6 +166,9 @@ OPEN: Final = Effect.OPEN
 ABORT: Final = Effect.ABORT
 RECALL: Final = Effect.RECALL
 CLOSE: Final = Effect.CLOSE
+GOODBYE: Final = Effect.GOODBYE
+CHECK: Final = Effect.CHECK
+RESET: Final = Effect.RESET
 VALIDATE: Final = Effect.VALIDATE
 WAKE: Final = Effect.WAKE
 NOTIFY: Final = Effect.NOTIFY
@@ -176,8 +201,42 @@ class Limits:
     connect_timeout: float = NEVER
     resolve_timeout: float = NEVER
     tls_timeout: float = NEVER
+    setup_timeout: float = NEVER
+    check_timeout: float = 5.0
     max_waiting: float = NEVER
     max_uses: float = NEVER
     spare_for: float = 10.0
     pause_after: float = NEVER
     max_pause: float = 30.0
+
+
+@dataclass(slots=True)
+class KeyLimits:
+    """The bounds of one key, and which hooks its connections have. Seconds are floats.
+
+    :ivar check_after: seconds for which an idle connection is trusted; `NEVER` without a check
+    :ivar resets: whether a connection is reset between two users
+    :ivar says_goodbye: whether it says goodbye at its end
+    :ivar shared: whether its connections may be lent to many at once
+    """
+
+    max_per_host: float
+    keep_alive: float
+    max_uses: float
+    min_idle: float = 0
+    check_after: float = NEVER
+    resets: bool = False
+    says_goodbye: bool = False
+    shared: bool = False
+
+
+class LimitsOf(Protocol):
+    """What tells the bounds of a key."""
+
+    def __call__(self, key: Key, limits: Limits) -> KeyLimits:
+        """Return what holds for this key, where these hold for all."""
+
+
+def plain_limits(key: Key, limits: Limits) -> KeyLimits:
+    """Return the same bounds for every key, and no hooks."""
+    return KeyLimits(limits.max_per_host, limits.keep_alive, limits.max_uses)

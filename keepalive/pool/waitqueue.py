@@ -59,13 +59,17 @@ def _number(waiter: Queued) -> int:
 
 
 class WaitQueue(Generic[W]):
-    """First come, first served, with the covered part in front."""
+    """First come, first served, with the covered part in front.
 
-    __slots__ = ("_fresh", "_plain", "covered", "waiting")
+    :ivar mixed: whether there were `fresh` requests beside plain ones
+    """
+
+    __slots__ = ("_fresh", "_plain", "covered", "mixed", "waiting")
 
     def __init__(self) -> None:
         self._plain: _Lane[W] = _Lane()
         self._fresh: _Lane[W] = _NO_LANE  # most queues never see a fresh request
+        self.mixed = False
         self.waiting = 0
         self.covered = 0
 
@@ -96,6 +100,7 @@ class WaitQueue(Generic[W]):
     def _own_fresh_lane(self) -> _Lane[W]:
         if self._fresh is _NO_LANE:
             self._fresh = _Lane()
+            self.mixed = True
         return self._fresh
 
     def remove(self, waiter: W) -> None:
@@ -121,6 +126,11 @@ class WaitQueue(Generic[W]):
     def oldest_uncovered(self) -> W | None:
         """Return the oldest request that no attempt stands for."""
         return _older(self._plain.uncovered, self._fresh.uncovered)
+
+    @property
+    def plain_uncovered(self) -> bool:
+        """Whether a request that may take a used connection has nothing that stands for it."""
+        return bool(self._plain.uncovered)
 
     def balance(self, attempts: int) -> list[W]:
         """Cover exactly the first `attempts` requests; return those for which that is a change.

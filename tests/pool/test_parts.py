@@ -12,11 +12,17 @@ from keepalive.base.timer_queue import TimerQueue
 from keepalive.base.types import NEVER
 from keepalive.pool.records import KeyState, Waiter
 from keepalive.pool.room import RoomQueue
+from keepalive.pool.states import Limits, plain_limits
 from keepalive.pool.waitqueue import WaitQueue
 
 from .kit import A, key
 
-STATE = KeyState(A)
+
+def state(name: str) -> KeyState:
+    return KeyState(key(name), plain_limits(A, Limits()))
+
+
+STATE = state("host")
 
 
 def waiter(number: int, *, fresh: bool = False) -> Waiter:
@@ -66,7 +72,7 @@ def test_queue_beside_a_sorted_list(seed: int) -> None:
 def test_room_queue_beside_a_dict(seed: int) -> None:
     rng = random.Random(seed)
     line = RoomQueue()
-    hosts = [KeyState(key(f"host{n}")) for n in range(8)]
+    hosts = [state(f"host{n}") for n in range(8)]
     naive: dict[KeyState, int] = {}
     for _ in range(20_000):
         host = rng.choice(hosts)
@@ -82,7 +88,7 @@ def test_room_queue_beside_a_dict(seed: int) -> None:
 
 def test_room_queue_is_cleaned_of_keys_that_left() -> None:
     """A claim in front that nobody serves, and thousands behind it that are withdrawn."""
-    line, front, other = RoomQueue(), KeyState(key("front")), KeyState(key("other"))
+    line, front, other = RoomQueue(), state("front"), state("other")
     line.place(front, 1)
     for number in range(2, 10_000):
         line.place(other, number)
@@ -94,7 +100,7 @@ def test_room_queue_is_cleaned_of_keys_that_left() -> None:
 
 
 def test_room_queue_takes_the_same_position_again() -> None:
-    line, host, other = RoomQueue(), KeyState(key("host")), KeyState(key("other"))
+    line, host, other = RoomQueue(), state("host"), state("other")
     line.place(other, 1)
     for _ in range(1000):
         line.place(host, 2)
