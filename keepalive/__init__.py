@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from keepalive.transport.link import Link
     from keepalive.transport.tls import TLSSessionAttribute
 
-    from .abc import Connector, Lifecycle, Observer, Resolution, Resolver, Shares
+    from .abc import Connector, Lifecycle, Manager, Observer, Resolution, Resolver, Shares
     from .errors import (
         AllocateError,
         AllocateTimeout,
@@ -57,6 +57,7 @@ __all__ = (
     "KeyStats",
     "Lifecycle",
     "Link",
+    "Manager",
     "ManagerClosed",
     "Observer",
     "Phase",
@@ -103,6 +104,7 @@ _HOMES = {
     "KeyStats": "manager.stats",
     "Lifecycle": "abc",
     "Link": "transport.link",
+    "Manager": "abc",
     "ManagerClosed": "errors",
     "Observer": "abc",
     "Phase": "base.types",

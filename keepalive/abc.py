@@ -3,6 +3,7 @@
 from .connect.connector import Connector
 from .connect.lifecycle import Lifecycle, Shares
 from .manager.observer import Observer
+from .manager.protocol import Manager
 from .resolve.resolver import Resolution, Resolver
 
-__all__ = ("Connector", "Lifecycle", "Observer", "Resolution", "Resolver", "Shares")
+__all__ = ("Connector", "Lifecycle", "Manager", "Observer", "Resolution", "Resolver", "Shares")

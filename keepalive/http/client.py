@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import anyio
 from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
 
-from keepalive import ConnectionManager
+from keepalive import Manager
 
 from .errors import NoAnswer, ReadError
 from .head import GENEROUS, HeadLimits
@@ -74,7 +74,7 @@ class Exchange:
 
     def __init__(
         self,
-        manager: ConnectionManager,
+        manager: Manager,
         place: Place,
         message: Message,
         timeout: Timeout | None = None,
@@ -199,13 +199,15 @@ class Client:
 
     def __init__(
         self,
-        manager: ConnectionManager,
+        manager: Manager,
         *,
         headers: HeaderInput | None = None,
         timeout: Timeout | float | None = None,
         head_limits: HeadLimits = GENEROUS,
     ) -> None:
-        _check("manager", manager, ConnectionManager)
+        if isinstance(manager, type) or not isinstance(manager, Manager):
+            msg = f"manager must be a ConnectionManager, not {manager!r}"
+            raise TypeError(msg)
         _check("head_limits", head_limits, HeadLimits)
         self._head_limits = head_limits
         self._manager = manager
@@ -271,7 +273,7 @@ def _check(name: str, value: object, kind: type) -> None:
 
 
 def request(
-    manager: ConnectionManager,
+    manager: Manager,
     method: str,
     url: str,
     *,
