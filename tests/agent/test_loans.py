@@ -25,7 +25,7 @@ from keepalive import (
     http,
 )
 from keepalive import agent as agents
-from tests.support import Answer, Greeting, HttpOrigin, Server, refused_port
+from tests.support import Greeting, HttpOrigin, Server, refused_port
 from tests.support.waiting import turns, until, until_equal
 
 from .kit import config, here, request
@@ -402,7 +402,7 @@ class Answerer(Greeting):
 
 
 async def test_http_client_works_over_an_agent(tmp_path: Path) -> None:
-    with Server(HttpOrigin(Answer(b"hello"))) as server:
+    with Server(HttpOrigin()) as server:
         async with here(tmp_path) as ag, ag.connect(sticky=0.05) as mgr:
             client = http.Client(mgr)
             for _ in range(5):
