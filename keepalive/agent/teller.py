@@ -108,6 +108,8 @@ class Teller:
         self.act()
 
     def _enter(self, loan: Loan) -> None:
+        if loan.stage is not Stage.ASKED:
+            return  # cancelled since
         lender: Lender = loan.pool.manager
         try:
             conn = lender.enter(loan)

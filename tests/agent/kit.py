@@ -16,7 +16,7 @@ from keepalive.agent.config import Config, own_user
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
     from pathlib import Path
 
     from keepalive.agent import AgentManager
@@ -95,13 +95,10 @@ class Process:
                 pipe.close()
 
 
-def serving(path: Path, *options: str, **more: Any) -> Process:
-    """Start ``keepalive serve``; it is up when this returns."""
-    process = Process(
-        [sys.executable, "-m", "keepalive", "serve", "--socket", str(path), *options],
-        stderr=subprocess.PIPE,
-        **more,
-    )
+def serving(path: Path, *options: str, before: Sequence[str] = (), **more: Any) -> Process:
+    """Start ``keepalive serve``, by way of the command `before`; it is up when this returns."""
+    argv = [*before, sys.executable, "-m", "keepalive", "serve", "--socket", str(path), *options]
+    process = Process(argv, stderr=subprocess.PIPE, **more)
     stderr = process.process.stderr
     assert stderr is not None
     while line := stderr.readline():
