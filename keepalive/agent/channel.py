@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     Done = Callable[[OSError | None], None]
 
 _CHUNK = 65536
+# As plain numbers: to reckon with the flags of the standard library takes a microsecond each time.
+_CLOEXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+_CUT_SHORT = int(socket.MSG_CTRUNC)
+_SOCKET, _RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
 _SPACE = socket.CMSG_SPACE(64 * 4)
 
 
@@ -29,10 +33,13 @@ class Channel(Link):
     :ivar descriptors: those that have come, in order; None stands for one that found no place in this process
     """
 
-    __slots__ = ("_flushing", "_frames", "descriptors", "outbox")
+    minds_room = False
+
+    __slots__ = ("_flushing", "_frames", "_poller", "descriptors", "outbox")
 
     def __init__(self, sock: socket.socket, poller: Poller, most: int, rest: bytes = b"") -> None:
         super().__init__(sock, poller)
+        self._poller = poller
         self._frames = Frames(most)
         self._frames.rest = rest
         self.descriptors: deque[int | None] = deque()
@@ -60,14 +67,13 @@ class Channel(Link):
         return self._frames.feed(data)
 
     def _receive_both(self) -> bytes:
-        flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-        data, ancillary, result, _ = self.sock.recvmsg(_CHUNK, _SPACE, flags)
+        data, ancillary, result, _ = self.sock.recvmsg(_CHUNK, _SPACE, _CLOEXEC)
         for level, kind, content in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            if level == _SOCKET and kind == _RIGHTS:
                 numbers = array.array("i")
                 numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
                 self.descriptors.extend(numbers)
-        if result & socket.MSG_CTRUNC:
+        if result & _CUT_SHORT:
             self.descriptors.append(None)
         return data
 
@@ -95,7 +101,7 @@ class Channel(Link):
             if descriptor is None:
                 sent = self.sock.send(data)
             else:
-                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", (descriptor,)))
+                rights = (_SOCKET, _RIGHTS, array.array("i", (descriptor,)))
                 sent = self.sock.sendmsg((data,), (rights,))
         except (BlockingIOError, InterruptedError):
             sent = 0
@@ -108,15 +114,18 @@ class Channel(Link):
         if sent == len(data):
             return True
         self.outbox.appendleft((data[sent:], None if sent else descriptor, None if sent else done))
-        self.writer = self._flushing
+        if self.writer is None:
+            self.writer = self._flushing
+            self._poller.mind_room(self, True)
         return False
 
     def flush(self) -> None:
         """Send what has waited."""
         while self.outbox and self._deliver(*self.outbox.popleft()):
             pass
-        if not self.outbox:
+        if not self.outbox and not self.closed:
             self.writer = None
+            self._poller.mind_room(self, False)
 
     def withdraw(self, descriptor: int) -> bool:
         """Take a message that has not begun to go out back, by its descriptor."""

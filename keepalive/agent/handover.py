@@ -79,11 +79,11 @@ def _idle(agent: Agent) -> Iterable[tuple[Lender, int | None, Connection, socket
                 conn = lender.idle_one(key)
                 if conn is None:
                     break
-                sock = lender.opened_socket(conn)
-                if sock is None:
+                found = lender.opened_socket(conn)
+                if found is None:
                     conn.discard()
                 else:
-                    yield lender, user, conn, sock
+                    yield lender, user, conn, found[0]
 
 
 def _send_borrower(

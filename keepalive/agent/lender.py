@@ -70,7 +70,7 @@ class Lender(Observer):
         self._open = 0
         self._waiting = 0
         self.last_lent = 0
-        self._sockets: dict[int, socket.socket | None] = {}
+        self._sockets: dict[int, tuple[socket.socket, int] | None] = {}
         at_once(self.manager.__aenter__())
 
     def adjust(self, policy: Policy, config: Config) -> None:
@@ -125,15 +125,18 @@ class Lender(Observer):
         self.ready.setdefault(key, deque()).append(sock)
         return await self.manager.allocate(*key[:3], 10, fresh=True, **_behind(key))
 
-    def opened_socket(self, conn: Connection) -> socket.socket | None:
-        """Return the socket of a connection that was lent just now; None if it is under TLS."""
+    def opened_socket(self, conn: Connection) -> tuple[socket.socket, int] | None:
+        """Return the socket of a connection that was lent just now, and its family; None under TLS."""
         try:
             return self._sockets[self.last_lent]
         except KeyError:
             pass
         attributes = conn.extra_attributes
         sealed = TLSAttribute.tls_version in attributes
-        found = None if sealed else attributes[SocketAttribute.raw_socket]()
+        found = None
+        if not sealed:
+            sock: socket.socket = attributes[SocketAttribute.raw_socket]()
+            found = sock, int(sock.family)
         self._sockets[self.last_lent] = found
         return found
 

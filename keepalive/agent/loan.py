@@ -94,10 +94,13 @@ class LoanLink(Link):
     :ivar verdict: how a relayed stream has ended; None while it has not
     """
 
-    __slots__ = ("half_close", "sealed", "verdict")
+    minds_room = False
+
+    __slots__ = ("_poller", "half_close", "sealed", "verdict")
 
     def __init__(self, sock: socket.socket, poller: Poller, sealed: Sealed | None) -> None:
         super().__init__(sock, poller)
+        self._poller: Poller | None = poller
         self.sealed = sealed
         self.half_close: Callable[[], None] | None = None
         self.verdict: bool | None = None
@@ -113,6 +116,14 @@ class LoanLink(Link):
             msg = "the agent's connection has failed"
             raise BrokenResourceError(msg)
         return data
+
+    def try_send(self, data: bytes | memoryview) -> int:
+        """Give the kernel as much as it takes; from the first time that it is too much it tells of room."""
+        sent = super().try_send(data)
+        if sent < len(data) and self._poller is not None:
+            self._poller.mind_room(self, True)
+            self._poller = None
+        return sent
 
     def judge(self, clean: bool) -> None:
         """Take the agent's word for how a relayed stream ends."""

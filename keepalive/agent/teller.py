@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,6 @@ from .lender import Lender, failure, hang_up, sealed_by
 from .relay import Relay
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from keepalive.transport.reactor import Reactor
@@ -140,10 +140,12 @@ class Teller:
         if loan.stage is not Stage.OUT or channel.closed:
             return
         lender: Lender = loan.pool.manager
-        sock = lender.opened_socket(conn)
-        loan.sock = sock
+        found = lender.opened_socket(conn)
         sealed = None
-        if sock is None:
+        if found is not None:
+            sock, family = found
+            loan.sock = sock
+        else:
             try:
                 self.relays[loan] = relay = Relay(
                     self._reactor, conn, partial(self._over, loan), partial(self._relay_ended, loan)
@@ -151,7 +153,7 @@ class Teller:
             except OSError as exc:
                 self._undelivered(loan, exc)
                 return
-            sock, sealed = relay.theirs, sealed_by(conn)
+            sock, family, sealed = relay.theirs, int(socket.AF_UNIX), sealed_by(conn)
         message = wire.Lent(
             loan.number,
             conn.from_cache,
@@ -159,7 +161,7 @@ class Teller:
             conn.idle_for,
             conn.age,
             not loan.recalled,
-            sock.family,
+            family,
             sealed,
         )
         channel.post(wire.packed(message), sock.fileno(), partial(self._sent, loan))

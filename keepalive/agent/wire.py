@@ -11,7 +11,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta, Struct
 
-from .core.frames import framed
+from .core.frames import HEAD
 
 MOST_ASKED = 16_384
 """Bytes of the longest message of a borrower."""
@@ -175,4 +175,5 @@ _encode = msgspec.msgpack.Encoder().encode
 
 def packed(message: FromClient | FromAgent) -> bytes:
     """Make a message ready to be sent."""
-    return framed(_encode(message))
+    data = _encode(message)
+    return len(data).to_bytes(HEAD) + data  # `framed` without its call

@@ -81,6 +81,13 @@ class Link:
     layered = False
     """Whether there may be something to read, or to send, that the kernel does not know of."""
 
+    minds_room = True
+    """Whether the poller tells from the beginning when there is room to send.
+
+    That makes an event at once, and on a Unix socket one for each message that the peer takes; who sends
+    little asks for it when it is wanted (`Poller.mind_room`).
+    """
+
     def __init__(self, sock: socket.socket, poller: Registry) -> None:
         self.sock = sock
         self.fd = sock.fileno()

@@ -1,4 +1,4 @@
-"""A borrower in a process of its own: ``python -m tests.agent.child KIND SOCKET HOST PORT [OPTIONS as JSON]``."""
+"""A borrower as a process: ``python -m tests.agent.child KIND SOCKET HOST PORT [OPTIONS as JSON]``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from keepalive import KeepaliveError, agent
 
 
 def say(*words: object) -> None:
-    print(*words, flush=True)
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
 
 
 async def hold(mgr: Any, host: str, port: int, options: dict[str, Any]) -> None:
