@@ -209,8 +209,8 @@ def _network(host: str) -> Network | None:
 
 
 def _ports(where: str, given: int | str) -> tuple[int, int]:
-    low, _, high = str(given).partition("-")
-    if not (low.isdecimal() and (not high or high.isdecimal())):
+    low, dash, high = str(given).partition("-")
+    if not (low.isdecimal() and (high.isdecimal() or not dash)):
         msg = f"{where}: {given!r} is neither a port nor a range like 8000-8099"
         raise ConfigError(msg)
     span = int(low), int(high or low)

@@ -62,9 +62,9 @@ def surrender(agent: Agent, heir: Peer, *, owns_file: bool) -> bool:
         sock.close()
         for _, _, theirs in tokens:
             theirs.close()
+    agent.forget_all()
     for _, _, conn, _ in borrowed:
         conn.discard()
-    agent.forget_all()
     for loan, mine, _ in tokens:
         mine.setblocking(False)
         agent.teller.obey(loan, mine)

@@ -49,18 +49,20 @@ class Agent:
 
     :param config: who may do what
     :param listeners: listening Unix stream sockets; they become the agent's
+    :param inherited: the schemes of what is to be taken over from another agent
     :ivar desk: what decides
     :ivar peers: those who are connected
     :ivar lenders: the pools, by name and user; None stands for all users of one that is shared
-    :ivar inherited: schemes of what is taken over from another agent; to be set before the entry
     """
 
-    def __init__(self, config: Config, listeners: Sequence[socket.socket]) -> None:
+    def __init__(
+        self, config: Config, listeners: Sequence[socket.socket], inherited: frozenset[str] = frozenset()
+    ) -> None:
         self.config = config
         self.desk = Desk()
         self.peers: set[Peer] = set()
         self.lenders: dict[tuple[str, int | None], Lender] = {}
-        self.inherited: frozenset[str] = frozenset()
+        self._inherited = inherited
         self.on_succeed: Callable[[Peer], None] | None = None
         self.listeners: list[Listener] = []
         self._sockets = list(listeners)
@@ -182,7 +184,7 @@ class Agent:
                         self._handlers[type(decoded)](peer, decoded)
         except OSError:
             self._gone(peer)
-        except (TooLong, wire.BadMessage) as exc:
+        except (TooLong, *wire.BadMessage) as exc:
             self.teller.drop((client, str(exc)))
         self.teller.act()
         if channel.readable and not channel.closed:  # others have their turn first
@@ -220,7 +222,7 @@ class Agent:
         lender = self.lenders.get((name, user))
         if lender is None:
             policy = next(policy for policy in self.config.policies if policy.name == name)
-            lender = self.lenders[name, user] = Lender(policy, self.config, self.desk, self.inherited)
+            lender = self.lenders[name, user] = Lender(policy, self.config, self.desk, self._inherited)
         return lender
 
     def _be_succeeded(self, peer: Peer, message: wire.Succeed) -> None:
@@ -279,9 +281,13 @@ class Agent:
         """Give up all borrowers and plain loans: they are another agent's by now."""
         self.stop_listening()
         self.desk.draining = True
+        moved = [peer for peer in self.peers if not peer.channel.outbox]
+        plain = [conn for peer in moved for conn in self.teller.forget(peer.client)]
+        for lender in self.lenders.values():
+            lender.manager.shutdown()  # before any place comes free: nothing may be opened here for who waits
+        for conn in plain:
+            conn.discard()
         for peer in tuple(self.peers):
-            if not peer.channel.outbox:
-                self.teller.forget(peer.client)
             self._gone(peer)
         self.teller.act()
 

@@ -85,7 +85,8 @@ class Service:
 
     async def _serve(self, config: Config, estate: Estate | None) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-            async with Agent(config, self._sockets(config, estate)) as agent:
+            inherited = frozenset() if estate is None else estate.schemes()
+            async with Agent(config, self._sockets(config, estate), inherited) as agent:
                 async with anyio.create_task_group() as group:
                     agent.on_succeed = lambda heir: self._give_way(agent, heir, group.cancel_scope)
                     if estate is not None:

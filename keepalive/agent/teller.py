@@ -22,6 +22,7 @@ from .relay import Relay
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from keepalive import Connection
     from keepalive.transport.reactor import Reactor
 
     from .core.desk import Desk
@@ -217,15 +218,15 @@ class Teller:
         elif loan.token:
             tokens.tell(loan.sock, tokens.HALF_CLOSED)
 
-    def forget(self, client: Client) -> None:
-        """Give up a client's loans, not their sockets. TLS stays; elsewhere tokens stand for it."""
-        for loan in tuple(client.loans.values()):
-            if loan.stage is not Stage.OUT:
-                self.desk.cancel(client, loan.number)
-                continue
+    def forget(self, client: Client) -> list[Connection]:
+        """Give up a client's requests and loans; return the connections that are another agent's by now.
+
+        TLS stays: elsewhere tokens stand for it.
+        """
+        loans = tuple(client.loans.values())
+        for loan in loans:
             self.desk.hand_over(loan)
-            if loan not in self.relays:
-                loan.conn.discard()
+        return [loan.conn for loan in loans if loan.conn is not None and loan not in self.relays]
 
     def follow(self, loan: Loan) -> None:
         """Tell the borrower of a token what the other agent says of the connection."""

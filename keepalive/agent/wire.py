@@ -165,7 +165,7 @@ class Leaving(Struct, tag="leaving", array_like=True, frozen=True):
 FromClient: TypeAlias = Hello | Succeed | Allocate | Release | Discard | Cancel | HalfClose | Ping | Ask
 FromAgent: TypeAlias = Welcome | Refusal | Lent | Failed | Recall | Cut | Over | Numbers | Leaving
 
-BadMessage = msgspec.MsgspecError
+BadMessage = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What the two decoders raise."""
 
 of_client = msgspec.msgpack.Decoder(FromClient).decode

@@ -66,13 +66,14 @@ class Process:
     """A Python program that runs beside the test; `say` and `hear` are lines of its pipes."""
 
     def __init__(self, argv: list[str], **options: Any) -> None:
-        self.process = subprocess.Popen(
+        self.process: subprocess.Popen[str] = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, **options
         )
 
     def hear(self) -> str:
         assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
+        line: str = self.process.stdout.readline()
+        return line.strip()
 
     def say(self, line: str) -> None:
         assert self.process.stdin is not None
@@ -105,6 +106,7 @@ def serving(path: Path, *options: str, before: Sequence[str] = (), **more: Any) 
         if line.startswith("Serving"):
             break
     else:
+        stop(process)
         raise AssertionError(f"it ends with {process.wait()}")
     return process
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import ssl
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -31,6 +30,7 @@ from tests.support.waiting import turns, until, until_equal
 from .kit import config, here, request
 
 if TYPE_CHECKING:
+    import ssl
     from pathlib import Path
 
 
@@ -131,7 +131,7 @@ async def test_discard_closes_at_once(tmp_path: Path, echo_server: Server) -> No
 async def test_dropped_connection_comes_back(tmp_path: Path, echo_server: Server) -> None:
     async with here(tmp_path, max_per_host=1) as ag, ag.connect() as mgr:
         conn = await request(mgr, echo_server)
-        with pytest.warns(ResourceWarning):
+        with pytest.warns(ResourceWarning):  # noqa: PT031  # the collector is what gives the warning
             del conn
             gc.collect()
         async with request(mgr, echo_server) as conn:
@@ -250,10 +250,13 @@ async def test_aclose_waits_for_what_is_in_use(tmp_path: Path, echo_server: Serv
 
 
 async def test_unix_sockets_are_lent_too(tmp_path: Path, unix_server: Server) -> None:
-    async with here(tmp_path) as ag, ag.connect() as mgr:
-        async with mgr.allocate("unix", unix_server.host, 0, 5) as conn:
-            await conn.send(b"x")
-            assert await conn.receive() == b"x"
+    async with (
+        here(tmp_path) as ag,
+        ag.connect() as mgr,
+        mgr.allocate("unix", unix_server.host, 0, 5) as conn,
+    ):
+        await conn.send(b"x")
+        assert await conn.receive() == b"x"
 
 
 # -- kept for a moment ----------------------------------------------------------------------------------

@@ -110,25 +110,24 @@ def has_lived(process: Process, seconds: float) -> bool:
 
 
 def test_killed_agent_leaves_loans_usable(path: Path, one_each: Path, echo_server: Server) -> None:
-    with service(path, "--config", str(one_each)) as agent:
-        with borrower("hold", path, echo_server) as first:
-            assert first.hear() == "held hello"
-            agent.signal(signal.SIGKILL)
-            agent.wait()
-            first.say("use")
-            assert first.hear() == "used again"
-            first.say("release")
-            assert first.hear() == "released"
-            echo_server.wait_for(lambda server: server.connections == 0)
-            first.say("allocate")
-            assert "the agent is gone" in first.hear()
-            with service(path):  # the dead one's file is no obstacle
+    with service(path, "--config", str(one_each)) as agent, borrower("hold", path, echo_server) as first:
+        assert first.hear() == "held hello"
+        agent.signal(signal.SIGKILL)
+        agent.wait()
+        first.say("use")
+        assert first.hear() == "used again"
+        first.say("release")
+        assert first.hear() == "released"
+        echo_server.wait_for(lambda server: server.connections == 0)
+        first.say("allocate")
+        assert "the agent is gone" in first.hear()
+        with service(path):  # the dead one's file is no obstacle
 
-                def held() -> bool:
-                    first.say("allocate")
-                    return first.hear() == "held None"
+            def held() -> bool:
+                first.say("allocate")
+                return first.hear() == "held None"
 
-                until(held)
+            until(held)
 
 
 def test_requests_wait_for_the_next_agent_if_they_are_told_to(path: Path, echo_server: Server) -> None:

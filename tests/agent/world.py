@@ -1,7 +1,8 @@
 """An outside model of an agent: who has which descriptor, as the kernel would know it.
 
-It plays the pool, the borrowers and the wires between; the desk decides. Each borrower keeps what it has released by
-the rules of `Kept`. Nothing of the desk's own books is trusted: they are compared with what has really happened.
+It plays the pool, the borrowers and the wires between; the desk decides. Each borrower keeps what it has
+released by the rules of `Kept`. Nothing of the desk's own books is trusted: they are compared with what has
+really happened.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from keepalive.agent.core.desk import Desk
 from keepalive.agent.core.kept import Kept
 from keepalive.agent.core.policy import Policy, Targets
-from keepalive.agent.core.records import Client, Effect, Loan, Pool, Stage
+from keepalive.agent.core.records import Client, Loan, Pool, Stage
 from keepalive.base.types import NEVER, Key
 
 if TYPE_CHECKING:
@@ -341,7 +342,7 @@ class World:
     def _do_drop(self, what: tuple[Client, str]) -> None:
         raise BrokenPromise(f"an honest borrower is dropped: {what[1]}")
 
-    # -- what must hold ---------------------------------------------------------------------------------------
+    # -- what must hold ---------------------------------------------------------------------------------
 
     def check(self) -> None:
         desk, pool = self.desk, self.pool
@@ -387,4 +388,3 @@ class World:
         need(not self.desk.out and not self.waiters, "something is left")
         need(not self.pool.waiting and not self.pool.keepable, "the pool's books are not empty")
         need(self.desk.earliest == NEVER, "a timer is left")
-        need({Effect.ENTER}, "there are effects")
