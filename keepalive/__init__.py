@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from keepalive.connect.tcp import TCPConnector, UnixConnector
     from keepalive.connect.tls import TLSConnector
     from keepalive.manager.connection import Connection
+    from keepalive.manager.key_settings import KeySettings
     from keepalive.manager.manager import ConnectionManager
     from keepalive.manager.preconnect import WarmUp
     from keepalive.manager.request import Request
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         QueueFull,
         RequestCancelled,
         ResolveError,
+        SetupError,
         TLSError,
     )
 
@@ -54,6 +56,7 @@ __all__ = (
     "HostName",
     "KeepaliveError",
     "Key",
+    "KeySettings",
     "KeyStats",
     "Lifecycle",
     "Link",
@@ -69,6 +72,7 @@ __all__ = (
     "Resolver",
     "Reuse",
     "SOCKS5Connector",
+    "SetupError",
     "Shares",
     "SocketOptions",
     "StaticResolver",
@@ -101,6 +105,7 @@ _HOMES = {
     "HostName": "base.hostname",
     "KeepaliveError": "errors",
     "Key": "base.types",
+    "KeySettings": "manager.key_settings",
     "KeyStats": "manager.stats",
     "Lifecycle": "abc",
     "Link": "transport.link",
@@ -116,6 +121,7 @@ _HOMES = {
     "Resolver": "abc",
     "Reuse": "base.types",
     "SOCKS5Connector": "connect.socks",
+    "SetupError": "errors",
     "Shares": "abc",
     "SocketOptions": "connect.options",
     "StaticResolver": "resolve.static",

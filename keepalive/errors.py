@@ -21,6 +21,7 @@ __all__ = (
     "QueueFull",
     "RequestCancelled",
     "ResolveError",
+    "SetupError",
     "TLSError",
 )
 
@@ -34,7 +35,7 @@ class AllocateError(KeepaliveError, OSError):
 
     It is an `OSError` too, so that ``except OSError`` around network code keeps working.
 
-    :ivar function: the phase that failed: "queue", "resolve", "bind", "connect", "proxy", "tls"
+    :ivar function: the phase that failed: "queue", "resolve", "bind", "connect", "proxy", "tls", "setup"
     :ivar error_num: the errno, or None where there is none (a name that does not exist, a
         certificate that is not trusted)
     :ivar error_str: what went wrong, for people
@@ -104,10 +105,15 @@ class TLSError(AllocateError):
     """The TLS handshake failed: protocol, certificate or server name."""
 
 
+class SetupError(AllocateError):
+    """The life cycle of the scheme could not set a new connection up; its own error is the cause."""
+
+
 class AllocateTimeout(AllocateError, TimeoutError):
     """Time ran out; ``function`` says in which phase, and the message which one and the pool's numbers.
 
-    It was the request's timeout, or one of the attempt: `connect_timeout`, `resolve_timeout`, `tls_timeout`.
+    It was the request's timeout, or one of the attempt: `connect_timeout`, `resolve_timeout`, `tls_timeout`,
+    `setup_timeout`.
     """
 
 

@@ -69,6 +69,8 @@ class CloseReason(StrEnum):
     """Its life cycle's check failed, or took longer than `check_timeout`."""
     RESET = "reset"
     """The same for its reset."""
+    ENDED = "ended"
+    """It was shared, and its life cycle's `run` has ended: its peer has gone, or an error."""
     RETIRED = "retired"
     """`evict` named it, or its address had left what its name stands for."""
     SHUTDOWN = "shutdown"

@@ -13,6 +13,7 @@ class Timeouts(NamedTuple):
     connect: float = NEVER
     resolve: float = NEVER
     tls: float = NEVER
+    setup: float = NEVER
 
 
 class Budget:
@@ -22,17 +23,18 @@ class Budget:
     and each purse is one for the whole attempt, however often it is opened.
     """
 
-    __slots__ = ("_connect", "_phase", "_resolve", "_since", "_tls")
+    __slots__ = ("_connect", "_phase", "_resolve", "_setup", "_since", "_tls")
 
     def __init__(self, timeouts: Timeouts) -> None:
         self._connect = timeouts.connect
         self._resolve = timeouts.resolve
         self._tls = timeouts.tls
+        self._setup = timeouts.setup
         self._phase: Phase | None = None
         self._since = 0.0
 
     def enter(self, phase: Phase, now: float) -> tuple[float, str]:
-        """Begin with RESOLVE, CONNECT or TLS; return when the time for it ends, and what has run out then."""
+        """Begin with a phase; return when the time for it ends, and what has run out then."""
         spent = now - self._since
         if self._phase is Phase.RESOLVE:
             self._resolve -= spent
@@ -45,6 +47,8 @@ class Budget:
             return now + self._resolve, "resolve_timeout"
         if phase is Phase.TLS and self._tls < self._connect:
             return now + self._tls, "tls_timeout"
+        if phase is Phase.SETUP and self._setup < self._connect:
+            return now + self._setup, "setup_timeout"
         return now + self._connect, "connect_timeout"
 
     def share(self, parts: int) -> float:

@@ -214,6 +214,11 @@ class Dial:
             shelf.shaken(sealed.engine, session)
         return sealed
 
+    def begin_setup(self) -> None:
+        """Enter the phase in which a life cycle sets the connection up: the attempt's last one."""
+        self.phase = Phase.SETUP
+        self._spend_on(Phase.SETUP)
+
     def stream(self, link: Link) -> LinkStream:
         """Return a byte stream over a link, to talk to a proxy for example. It must not read too far.
 

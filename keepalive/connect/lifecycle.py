@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+
+from keepalive.base import arguments
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from keepalive.base.types import Key
     from keepalive.transport.stream import LinkStream
 
@@ -70,6 +75,14 @@ class Lifecycle(Generic[S]):
         """Say goodbye to the peer. Within a second; never called after a failure."""
         raise NotImplementedError
 
+    def shared(self, state: S) -> bool:
+        """Say whether this connection is shared, where `run` is overridden. A plain method.
+
+        For protocols that agree on that at the set-up: HTTP/2 or HTTP/1.1, for example.
+        """
+        del state
+        return True
+
     async def run(self, stream: LinkStream, state: S, shares: Shares) -> None:
         """Serve a shared connection for all of its life: read, answer, keep time.
 
@@ -79,3 +92,42 @@ class Lifecycle(Generic[S]):
         any more; when the connection is closed, it is cancelled.
         """
         raise NotImplementedError
+
+
+class HookNames(NamedTuple):
+    """Which hooks a life cycle has."""
+
+    opened: bool
+    check: bool
+    reset: bool
+    received: bool
+    closing: bool
+    run: bool
+
+    @classmethod
+    def of(cls, lifecycle: Lifecycle[Any]) -> HookNames:
+        """Find those that are overridden."""
+        kind = type(lifecycle)
+        return cls(*(getattr(kind, name) is not getattr(Lifecycle, name) for name in cls._fields))
+
+
+def checked_lifecycles(value: Mapping[str, Lifecycle[Any]] | None) -> dict[str, Lifecycle[Any]]:
+    """Check a mapping of schemes to life cycles."""
+    if value is None:
+        return {}
+    if not hasattr(value, "items"):
+        msg = f"lifecycles must map schemes to life cycles, not {value!r}"
+        raise TypeError(msg)
+    for scheme, lifecycle in value.items():
+        arguments.text("lifecycles' scheme", scheme)
+        given: object = lifecycle  # whatever the annotation says
+        if not isinstance(given, Lifecycle):
+            msg = f"lifecycles[{scheme!r}] must be a Lifecycle, not {given!r}"
+            raise TypeError(msg)
+        for name in (*HookNames._fields, "shared"):
+            hook, plain = getattr(lifecycle, name), name in ("received", "shared")
+            if not callable(hook) or iscoroutinefunction(hook) == plain:
+                kind = "a plain method" if plain else "an async method"
+                msg = f"{name} of lifecycles[{scheme!r}] must be {kind}, not {hook!r}"
+                raise TypeError(msg)
+    return dict(value)

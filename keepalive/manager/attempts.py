@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from keepalive.base.types import NEVER
 from keepalive.connect.tcp import TCPConnector, UnixConnector
@@ -19,26 +19,16 @@ if TYPE_CHECKING:
     from keepalive.base.types import Key
     from keepalive.connect.connector import Connector
     from keepalive.connect.opener import Opener
-    from keepalive.pool.pool import Pool
     from keepalive.pool.records import Slot
     from keepalive.transport.link import Link
-    from keepalive.transport.reactor import Reactor
     from keepalive.transport.runtime import Cancellable
 
+    from .lifecycles import Lifecycles
+    from .pool_driver import PoolDriver
     from .preconnect import Preconnects
 
 LIFETIME_JITTER = 0.05
 """A connection's lifetime is up to this part shorter, so that a herd opened at once ends staggered."""
-
-
-class PoolDriver(Protocol):
-    """Whoever carries out the pool's effects."""
-
-    pool: Pool
-    reactor: Reactor
-
-    def act(self) -> None:
-        """Carry out what the pool wants."""
 
 
 class Attempts:
@@ -53,12 +43,12 @@ class Attempts:
         opener: Opener,
         connectors: Mapping[str, Connector],
         preconnects: Preconnects,
-        max_lifetime: float,
+        lifecycles: Lifecycles,
     ) -> None:
         self.running: dict[Slot, SlotAttempt] = {}
         self.driver = driver
         self.preconnects = preconnects
-        self.max_lifetime = max_lifetime
+        self.lifecycles = lifecycles
         self._opener = opener
         self._plain = TCPConnector()
         self._connectors: dict[str, Connector] = {
@@ -66,6 +56,7 @@ class Attempts:
             "unix": UnixConnector(),
             **connectors,
         }
+        lifecycles.connectors(self._connectors, self._plain)
 
     def open(self, slot: Slot) -> None:
         """Start the attempt of a slot."""
@@ -146,10 +137,13 @@ class SlotAttempt:
         slot, driver, attempts = self._slot, self._driver, self._attempts
         del attempts.running[slot]
         link.slot = slot
-        lifetime = attempts.max_lifetime
+        lifetime = slot.per_key.limits.max_lifetime
         if lifetime != NEVER:
             lifetime *= 1 - LIFETIME_JITTER * random.random()
-        driver.pool.opened(slot, link, driver.reactor.clock(), lifetime)
+        capacity = attempts.lifecycles.opened(slot, link)
+        driver.pool.opened(slot, link, driver.reactor.clock(), lifetime, capacity)
+        if capacity is not None:
+            attempts.lifecycles.settle(link)
         attempts.preconnects.opened(slot)
         driver.act()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from threading import get_ident
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from anyio.lowlevel import checkpoint
 
@@ -41,6 +41,9 @@ class Lender(Protocol):
 
     def throw_away(self, slot: Slot, reason: CloseReason) -> None:
         """Close a lent connection."""
+
+    def give_back_share(self, slot: Slot, keep_for: float) -> None:
+        """Take a share of a connection back."""
 
     def orphan(self, record: Slot) -> None:
         """Note that nobody holds it any more; from any thread, at any moment."""
@@ -119,6 +122,14 @@ class Connection(LinkStream):
         `uses` does not tell: a handle that was dropped untouched counts as a use too.
         """
         return self.from_cache is None
+
+    @property
+    def state(self) -> Any:
+        """What the scheme's life cycle made of the connection; it stays with it from user to user.
+
+        None without a life cycle, and on a handle that has been given back.
+        """
+        return None if self._link is None else self._link.state
 
     @property
     def age(self) -> float:

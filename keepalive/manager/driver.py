@@ -23,13 +23,16 @@ from keepalive.pool.pool import Pool
 from keepalive.pool.records import Slot, Waiter
 from keepalive.pool.states import (
     ABORT,
+    CHECK,
     CLOSE,
+    GOODBYE,
     IDLE,
     LENT,
     OPEN,
     QUEUED,
     RECALL,
     RESERVED,
+    RESET,
     SERVED,
     VALIDATE,
     WAKE,
@@ -43,7 +46,11 @@ from .address_watch import AddressWatch
 from .attempts import Attempts
 from .connection import Connection
 from .error_mapping import explain
+from .key_settings import LimitsByKey
+from .lifecycles import Lifecycles
 from .preconnect import Preconnects, WarmUp
+from .shares import SharedConnection
+from .upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,12 +58,14 @@ if TYPE_CHECKING:
     from keepalive.base.addresses import BindAddresses
     from keepalive.base.types import Key
     from keepalive.connect.connector import Connector
+    from keepalive.connect.lifecycle import Lifecycle
     from keepalive.pool.records import KeyState
     from keepalive.pool.states import Limits
     from keepalive.resolve.resolver import Resolver
     from keepalive.transport.link import Link
     from keepalive.transport.runtime import Runtime
 
+    from .key_settings import KeySettings
     from .observer import Observer
 
 logger = logging.getLogger("keepalive")
@@ -73,6 +82,9 @@ class Options(NamedTuple):
     bind_address: BindAddresses | None
     stagger: float
     max_lifetime: float
+    check_after: float
+    lifecycles: Mapping[str, Lifecycle[Any]]
+    settings: Mapping[Any, KeySettings]
     retire_moved: bool
     reuse_dropped: bool
     observer: Observer | None
@@ -82,7 +94,12 @@ class Driver:
     """All that lives between a manager's entry and its end."""
 
     def __init__(self, limits: Limits, options: Options, runtime: Runtime) -> None:
-        self.pool = Pool(limits, observed=options.observer is not None, seed=random.random())
+        self.limits_of = limits_of = LimitsByKey(
+            options.settings, options.lifecycles, options.max_lifetime, options.check_after
+        )
+        self.pool = Pool(
+            limits, limits_of=limits_of, observed=options.observer is not None, seed=random.random()
+        )
         self.reactor = reactor = Reactor(runtime, self._unread, self._abandoned)
         self.now = reactor.clock
         self.running = reactor.running
@@ -90,23 +107,10 @@ class Driver:
         self.sessions = Sessions()
         self._poll = reactor.poller.poll
         self.names = Names(options.resolver, reactor)
-        self.opener = Opener(
-            reactor,
-            Net(
-                reactor.poller,
-                reactor.clock,
-                options.bind_address,
-                options.stagger,
-                make_room=self._make_room,
-            ),
-            self.names,
-            self.sessions,
-            _timeouts(limits),
-        )
+        self.opener = self._make_opener(limits, options)
         self._preconnects = Preconnects()
-        self._attempts = Attempts(
-            self, self.opener, options.connectors, self._preconnects, options.max_lifetime
-        )
+        self._lifecycles = Lifecycles(self, options.lifecycles)
+        self._attempts = Attempts(self, self.opener, options.connectors, self._preconnects, self._lifecycles)
         self._reuse_dropped = options.reuse_dropped
         self._observer = options.observer
         self._timer = reactor.timer(self._ring)
@@ -114,10 +118,26 @@ class Driver:
         self.address_watch = (
             AddressWatch(self.pool, reactor, self.names, self.retire_slots) if options.retire_moved else None
         )
+        self._upkeep = Upkeep(self, limits_of)
         self._acting = False
         self._quick = FAIR_RUN
         self._orphans: deque[Waiter | Slot] = deque()
         self._empty: list[anyio.Event] = []
+
+    def _make_opener(self, limits: Limits, options: Options) -> Opener:
+        reactor = self.reactor
+        net = Net(
+            reactor.poller,
+            reactor.clock,
+            options.bind_address,
+            options.stagger,
+            make_room=self._make_room,
+        )
+        return Opener(reactor, net, self.names, self.sessions, _timeouts(limits))
+
+    def begin(self) -> None:
+        """Open what is to be kept ready."""
+        self._upkeep.look()
 
     def check_here(self) -> None:
         """Refuse calls from another event loop or thread. A forked child's copy does nothing anyway."""
@@ -148,6 +168,8 @@ class Driver:
             events = self._poll()
             if events:
                 self.reactor.poller.sort(events)  # it may turn out to be dead; the request then waits again
+            if slot.shares is not None:
+                self._refuse_hung(waiter)
         if waiter.state is SERVED:
             reuse = waiter.reuse
             now = waiter.since if reuse is IMMEDIATE else self.now()
@@ -156,10 +178,17 @@ class Driver:
             link.touched = False
             if pool.effects:
                 self.act()
-            return Connection(self, slot, link, context, reuse, now)
+            kind = Connection if slot.shares is None else SharedConnection
+            return kind(self, slot, link, context, reuse, now)
         if waiter.state is QUEUED:
             return None
         raise explain(waiter, pool, context)
+
+    def _refuse_hung(self, waiter: Waiter) -> None:
+        """Pass shared connections whose peer has gone: they end, but not for those who read them still."""
+        while (slot := waiter.slot) is not None and slot.shares is not None and slot.link.hung:
+            self.pool.sharing.refuse(waiter, self.now())
+        self.act()
 
     def hurry(self) -> bool:
         """Take in what the kernel had connected at once, without a turn of the loop; False: not this time."""
@@ -189,6 +218,8 @@ class Driver:
         if slot.state is not LENT:
             return
         reason = link.reuse_blocker()
+        if reason is CloseReason.UNREAD:
+            reason = self._lifecycles.hear(slot, link)
         if reason is not None:
             self.throw_away(slot, reason)
             return
@@ -196,6 +227,11 @@ class Driver:
         pool.release(slot, self.now(), keep_for)
         if pool.effects or pool.timers.earliest < self.armed:
             self.act()
+
+    def give_back_share(self, slot: Slot, keep_for: float) -> None:
+        """Take a share of a connection back."""
+        self.pool.sharing.give_back(slot, self.now(), keep_for)
+        self.act()
 
     def throw_away(self, slot: Slot, reason: CloseReason) -> None:
         """Close a lent connection."""
@@ -222,6 +258,8 @@ class Driver:
             if isinstance(record, Waiter):
                 self.pool.cancel(record, self.now())
                 self.act()
+            elif record.shares is not None:
+                self.give_back_share(record, NEVER)
             elif record.state is LENT:
                 if self._reuse_dropped or not record.link.touched:
                     self.take_back(record, record.link, NEVER)
@@ -252,22 +290,25 @@ class Driver:
         self.act()
         return closed
 
-    def set_limits(self, max_per_host: float, max_open: float, max_idle: float) -> None:
-        """Change the pool's limits."""
-        limits = replace(self.pool.limits, max_per_host=max_per_host, max_open=max_open, max_idle=max_idle)
+    def set_limits(self, changed: dict[str, float]) -> None:
+        """Change some of the pool's limits, by name, and what single keys have."""
+        limits = replace(self.pool.limits, **changed)
         self.pool.set_limits(limits, self.now())
         self.act()
+        self._upkeep.look()
 
     def _unread(self, root: Link) -> None:
         """Look at a link that has become readable while nobody reads it."""
         slot = root.slot
-        if slot is None or slot.link is None:
-            return  # an attempt's
+        if slot is None or slot.link is None or slot.shares is not None:
+            return  # an attempt's, or a resident's
         if slot.state is not IDLE and slot.state is not RESERVED:
             return  # its user will read
         if not slot.uses and not slot.was_idle:
             return  # just opened for a request: what its peer does with it is the user's (or VALIDATE's)
         reason = slot.link.look()
+        if reason is CloseReason.UNREAD and self._lifecycles.hears(slot):
+            reason = self._lifecycles.hear(slot, slot.link)
         if reason is None or (reason is CloseReason.UNREAD and not slot.uses and not root.hung):
             return  # session tickets, a false alarm, or a server's greeting for the first user
         self.pool.lost(slot, self.now(), reason)
@@ -307,6 +348,12 @@ class Driver:
             self._attempts.abort(what)
         elif effect is RECALL:
             self._attempts.recall(what)
+        elif effect is CHECK:
+            self._lifecycles.check(what)
+        elif effect is RESET:
+            self._lifecycles.reset(what)
+        elif effect is GOODBYE:
+            self._lifecycles.say_goodbye(what)
         elif effect is VALIDATE:
             if what.state is IDLE:
                 self._unread(what.link)
@@ -315,6 +362,7 @@ class Driver:
 
     def _close(self, slot: Slot) -> None:
         link, slot.link = slot.link, None
+        self._lifecycles.closed(slot, link)
         try:
             link.close()
         except Exception:
@@ -357,12 +405,15 @@ class Driver:
         for link in list(self.reactor.poller.links.values()):
             if link.slot is not None:
                 self.throw_away(link.slot, CloseReason.SHUTDOWN)
+                self.pool.sharing.lost(link.slot, self.now(), CloseReason.SHUTDOWN)
+        self.act()
         self.names.close()
         try:
             await self.reactor.wait_for_tasks()
         finally:
             # A second cancellation may come through the shield; sockets and watches end all the same.
             self._timer.cancel()
+            self._upkeep.cancel()
             if self.address_watch is not None:
                 self.address_watch.cancel()
             self.sessions.forget()
@@ -383,5 +434,7 @@ class Driver:
 
 
 def _timeouts(limits: Limits) -> Timeouts | None:
-    timeouts = Timeouts(limits.connect_timeout, limits.resolve_timeout, limits.tls_timeout)
+    timeouts = Timeouts(
+        limits.connect_timeout, limits.resolve_timeout, limits.tls_timeout, limits.setup_timeout
+    )
     return None if timeouts == Timeouts() else timeouts

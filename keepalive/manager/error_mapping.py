@@ -15,6 +15,7 @@ from keepalive.errors import (
     ManagerClosed,
     RequestCancelled,
     ResolveError,
+    SetupError,
     TLSError,
 )
 from keepalive.pool.states import Failure, WaiterState
@@ -24,21 +25,27 @@ if TYPE_CHECKING:
     from keepalive.pool.pool import Pool
     from keepalive.pool.records import Slot, Waiter
 
-_BY_PHASE: dict[str, type[AllocateError]] = {Phase.RESOLVE: ResolveError, Phase.TLS: TLSError}
+_BY_PHASE: dict[str, type[AllocateError]] = {
+    Phase.RESOLVE: ResolveError,
+    Phase.TLS: TLSError,
+    Phase.SETUP: SetupError,
+}
 
 _LATE = {
     Failure.CONNECT_TIMEOUT: "connection",
     Failure.RESOLVE_TIMEOUT: "address",
     Failure.TLS_TIMEOUT: "handshake",
+    Failure.SETUP_TIMEOUT: "set-up",
 }
 
 
 def numbers(waiter: Waiter, pool: Pool) -> str:
     """Tell how full the pool is, for messages. O(1): under overload every request may get one."""
-    per_key, limits = waiter.per_key, pool.limits
+    per_key = waiter.per_key
     return (
-        f"{pool.capacity.total} of {limits.max_open} connections open, "
-        f"{per_key.count} of {limits.max_per_host} for this key, {pool.requests.uncovered} requests queued"
+        f"{pool.capacity.total} of {pool.limits.max_open} connections open, "
+        f"{per_key.count} of {per_key.limits.max_per_host} for this key, "
+        f"{pool.requests.uncovered} requests queued"
     )
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from threading import get_ident
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anyio.lowlevel import checkpoint
 
-from keepalive.base import arguments as settings
-from keepalive.base.types import NEVER
+from keepalive.base import arguments
+from keepalive.base.types import NEVER, Key
 from keepalive.connect.connector import checked_connectors
 from keepalive.connect.happy_eyeballs import STAGGER
+from keepalive.connect.lifecycle import checked_lifecycles
 from keepalive.errors import ManagerClosed, QueueFull
 from keepalive.manager.observer import Observer
 from keepalive.pool.states import LENT, Limits
@@ -21,17 +22,19 @@ from keepalive.transport.loops import current_runtime
 from .connection import Connection
 from .driver import Driver, Options
 from .error_mapping import numbers
+from .key_settings import checked_settings
 from .request import Request
-from .stats import Stats, snapshot
+from .stats import Stats, describe, described, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
     from typing import Self
 
-    from keepalive.base.types import Key
     from keepalive.connect.connector import Connector
+    from keepalive.connect.lifecycle import Lifecycle
 
+    from .key_settings import KeySettings
     from .preconnect import WarmUp
 
     BindAddress = str | tuple[str, int]
@@ -58,6 +61,8 @@ class ConnectionManager:
     :param connect_timeout: seconds one attempt may take, all addresses and TLS included, not the names
     :param resolve_timeout: seconds one attempt may take to look up its names
     :param tls_timeout: seconds one attempt may take for TLS
+    :param setup_timeout: seconds one attempt may take for the `opened` of its life cycle, and until its `run`
+        has set a capacity
     :param stagger: seconds until the next address of a host is tried beside one that has not answered
         (RFC 8305); None tries them one after the other
     :param max_waiting: the most requests that may wait without an attempt; 0 means never queue
@@ -74,6 +79,13 @@ class ConnectionManager:
         ancestor (POE::Component::Client::Keepalive) did
     :param connectors: what opens connections, by scheme; "https" is TLS, "unix" a Unix socket, and any
         other scheme TCP unless this says otherwise
+    :param lifecycles: what the protocol of a scheme does with its connections: sets them up, checks and
+        resets them, answers while they are idle, says goodbye, or shares them; see `abc.Lifecycle`
+    :param check_after: seconds of idleness after which a connection is checked before it is handed out, if
+        its life cycle has a `check`; None never
+    :param check_timeout: seconds such a check, or a reset, may take; then the connection is closed
+    :param settings: what differs for some keys: `KeySettings` by scheme, by (scheme, host) or by (scheme,
+        host, port); what is said of the narrowest counts
     :param observer: told of every transition
     :raises TypeError: an argument of the wrong type
     :raises ValueError: an argument out of range
@@ -92,6 +104,7 @@ class ConnectionManager:
         connect_timeout: float | None = None,
         resolve_timeout: float | None = None,
         tls_timeout: float | None = None,
+        setup_timeout: float | None = None,
         stagger: float | None = STAGGER,
         max_waiting: int | None = None,
         max_lifetime: float | None = None,
@@ -101,32 +114,41 @@ class ConnectionManager:
         retire_moved: bool = False,
         reuse_dropped: bool = False,
         connectors: Mapping[str, Connector] | None = None,
+        lifecycles: Mapping[str, Lifecycle[Any]] | None = None,
+        check_after: float | None = 5.0,
+        check_timeout: float = 5.0,
+        settings: Mapping[Any, KeySettings] | None = None,
         observer: Observer | None = None,
     ) -> None:
         self._limits = Limits(
-            max_per_host=settings.count("max_per_host", max_per_host, least=1),
-            max_open=settings.count("max_open", max_open, least=1),
-            max_idle=settings.count("max_idle", max_idle, least=0),
-            keep_alive=settings.seconds("keep_alive", keep_alive),
-            connect_timeout=settings.positive_seconds("connect_timeout", connect_timeout),
-            resolve_timeout=settings.positive_seconds("resolve_timeout", resolve_timeout),
-            tls_timeout=settings.positive_seconds("tls_timeout", tls_timeout),
-            max_waiting=settings.count("max_waiting", max_waiting, least=0),
-            max_uses=settings.count("max_uses", max_uses, least=1),
-            pause_after=settings.count("pause_after", pause_after, least=1),
-            max_pause=settings.positive_seconds("max_pause", max_pause),
+            max_per_host=arguments.count("max_per_host", max_per_host, least=1),
+            max_open=arguments.count("max_open", max_open, least=1),
+            max_idle=arguments.count("max_idle", max_idle, least=0),
+            keep_alive=arguments.seconds("keep_alive", keep_alive),
+            connect_timeout=arguments.positive_seconds("connect_timeout", connect_timeout),
+            resolve_timeout=arguments.positive_seconds("resolve_timeout", resolve_timeout),
+            tls_timeout=arguments.positive_seconds("tls_timeout", tls_timeout),
+            setup_timeout=arguments.positive_seconds("setup_timeout", setup_timeout),
+            check_timeout=arguments.positive_seconds("check_timeout", check_timeout),
+            max_waiting=arguments.count("max_waiting", max_waiting, least=0),
+            max_uses=arguments.count("max_uses", max_uses, least=1),
+            pause_after=arguments.count("pause_after", pause_after, least=1),
+            max_pause=arguments.positive_seconds("max_pause", max_pause),
         )
-        self._timeout = settings.seconds("timeout", timeout, any_sign=True)
-        settings.instance("resolver", resolver, Resolver)
-        settings.instance("observer", observer, Observer)
+        self._timeout = arguments.seconds("timeout", timeout, any_sign=True)
+        arguments.instance("resolver", resolver, Resolver)
+        arguments.instance("observer", observer, Observer)
         self._options = Options(
             resolver=DNSResolver() if resolver is None else resolver,
             connectors=checked_connectors(connectors),
-            bind_address=settings.bind_address(bind_address),
-            stagger=settings.seconds("stagger", stagger),
-            max_lifetime=settings.positive_seconds("max_lifetime", max_lifetime),
-            retire_moved=settings.flag("retire_moved", retire_moved),
-            reuse_dropped=settings.flag("reuse_dropped", reuse_dropped),
+            bind_address=arguments.bind_address(bind_address),
+            stagger=arguments.seconds("stagger", stagger),
+            max_lifetime=arguments.positive_seconds("max_lifetime", max_lifetime),
+            check_after=arguments.seconds("check_after", check_after),
+            lifecycles=checked_lifecycles(lifecycles),
+            settings=checked_settings(settings),
+            retire_moved=arguments.flag("retire_moved", retire_moved),
+            reuse_dropped=arguments.flag("reuse_dropped", reuse_dropped),
             observer=observer,
         )
         self._driver: Driver | None = None
@@ -141,7 +163,8 @@ class ConnectionManager:
         if self._driver is not None:
             msg = "a ConnectionManager can be entered only once"
             raise RuntimeError(msg)
-        self._driver = Driver(self._limits, self._options, current_runtime())
+        self._driver = driver = Driver(self._limits, self._options, current_runtime())
+        driver.begin()
         return self
 
     async def __aexit__(
@@ -171,7 +194,7 @@ class ConnectionManager:
         :param grace: seconds to wait; None waits as long as it takes
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
-        patience = settings.seconds("grace", grace)
+        patience = arguments.seconds("grace", grace)
         driver = self._running()
         if driver.reactor.closed:
             return
@@ -249,10 +272,10 @@ class ConnectionManager:
         if driver is None or get_ident() != driver.serves or not driver.running():
             driver = self._open_driver()
         if fresh not in (True, False):
-            settings.flag("fresh", fresh)
+            arguments.flag("fresh", fresh)
         seconds = self._timeout
         if timeout is not None:
-            seconds = settings.seconds("timeout", timeout, none=None, any_sign=True)
+            seconds = arguments.seconds("timeout", timeout, none=None, any_sign=True)
         pool = driver.pool
         per_key = None
         if for_scheme is None and for_addr is None and for_port is None:
@@ -261,12 +284,12 @@ class ConnectionManager:
             except TypeError:
                 pass  # an argument that cannot be a part of any key; told below
         if per_key is None or type(port) is not int:  # for a dict, 80 == 80.0
-            per_key = pool.keys.of(settings.key(scheme, addr, port, for_scheme, for_addr, for_port))
+            per_key = pool.keys.of(arguments.key(scheme, addr, port, for_scheme, for_addr, for_port))
         phases = None
         if queue_timeout is not None or open_timeout is not None:
             phases = (
-                settings.seconds("queue_timeout", queue_timeout),
-                settings.seconds("open_timeout", open_timeout),
+                arguments.seconds("queue_timeout", queue_timeout),
+                arguments.seconds("open_timeout", open_timeout),
             )
         now = driver.now()
         waiter = pool.enter(per_key, now, now + seconds, fresh, phases)
@@ -294,7 +317,7 @@ class ConnectionManager:
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
         driver = self._running()
-        settings.issued("req_id", req_id, driver.pool.requests.last_id)
+        arguments.issued("req_id", req_id, driver.pool.requests.last_id)
         waiter = driver.pool.requests.open.get(req_id)
         return waiter is not None and driver.withdraw(waiter)
 
@@ -340,12 +363,9 @@ class ConnectionManager:
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
         driver = self._open_driver()
-        ready = settings.count("n", n, least=1)
-        if ready == NEVER:
-            msg = f"n must be a whole number, not {n!r}"
-            raise TypeError(msg)
-        key = settings.key(scheme, addr, port, for_scheme, for_addr, for_port)
-        return driver.preconnect(driver.pool.keys.of(key), int(ready))
+        ready = arguments.whole("n", n, least=1, most=1_000_000)
+        key = arguments.key(scheme, addr, port, for_scheme, for_addr, for_port)
+        return driver.preconnect(driver.pool.keys.of(key), ready)
 
     def evict(
         self,
@@ -370,15 +390,8 @@ class ConnectionManager:
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
         driver = self._running()
-        parts = {
-            "scheme": scheme,
-            "addr": addr,
-            "port": port,
-            "for_scheme": for_scheme,
-            "for_addr": for_addr,
-            "for_port": for_port,
-        }
-        wanted = {name: settings.part(name, value) for name, value in parts.items() if value is not None}
+        parts = zip(Key._fields, (scheme, addr, port, for_scheme, for_addr, for_port), strict=True)
+        wanted = {name: arguments.part(name, value) for name, value in parts if value is not None}
 
         def concerned(key: Key) -> bool:
             return all(getattr(key, name) == value for name, value in wanted.items())
@@ -387,7 +400,12 @@ class ConnectionManager:
         return driver.retire(concerned)
 
     def set_limits(
-        self, *, max_per_host: int | None = None, max_open: int | None = None, max_idle: int | None = None
+        self,
+        *,
+        max_per_host: int | None = None,
+        max_open: int | None = None,
+        max_idle: int | None = None,
+        settings: Mapping[Any, KeySettings] | None = None,
     ) -> None:
         """Change the limits of a running manager. A plain method.
 
@@ -397,16 +415,17 @@ class ConnectionManager:
         :param max_per_host: the new limit per key, > 0; None keeps it
         :param max_open: the new limit in all, > 0; None keeps it
         :param max_idle: the new limit of idle ones; None keeps it
+        :param settings: in place of all that single keys had; None keeps them
         """
         driver = self._running()
-        limits = driver.pool.limits
-        driver.set_limits(
-            limits.max_per_host
-            if max_per_host is None
-            else settings.count("max_per_host", max_per_host, least=1),
-            limits.max_open if max_open is None else settings.count("max_open", max_open, least=1),
-            limits.max_idle if max_idle is None else settings.count("max_idle", max_idle, least=0),
-        )
+        if settings is not None:
+            driver.limits_of.settings = checked_settings(settings)
+        given = {
+            "max_per_host": arguments.count("max_per_host", max_per_host, least=1),
+            "max_open": arguments.count("max_open", max_open, least=1),
+            "max_idle": arguments.count("max_idle", max_idle, least=0),
+        }
+        driver.set_limits({name: n for name, n in given.items() if n != NEVER})
 
     # -- insight ------------------------------------------------------------------------------------
 
@@ -424,14 +443,5 @@ class ConnectionManager:
     def __repr__(self) -> str:
         driver = self._driver
         if driver is None:
-            state, now = "new", Stats()
-        else:
-            state = "closed" if driver.pool.closed else "open"
-            if not driver.reactor.here():  # no place to count what may change meanwhile
-                total, requests = driver.pool.capacity.total, driver.pool.requests.last_id
-                return f"<ConnectionManager {state}: open={total} requests={requests}>"
-            now = snapshot(driver.pool, driver.sessions)
-        return (
-            f"<ConnectionManager {state}: open={now.open} connecting={now.connecting} lent={now.lent} "
-            f"idle={now.idle} closing={now.closing} waiting={now.waiting} requests={now.requests}>"
-        )
+            return describe("new", Stats())
+        return described(driver.pool, driver.sessions, here=driver.reactor.here())

@@ -63,7 +63,10 @@ class Stats(KeyStats):
 
 
 def _gauges(per_key: KeyState) -> dict[str, int]:
-    connecting, idle = len(per_key.opening) + per_key.extra, len(per_key.idle) + len(per_key.unused)
+    connecting, idle = (
+        len(per_key.opening) + per_key.extra,
+        sum(map(len, (per_key.idle, per_key.unused, per_key.unlendable))),
+    )
     waiting = per_key.queue.waiting if per_key.queue is not None else 0
     return {
         "open": per_key.count,
@@ -99,3 +102,19 @@ def snapshot(pool: Pool, sessions: Sessions) -> Stats:
     totals = _totals(everything)
     totals |= {"handshakes": sessions.handshakes, "resumed": sessions.resumed}
     return Stats(**sums, **totals, keys=MappingProxyType(keys))  # type: ignore[arg-type]  # by name
+
+
+def described(pool: Pool, sessions: Sessions, *, here: bool) -> str:
+    """Tell in one line how a manager stands; `here`: from where nothing can change meanwhile."""
+    state = "closed" if pool.closed else "open"
+    if not here:
+        return f"<ConnectionManager {state}: open={pool.capacity.total} requests={pool.requests.last_id}>"
+    return describe(state, snapshot(pool, sessions))
+
+
+def describe(state: str, now: Stats) -> str:
+    """Tell a snapshot in one line."""
+    return (
+        f"<ConnectionManager {state}: open={now.open} connecting={now.connecting} lent={now.lent} "
+        f"idle={now.idle} closing={now.closing} waiting={now.waiting} requests={now.requests}>"
+    )

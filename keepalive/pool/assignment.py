@@ -1,11 +1,13 @@
-"""Who gets what when something has become free, and what is done when nothing is: the one place that decides.
+"""Who gets what when something has become free, and what is done when nothing is: the place that decides.
 
-`assign` finds the next place of a free connection: the oldest request of its key, unless an older one of
-another key needs its place; else it waits idle. `reconcile` brings a key in order after any change: each
-attempt covers one request, the oldest first; spare attempts are bounded; and as long as room can be made,
-the keys that wait for some start attempts in order of arrival. Room is made by recalling an extra slot, by
-closing the coldest idle connection of all, or by giving a spare attempt up. The parts that it asks decide
-nothing.
+Within a key: first come, first served; among idle connections the warmest, and a free share before any.
+Between keys, when `max_open` is reached: the oldest request that no attempt stands for, over all keys that
+are not full themselves. `assign` finds the next place of a free connection: the oldest request of its key,
+unless an older one of another key needs its place; else it waits idle. `reconcile` brings a key in order
+after any change: each attempt covers one request, the oldest first; spare attempts are bounded; and as long
+as room can be made, the keys that wait for some start attempts in order of arrival. Room is made by
+recalling an extra slot, by closing the coldest idle connection of all, or by giving a spare attempt up. The
+parts that it asks decide nothing.
 """
 
 from __future__ import annotations
@@ -14,18 +16,12 @@ from typing import TYPE_CHECKING
 
 from keepalive.base.types import DEFERRED, IMMEDIATE, NEVER, CloseReason
 
-from .records import Slot
-from .sharing import lends, offer, return_share, stop_lending
+from .connections import why_expired
+from .shares import lends, offer, return_share
 from .states import (
-    ABORT,
     CHECK,
     CHECKING,
-    CLOSE,
-    CLOSING,
-    GONE,
-    GOODBYE,
     IDLE,
-    OPEN,
     QUEUED,
     RESERVED,
     RESET,
@@ -43,28 +39,18 @@ from .waitqueue import WaitQueue
 if TYPE_CHECKING:
     from keepalive.base.types import Reuse
 
+    from .connections import Connections
     from .parts import Parts
-    from .records import KeyState, Shares, Waiter
+    from .records import KeyState, Shares, Slot, Waiter
     from .states import SlotState
-
-POLITE = frozenset(
-    {
-        CloseReason.EXPIRED,
-        CloseReason.LIFETIME,
-        CloseReason.RETIRED,
-        CloseReason.SHUTDOWN,
-        CloseReason.SURPLUS,
-        CloseReason.USES,
-    }
-)
-"""The ends that leave time for a goodbye. Elsewhere something failed, or a request needs the place now."""
 
 
 class Assignment:
     """The decisions of one pool. See the module's preface."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, connections: Connections) -> None:
         self._parts = parts
+        self._connections = connections
         self._limits = parts.limits
         self._effects = parts.effects
         self._timers = parts.timers
@@ -76,7 +62,6 @@ class Assignment:
         self._room = parts.room
         self._spares = parts.spares
         self._backoff = parts.backoff
-        self._opened = 0  # attempts so far: the last one's number
 
     # -- a connection is free -------------------------------------------------------------------------
 
@@ -93,7 +78,7 @@ class Assignment:
         ):
             reason = self._unusable(slot, now)
             if reason is not None:
-                self.close(slot, reason)
+                self._connections.close(slot, reason)
                 return
         queue = slot.per_key.queue
         if queue is not None:
@@ -106,7 +91,7 @@ class Assignment:
                 self._effects.append((WAKE, waiter))
                 return
         if slot.expires <= now:
-            self.expire(slot, now)
+            self._connections.expire(slot, now)
             return
         if IDLE not in slot.state.next:
             raise illegal(slot, IDLE)
@@ -129,7 +114,7 @@ class Assignment:
         if not lends(slot, now) or self._parts.closed or self._capacity.exceeded(per_key):
             per_key.shared.pop(slot, None)
             if not shares.lent:
-                self.close(slot, self._unusable(slot, now) or CloseReason.USES)
+                self._connections.close(slot, self._unusable(slot, now) or CloseReason.USES)
             return
         while shares.lent < shares.capacity and (queue := per_key.queue) is not None and lends(slot, now):
             used = slot.uses or shares.lent
@@ -142,7 +127,7 @@ class Assignment:
         if shares.lent:
             offer(slot)
         elif slot.expires <= now:
-            self.expire(slot, now)
+            self._connections.expire(slot, now)
         else:
             if slot.state is not IDLE and IDLE not in slot.state.next:
                 raise illegal(slot, IDLE)
@@ -155,7 +140,7 @@ class Assignment:
 
     def _displace(self, slot: Slot, reason: CloseReason) -> None:
         """Close an idle connection, of another key perhaps."""
-        self.close(slot, reason)
+        self._connections.close(slot, reason)
         self._fail_alone(slot.per_key)
         self._keys.rest(slot.per_key)
 
@@ -166,7 +151,7 @@ class Assignment:
         # One just given back, or never used, may serve whoever waits, however short its time as an idle
         # one; a used one that was given to a request and not fetched has used its time up meanwhile.
         if slot.expires <= now and (slot.retires_at <= now or (slot.uses and slot.idle_since < now)):
-            return _why_expired(slot, now)
+            return why_expired(slot, now)
         if slot.uses >= slot.per_key.limits.max_uses:
             return CloseReason.USES
         if self._capacity.exceeded(slot.per_key):
@@ -221,7 +206,7 @@ class Assignment:
             slot = next(iter(per_key.shared))
             if lends(slot, now):
                 return slot
-            stop_lending(slot)
+            del per_key.shared[slot]
         idle = self._idle.take(per_key, fresh)
         return None if idle is None else self.pass_doubtful(idle, now, fresh)
 
@@ -234,7 +219,7 @@ class Assignment:
             if slot.expires > now:
                 self._check(slot, now)
                 return None
-            self._close_taken(slot, _why_expired(slot, now))
+            self._connections.close_taken(slot, why_expired(slot, now))
             slot = self._idle.take(slot.per_key, fresh)
         return slot
 
@@ -252,7 +237,7 @@ class Assignment:
         """Let a connection that was given back be made fit for its next user, unless it has none."""
         reason = self._unusable(slot, now)
         if reason is not None:
-            self.close(slot, reason)
+            self._connections.close(slot, reason)
             return
         self._prepare(slot, RESETTING, now)
         self._effects.append((RESET, slot))
@@ -262,11 +247,6 @@ class Assignment:
         slot.phase, slot.phase_since = state.value[:5], now  # "check" or "reset"
         slot.per_key.preparing[slot] = None
         self._timers.set(slot, now + self._limits.check_timeout)
-
-    def leave_preparing(self, slot: Slot) -> None:
-        """Note that no hook is at work on it any more."""
-        del slot.per_key.preparing[slot]
-        self._timers.clear(slot)
 
     def _check_idle(self, per_key: KeyState, queue: WaitQueue[Waiter], now: float) -> None:
         """Check idle connections for requests that nothing stands for, as long as there are both."""
@@ -336,7 +316,7 @@ class Assignment:
                 if per_key.idle and per_key.limits.check_after != NEVER:
                     self._check_idle(per_key, queue, now)
             for _ in range(self._spares.excess(per_key)):
-                self.abort(next(reversed(per_key.opening)))
+                self._connections.abort(next(reversed(per_key.opening)))
         self._fail_alone(per_key)
         self._spares.note(per_key, now)
         self.wait_for_room(per_key)
@@ -384,7 +364,7 @@ class Assignment:
         while not self._parts.closed and (per_key := self._room.first()):
             if not self._make_room(per_key):
                 return
-            self.open(per_key)
+            self._connections.open(per_key)
             assert per_key.queue is not None, "who waits for room has a queue"
             self._cover(per_key, per_key.queue, now)
             self.wait_for_room(per_key)
@@ -396,7 +376,7 @@ class Assignment:
             if per_key.extra or not per_key.idle:
                 extra.recall_one(per_key)
                 return False
-            self.close(next(iter(per_key.idle)), CloseReason.EVICTED)
+            self._connections.close(next(iter(per_key.idle)), CloseReason.EVICTED)
         if capacity.full and (extra.holders or extra.recalled):
             extra.recall_one(None)
             return False
@@ -412,73 +392,7 @@ class Assignment:
         spares = self._spares
         while spares.keys and self._capacity.closing < self._room.waiting:
             per_key = next(iter(spares.keys))
-            self.abort(next(reversed(per_key.opening)))
+            self._connections.abort(next(reversed(per_key.opening)))
             per_key.preconnecting = min(per_key.preconnecting, len(per_key.opening))
             if not per_key.surplus:
                 spares.forget(per_key)
-
-    # -- connections begin and end --------------------------------------------------------------------
-
-    def open(self, per_key: KeyState) -> Slot:
-        """Start an attempt."""
-        self._opened += 1
-        slot = Slot(self._opened, per_key)
-        per_key.opening[slot] = None
-        self._capacity.add(per_key)
-        self._effects.append((OPEN, slot))
-        self._effects.notify("opening", per_key.key, slot.id)
-        return slot
-
-    def abort(self, slot: Slot) -> None:
-        """Give an attempt up; it counts until the driver reports that nothing is left of it."""
-        self._extra_slots.recall(slot)
-        self.leave_opening(slot)
-        move(slot, CLOSING)
-        self._capacity.begin_closing(slot.per_key)
-        self._effects.append((ABORT, slot))
-        self._effects.notify("attempt_aborted", slot.per_key.key, slot.id)
-
-    def leave_opening(self, slot: Slot) -> None:
-        """Take a slot out of its key's attempts."""
-        del slot.per_key.opening[slot]
-        self._timers.clear(slot)
-
-    def close(self, slot: Slot, reason: CloseReason, *, abruptly: bool = False) -> None:
-        """End a connection that is open, wherever it stands."""
-        if slot.state is IDLE:
-            self._idle.remove(slot)
-        elif slot.state is CHECKING or slot.state is RESETTING:
-            self.leave_preparing(slot)
-        self._close_taken(slot, reason, abruptly=abruptly)
-
-    def _close_taken(self, slot: Slot, reason: CloseReason, *, abruptly: bool = False) -> None:
-        per_key = slot.per_key
-        if slot.shares is not None:
-            per_key.shared.pop(slot, None)
-        if per_key.limits.says_goodbye and reason in POLITE and not abruptly:
-            move(slot, CLOSING)
-            self._capacity.begin_closing(per_key)
-            self._effects.append((GOODBYE, slot))
-        else:
-            move(slot, GONE)
-            self._capacity.remove(per_key)
-            self._effects.append((CLOSE, slot))
-        per_key.counters.closed[reason] = per_key.counters.closed.get(reason, 0) + 1
-        self._effects.notify("closed", per_key.key, slot.id, reason)
-
-    def end_goodbye(self, slot: Slot) -> None:
-        """Close one that has said goodbye."""
-        self._timers.clear(slot)
-        move(slot, GONE)
-        self._capacity.end_closing(slot.per_key)
-        self._effects.append((CLOSE, slot))
-
-    def expire(self, slot: Slot, now: float) -> None:
-        """Close one whose time is over."""
-        self.close(slot, _why_expired(slot, now))
-
-
-def _why_expired(slot: Slot, now: float) -> CloseReason:
-    if slot.retires_at > now:
-        return CloseReason.EXPIRED
-    return CloseReason.RETIRED if slot.retires_at == -NEVER else CloseReason.LIFETIME

@@ -15,14 +15,16 @@ from .states import CHECKING, CLOSING, RESETTING
 
 if TYPE_CHECKING:
     from .assignment import Assignment
+    from .connections import Connections
     from .records import Slot
 
 
 class Hooks:
     """The inputs for connections that are checked, reset, or say goodbye."""
 
-    def __init__(self, assignment: Assignment) -> None:
+    def __init__(self, assignment: Assignment, connections: Connections) -> None:
         self._assignment = assignment
+        self._connections = connections
 
     def ready(self, slot: Slot, now: float) -> None:
         """Note that a check or reset is done: the connection serves the next request, or waits idle."""
@@ -32,7 +34,7 @@ class Hooks:
             slot.expires = min(slot.expires + now - slot.idle_since, slot.retires_at)
             slot.idle_since = now
         slot.trusted_until = min(slot.expires, now + slot.per_key.limits.check_after)
-        self._assignment.leave_preparing(slot)
+        self._connections.leave_preparing(slot)
         self._assignment.assign(slot, now)
         self._assignment.reconcile(slot.per_key, now)
 
@@ -40,11 +42,11 @@ class Hooks:
         """Note that a check or reset failed, or took too long."""
         if slot.state is CHECKING or slot.state is RESETTING:
             reason = CloseReason.CHECK if slot.state is CHECKING else CloseReason.RESET
-            self._assignment.close(slot, reason)
+            self._connections.close(slot, reason)
             self._assignment.reconcile(slot.per_key, now)
 
     def gone(self, slot: Slot, now: float) -> None:
         """Note that a goodbye was said, or took too long."""
         if slot.state is CLOSING and slot.link is not None:
-            self._assignment.end_goodbye(slot)
+            self._connections.end_goodbye(slot)
             self._assignment.reconcile(slot.per_key, now)

@@ -1,25 +1,26 @@
 """The pool: one state machine that decides everything and does nothing.
 
-Theory. A request for a key becomes a `Waiter`, a connection (from the start of its attempt to its
-end) a `Slot`. Inputs are plain methods with the time as an argument; each one takes the pool from
-one consistent state to the next and appends to `effects` what the driver must do about it. Nothing
-is announced and re-checked: a resource changes owner in the step that frees it.
+Theory. A request for a key becomes a `Waiter`, a connection (from the start of its attempt to its end) a
+`Slot`. Inputs are plain methods with the time as an argument; each one takes the pool from one consistent
+state to the next and appends to `effects` what the driver must do about it. Nothing is announced and
+re-checked: a resource changes owner in the step that frees it.
 
     Waiter:  QUEUED --serve--> SERVED --claim--> CLAIMED      SERVED --cancel--> CANCELLED, and
                | timeout, failed attempt, shutdown --> FAILED   its slot goes to the next in line
     Slot:    OPENING --> RESERVED --> LENT --> RESERVED (direct hand-over) | IDLE | GONE
              OPENING --> CLOSING --> GONE (aborted)    IDLE --> RESERVED | GONE
+      hooks: LENT --> RESETTING, IDLE --> CHECKING --> RESERVED | IDLE | GONE    any --> CLOSING (goodbye)
+      shares: OPENING | IDLE --> SHARED --> IDLE | GONE
 
-Who gets what. Within a key: first come, first served; among idle connections the warmest. Between
-keys, when `max_open` is reached: the oldest request that no attempt stands for, over all keys that
-are not full themselves; room is made by recalling an extra slot, by closing the least recently used
-idle connection of all, or by giving up a spare attempt. Attempts belong to keys: whatever comes
-first, a released connection or an opened one, serves the oldest request. One attempt more than requests
-may live on as a spare; a preconnect starts several.
+Who gets what is told in `assignment`. Attempts belong to keys: whatever comes first, a released connection
+or an opened one, serves the oldest request. One attempt more than requests may live on as a spare; a
+preconnect starts several.
 
-Parts. `Assignment` decides; `RoomQueue` (the line of keys), `WaitQueue` (the line in a key),
-`IdleConnections`, `Capacity` with `ExtraSlots`, `Spares`, `Backoff`, `Timers`, `Requests` and `Keys` answer
-its questions, each with its own invariants. This class is their sum: the inputs.
+Parts. `Assignment` decides, `Connections` begins and ends slots; `RoomQueue` (the line of keys), `WaitQueue`
+(the line in a key), `IdleConnections`, `Capacity` with `ExtraSlots`, `Spares`, `Backoff`, `Timers`,
+`Requests` and `Keys` answer their questions, each with its own invariants. This class is their sum: the
+inputs. Those of shared connections and of hooks are `sharing` and `hooks`; what is done by the clock is in
+`Due`.
 
 Invariants, checked by the tests after every input:
 
@@ -40,15 +41,10 @@ Invariants, checked by the tests after every input:
 11. No attempt has an extra slot while a request waits that could use it; what was recalled is given back
     within the step.
 12. Never more than `max_idle` are idle: the least recently used of all keys goes, not the newest.
-
-Cost: every input is O(1) in waiters, keys and connections, or O(log n) where time or arrival order must
-be sorted. `shutdown` and `set_limits` pay for all there is; a request whose reserved connection is lost
-passes those put back into the queue before it; recalling a key's extra slot passes its attempts.
-
-Alternatives refused. A semaphore and a queue per request: no place where the state is whole, a cancellation
-at each await. Effects as callbacks: re-entrancy. Separate layers for limits and idle list, each deciding for
-itself: limits, fairness and eviction are one decision. Booleans for states: they come to disagree. A scan of
-all keys: O(keys).
+13. A connection that is checked or reset stands for a request, as an attempt does, and has a deadline. An
+    attempt of a key whose connections are shared stands for as many requests as the last one had shares.
+14. Never are more shares lent than the capacity was when the last one was; never is there a free share beside
+    a queued request that could take it.
 """
 
 from __future__ import annotations
@@ -59,10 +55,13 @@ from typing import TYPE_CHECKING, Any
 from keepalive.base.types import DEFERRED, IMMEDIATE, NEVER, CloseReason
 
 from .assignment import Assignment
+from .connections import Connections
+from .due import Due
 from .hooks import Hooks
 from .parts import Parts
-from .records import KeyState, Pause, Slot, Waiter
-from .sharing import Sharing, stop_lending
+from .records import KeyState, Slot, Waiter
+from .shares import stop_lending
+from .sharing import Sharing
 from .states import (
     CANCELLED,
     CHECKING,
@@ -111,9 +110,11 @@ class Pool:
         seed: float = 0.0,
     ) -> None:
         self._parts = parts = Parts(replace(limits), limits_of, observed=observed, seed=seed)
-        self._assignment = assignment = Assignment(parts)
-        self.sharing = Sharing(parts, assignment)
-        self.hooks = Hooks(assignment)
+        self._connections = connections = Connections(parts)
+        self._assignment = assignment = Assignment(parts, connections)
+        self.sharing = Sharing(parts, assignment, connections)
+        self.hooks = Hooks(assignment, connections)
+        self._due = Due(parts, assignment, connections, self.hooks)
         self.limits = parts.limits
         self.effects = parts.effects
         self.timers = parts.timers
@@ -142,11 +143,7 @@ class Pool:
         fresh: bool = False,
         phases: tuple[float, float] | None = None,
     ) -> Waiter:
-        """Enter a request; its state says whether it was served, queued or failed at once.
-
-        `phases` are seconds that each phase may take from when it begins: while no attempt stands for the
-        request, and while one does. Zero is over at once.
-        """
+        """Enter a request; see `enter`."""
         return self.enter(self.keys.of(key), now, deadline, fresh, phases)
 
     def enter(
@@ -157,7 +154,11 @@ class Pool:
         fresh: bool,
         phases: tuple[float, float] | None = None,
     ) -> Waiter:
-        """Enter a request for a key whose state is known; see `submit`."""
+        """Enter a request; its state says whether it was served, queued or failed at once.
+
+        `phases` are seconds that each phase may take from when it begins: while no attempt stands for the
+        request, and while one does. Zero is over at once.
+        """
         assignment = self._assignment
         requests = self.requests
         requests.last_id = number = requests.last_id + 1
@@ -179,7 +180,7 @@ class Pool:
         else:
             assignment.enqueue(waiter, now)
             if waiter.state is QUEUED and waiter.deadline <= now:
-                self._time_out(waiter, now)
+                self._due.time_out(waiter, now)
         return waiter
 
     def overfull(self, waiter: Waiter) -> bool:
@@ -265,7 +266,7 @@ class Pool:
         """
         _expect(slot, OPENING)
         per_key = slot.per_key
-        self._assignment.leave_opening(slot)
+        self._connections.leave_opening(slot)
         slot.link = link
         slot.opened_at = now
         slot.retires_at = now + lifetime
@@ -283,7 +284,7 @@ class Pool:
         """Note that an attempt failed: the oldest request of its key fails, no other."""
         _expect(slot, OPENING)
         per_key = slot.per_key
-        self._assignment.leave_opening(slot)
+        self._connections.leave_opening(slot)
         move(slot, GONE)
         self.capacity.remove(per_key)
         self.effects.notify("attempt_failed", per_key.key, slot.id, error)
@@ -304,13 +305,12 @@ class Pool:
         Only within free room: nothing is closed for them. They end as spare attempts do.
         """
         started: list[Slot] = []
-        missing: float  # max_idle may be NEVER
-        missing = ready - len(per_key.idle) - len(per_key.unused) - per_key.surplus
+        missing: float = ready - len(per_key.idle) - len(per_key.unused) - per_key.surplus
         missing = min(missing, self.limits.max_idle - len(self.idle.line))
         while len(started) < missing and not self.closed and self.backoff.allows(per_key):
             if not self.capacity.has_room(per_key):
                 break
-            started.append(self._assignment.open(per_key))
+            started.append(self._connections.open(per_key))
         if started:
             self.keys.wake(per_key)
             per_key.preconnecting = per_key.surplus
@@ -351,19 +351,16 @@ class Pool:
     def discard(self, slot: Slot, now: float, reason: CloseReason) -> None:
         """Close a lent connection."""
         _expect(slot, LENT)
-        self._assignment.close(slot, reason, abruptly=True)
+        self._connections.close(slot, reason, abruptly=True)
         self._assignment.reconcile(slot.per_key, now)
 
     def lost(self, slot: Slot, now: float, reason: CloseReason) -> None:
-        """Close a connection found unusable while idle, or while reserved for a request.
-
-        The request then takes another idle one, or its old place in the queue.
-        """
+        """Close an idle or reserved connection; its request takes another, or its old place in the queue."""
         waiter = slot.waiter
         _expect(slot, IDLE if waiter is None else RESERVED)
         if waiter is not None:
             self._assignment.unreserve(waiter)
-        self._assignment.close(slot, reason)
+        self._connections.close(slot, reason)
         if waiter is not None:
             self._assignment.requeue(waiter, now)
         self._assignment.reconcile(slot.per_key, now)
@@ -374,7 +371,7 @@ class Pool:
         count = 0
         for slot in slots:
             if slot.state is IDLE:
-                self._assignment.close(slot, CloseReason.RETIRED)
+                self._connections.close(slot, CloseReason.RETIRED)
                 closed.append(slot)
                 count += 1
             elif slot.state is SHARED:
@@ -391,79 +388,29 @@ class Pool:
         victim = self.idle.coldest()
         if victim is None or not any(waiter.state is QUEUED for waiter in self.requests.open.values()):
             return False
-        self._assignment.close(victim, CloseReason.EVICTED)
+        self._connections.close(victim, CloseReason.EVICTED)
         self._assignment.reconcile(victim.per_key, now)
         return True
 
     # -- time, limits and the end -----------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """Do all that is due by `now`: timeouts, idle expiry, spare attempts, pauses."""
-        self.requests.set_timers()
-        for record in self.timers.queue.pop_due(now):
-            if isinstance(record, Waiter):
-                self._time_out(record, now)
-            elif isinstance(record, KeyState):
-                self._end_spares(record)
-                self._assignment.reconcile(record, now)
-            elif isinstance(record, Pause):
-                record.per_key.pause = None
-                self._assignment.reconcile(record.per_key, now)
-            elif record.state is OPENING:
-                self._give_up_overdue(record, now)
-            elif record.state is CLOSING:
-                self.hooks.gone(record, now)
-            elif record.state is not IDLE:
-                self.hooks.failed(record, now)
-            else:
-                self._assignment.expire(record, now)
-                self._assignment.reconcile(record.per_key, now)
-        while (coldest := self.idle.coldest()) is not None and coldest.expires <= now:
-            self._assignment.expire(coldest, now)
-            self._assignment.reconcile(coldest.per_key, now)
-        self.timers.earliest = self.next_deadline()
+        """Do all that is due by `now`: timeouts, idle expiry, spare attempts, pauses, hooks."""
+        self._due.tick(now)
 
     def next_deadline(self) -> float:
         """Return the exact time of the next thing due, or `NEVER`."""
-        return min(self.requests.next_deadline(), self.idle.next_expiry(), self.timers.queue.next())
-
-    def _time_out(self, waiter: Waiter, now: float) -> None:
-        per_key, phase = waiter.per_key, "queue"
-        if waiter.state is QUEUED:
-            if waiter.covered:
-                attempt = next(iter(per_key.opening or per_key.preparing))
-                phase = attempt.phase
-                waiter.phase_since = max(attempt.phase_since, waiter.since)
-            self.requests.leave_queue(waiter)
-        slot = self._assignment.unreserve(waiter)
-        self.requests.fail(waiter, Failure.TIMEOUT, phase)
-        if slot is not None:
-            self._assignment.assign(slot, now)
-        self._assignment.reconcile(per_key, now)
-
-    def _give_up_overdue(self, slot: Slot, now: float) -> None:
-        """Abort an attempt that has taken too long; it counts as a failure of its key."""
-        slot.was_overdue = True
-        self._assignment.abort(slot)
-        self._assignment.fail_oldest(slot, slot.overdue, None)
-        self.backoff.failed(slot, None, now, closed=self.closed)
-        self._assignment.reconcile(slot.per_key, now)
-
-    def _end_spares(self, per_key: KeyState) -> None:
-        """Give up the attempts that nobody waits for."""
-        per_key.preconnecting = 0
-        for _ in range(per_key.surplus):
-            self._assignment.abort(next(reversed(per_key.opening)))
+        return self._due.next()
 
     def set_limits(self, limits: Limits, now: float) -> None:
         """Change the limits: what is idle beyond them closes now, what is lent at its release."""
         for field in fields(limits):
             setattr(self.limits, field.name, getattr(limits, field.name))
         self.keys.relimit()
-        assignment, states = self._assignment, self.keys.states
+        assignment, connections, states = self._assignment, self._connections, self.keys.states
         for slot in list(self.idle.line):
             if self.capacity.exceeded(slot.per_key):
-                assignment.close(slot, CloseReason.LIMIT)
+                connections.close(slot, CloseReason.LIMIT)
         assignment.trim(CloseReason.LIMIT)
         for slot in list(self.extra_slots.holders):
             self.extra_slots.recall(slot)
@@ -476,7 +423,7 @@ class Pool:
 
     def shutdown(self, now: float) -> None:
         """Fail all requests, abort all attempts, close all idle connections; lent ones at their release."""
-        assignment = self._assignment
+        assignment, connections = self._assignment, self._connections
         self._parts.closed = True
         for waiter in list(self.requests.open.values()):
             if waiter.state is QUEUED:
@@ -484,14 +431,14 @@ class Pool:
             slot = assignment.unreserve(waiter)
             self.requests.fail(waiter, Failure.SHUTDOWN)
             if slot is not None:
-                assignment.close(slot, CloseReason.SHUTDOWN)
+                connections.close(slot, CloseReason.SHUTDOWN)
         for slot in list(self.idle.line):
-            assignment.close(slot, CloseReason.SHUTDOWN)
+            connections.close(slot, CloseReason.SHUTDOWN)
         for per_key in list(self.keys.states.values()):
             for slot in list(per_key.opening):
-                assignment.abort(slot)
+                connections.abort(slot)
             for slot in list(per_key.preparing):
-                assignment.close(slot, CloseReason.SHUTDOWN, abruptly=True)
+                connections.close(slot, CloseReason.SHUTDOWN, abruptly=True)
             self.backoff.reset(per_key)
             assignment.reconcile(per_key, now)
 

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING
 from keepalive.base.types import NEVER, CloseReason
 
 from .records import MANY, Shares
+from .shares import offer, return_share, stop_lending
 from .states import CLOSING, GONE, IDLE, SHARED
 
 if TYPE_CHECKING:
     from .assignment import Assignment
+    from .connections import Connections
     from .parts import Parts
     from .records import Slot, Waiter
 
@@ -29,9 +31,10 @@ if TYPE_CHECKING:
 class Sharing:
     """The inputs for shared connections."""
 
-    def __init__(self, parts: Parts, assignment: Assignment) -> None:
+    def __init__(self, parts: Parts, assignment: Assignment, connections: Connections) -> None:
         self._idle = parts.idle
         self._assignment = assignment
+        self._connections = connections
 
     def begin(self, slot: Slot, capacity: int | None) -> None:
         """Make a connection shared that is just opened, or not (None); the next of its key will be alike."""
@@ -76,7 +79,7 @@ class Sharing:
     def retire(self, slot: Slot, now: float) -> None:
         """Lend it no more, and close it with its last share."""
         if slot.state is IDLE:
-            self._assignment.close(slot, CloseReason.RETIRED)
+            self._connections.close(slot, CloseReason.RETIRED)
         elif slot.state is SHARED:
             stop_lending(slot)
             self._assignment.assign(slot, now)
@@ -92,7 +95,7 @@ class Sharing:
         waiters = list(slot.shares.unfetched)
         for waiter in waiters:
             self._assignment.unreserve(waiter)
-        self._assignment.close(slot, reason)
+        self._connections.close(slot, reason)
         for waiter in reversed(waiters):
             self._assignment.requeue(waiter, now)
         self._assignment.reconcile(slot.per_key, now)
@@ -105,34 +108,3 @@ class Sharing:
         self._assignment.assign(slot, now)
         self._assignment.requeue(waiter, now)
         self._assignment.reconcile(slot.per_key, now)
-
-
-def lends(slot: Slot, now: float) -> bool:
-    """Say whether a shared connection's time is not over, nor its uses."""
-    shares = slot.shares
-    assert shares is not None, "only a shared connection lends shares"
-    return slot.retires_at > now and slot.uses + len(shares.unfetched) < slot.per_key.limits.max_uses
-
-
-def offer(slot: Slot) -> None:
-    """Offer a connection to the requests of its key, or not, as its free shares are."""
-    shares, offered = slot.shares, slot.per_key.shared
-    assert shares is not None, "only a shared connection has shares"
-    if slot.state is SHARED and 0 < shares.lent < shares.capacity and slot.retires_at != -NEVER:
-        offered[slot] = None
-    else:
-        offered.pop(slot, None)
-
-
-def return_share(slot: Slot) -> None:
-    """Count one share less as lent."""
-    shares = slot.shares
-    assert shares is not None, "only a shared connection has shares"
-    shares.lent -= 1
-    offer(slot)
-
-
-def stop_lending(slot: Slot) -> None:
-    """Let a connection end with its last share."""
-    slot.retires_at = slot.expires = slot.trusted_until = -NEVER
-    slot.per_key.shared.pop(slot, None)

@@ -223,6 +223,7 @@ class KeyLimits:
     max_per_host: float
     keep_alive: float
     max_uses: float
+    max_lifetime: float = NEVER
     min_idle: float = 0
     check_after: float = NEVER
     resets: bool = False

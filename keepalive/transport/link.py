@@ -43,6 +43,7 @@ class Link:
     """A connected (or connecting) stream socket, registered with a poller.
 
     :ivar slot: its owner's record of it, once it belongs to a connection; never looked into here
+    :ivar state: what its protocol made of it; never looked into here
     :ivar name: the host name that its address was found by; empty if it was by none
     :ivar reader: where the task inside `receive` is parked; not None exactly while there is one
     :ivar writer: the same for `send`, or whoever else waits for room to send
@@ -73,6 +74,7 @@ class Link:
         "slot",
         "sock",
         "starved",
+        "state",
         "torn",
         "touched",
         "writer",
@@ -93,6 +95,7 @@ class Link:
         self.fd = sock.fileno()
         self.poller = poller
         self.slot: Any = None
+        self.state: Any = None
         self.name = ""
         self.reader: Parking | None = None
         self.writer: Wakeable | None = None

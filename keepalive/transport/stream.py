@@ -74,6 +74,10 @@ class LinkStream(ByteStream):
         stream._link = link
         return stream
 
+    def detach(self) -> None:
+        """Take the link away from whoever holds this stream: it is closed for them, and the link is not."""
+        self._link = None
+
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """Receive at least one byte.
 

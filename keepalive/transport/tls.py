@@ -73,6 +73,7 @@ class TLSLink(Link):
     slot = _of_inner("slot")
     sock = _of_inner("sock")
     starved = _of_inner("starved")
+    state = _of_inner("state")
     torn = _of_inner("torn")
     touched = _of_inner("touched")
     writer = _of_inner("writer")

@@ -27,7 +27,12 @@ GARDEN = planting.Garden(
                 "spares",
                 "backoff",
                 "parts",
+                "connections",
+                "shares",
                 "assignment",
+                "sharing",
+                "hooks",
+                "due",
                 "pool",
             )
         ),
