@@ -146,6 +146,7 @@ class Teller:
         if found is not None:
             sock, family = found
             loan.sock = sock
+            conn.look_away()
         else:
             try:
                 self.relays[loan] = relay = Relay(

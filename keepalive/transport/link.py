@@ -35,6 +35,9 @@ class Registry(Protocol):
     def add(self, link: Link) -> None:
         """Register a link, for good."""
 
+    def watch(self, link: Link, watched: bool) -> None:
+        """Say whether what comes is to be told of."""
+
     def remove(self, link: Link) -> None:
         """Take a link out, before its descriptor is closed."""
 
@@ -47,6 +50,7 @@ class Link:
     :ivar name: the host name that its address was found by; empty if it was by none
     :ivar reader: where the task inside `receive` is parked; not None exactly while there is one
     :ivar writer: the same for `send`, or whoever else waits for room to send
+    :ivar away: another process has it, and nothing is told of it here
     :ivar exposed: its user may have the raw socket
     :ivar starved: who waits to send waits for the peer to speak: TLS renegotiates
     :ivar touched: something was sent or received (or tried) since this was set to False
@@ -58,6 +62,7 @@ class Link:
     __slots__ = (
         "__weakref__",
         "ahead",
+        "away",
         "closed",
         "credit",
         "doubtful",
@@ -106,6 +111,7 @@ class Link:
         self.eof = False
         self.eof_sent = False
         self.exposed = False
+        self.away = False
         self.failed = 0
         self.starved = False
         self.torn = False
@@ -215,6 +221,10 @@ class Link:
             return CloseReason.PEER
         if self.exposed and self.sock.fileno() != self.fd:
             return CloseReason.DISCARDED  # closed under us by way of the raw socket
+        if self.away:
+            self.away = False
+            self.poller.watch(self, True)
+            self.readable = True  # nobody has told, so the kernel is asked
         return self.look() if self.readable or self.layered else None
 
     def look(self) -> CloseReason | None:
@@ -254,6 +264,11 @@ class Link:
         """Give the raw socket out. What is done with it there goes by unseen."""
         self.exposed = self.doubtful = self.touched = True
         return self.sock
+
+    def look_away(self) -> None:
+        """Be told of nothing that comes, until it is given back: another process reads it meanwhile."""
+        self.away = self.doubtful = self.touched = True
+        self.poller.watch(self, False)
 
     def attributes(self) -> dict[Any, Callable[[], Any]]:
         """Return anyio's typed attributes of this socket."""

@@ -56,6 +56,9 @@ class Poller:
         """Register a link, for good; what is ready already is reported too."""
         raise NotImplementedError
 
+    def watch(self, link: Link, watched: bool) -> None:
+        """Say whether what comes over a link is to be told of; if so, what is there already is told, too."""
+
     def mind_room(self, link: Link, minded: bool) -> None:
         """Say from now on whether there is room to send on a link; at first `Link.minds_room` decides."""
 
@@ -152,6 +155,9 @@ if sys.platform == "linux":
         def add(self, link: Link) -> None:
             self._epoll.register(link.fd, _EVENTS if link.minds_room else _INPUT)
             self.links[link.fd] = link
+
+        def watch(self, link: Link, watched: bool) -> None:
+            self._epoll.modify(link.fd, _EVENTS if watched else 0)
 
         def mind_room(self, link: Link, minded: bool) -> None:
             self._epoll.modify(link.fd, _EVENTS if minded else _INPUT)
