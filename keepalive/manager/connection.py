@@ -140,8 +140,8 @@ class Connection(LinkStream):
     def look_away(self) -> None:
         """Have this event loop told of nothing that arrives, since another process reads it now.
 
-        For who passes the socket on. It ends with the release, at which the kernel is asked what has come. For
-        connections without TLS only. A plain method.
+        For who passes the socket on. It ends with the release, at which the kernel is asked what has come.
+        For connections without TLS only. A plain method.
 
         :raises ClosedResourceError: it was given back
         :raises ValueError: it is under TLS
