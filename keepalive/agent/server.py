@@ -260,6 +260,7 @@ class Agent:
         if peer.client.pool is None:
             self.teller.drop((peer.client, "a question before the greeting"))
             return
+        self.teller.act()  # what it has said before counts
         stats = peer.client.pool.manager.manager.stats()
         values = {field.name: getattr(stats, field.name) for field in fields(stats) if field.name != "keys"}
         plain = {name: value if isinstance(value, int) else dict(value) for name, value in values.items()}
