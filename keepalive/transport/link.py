@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FAIR_RUN = 64
 """So many operations may succeed in a row without waiting, then the task lets others run."""
+_LOOK = int(socket.MSG_PEEK | getattr(socket, "MSG_DONTWAIT", 0))
 
 
 class Registry(Protocol):
@@ -234,7 +235,8 @@ class Link:
         if self.ahead:
             return CloseReason.UNREAD
         try:
-            data = self.sock.recv(1, socket.MSG_PEEK)
+            # Not to wait is said in the call, too: whoever has had a copy may have made the socket block.
+            data = self.sock.recv(1, _LOOK)
         except (BlockingIOError, InterruptedError):
             self.readable = self.hung = False
             return None

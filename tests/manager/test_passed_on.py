@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 from anyio import ClosedResourceError
 from anyio.abc import SocketAttribute
@@ -33,8 +34,8 @@ async def test_connection_that_was_quiet_is_used_again(echo_server: Server) -> N
             conn = await ask(mgr, echo_server)
             assert conn.uses == use
             with elsewhere(conn) as sock:
-                sock.setblocking(True)
                 sock.send(b"x")
+                await anyio.wait_readable(sock)
                 assert sock.recv(1) == b"x"
             conn.release()
         async with ask(mgr, echo_server) as conn:
@@ -46,9 +47,8 @@ async def test_bytes_that_were_left_there_close_it(echo_server: Server) -> None:
     async with ConnectionManager() as mgr:
         conn = await ask(mgr, echo_server)
         with elsewhere(conn) as sock:
-            sock.setblocking(True)
             sock.send(b"xy")
-            assert sock.recv(2, socket.MSG_PEEK)
+            await anyio.wait_readable(sock)
         conn.release()
         assert mgr.stats().closed == {"unread": 1}
 
@@ -70,6 +70,15 @@ async def test_what_comes_later_is_noticed_as_ever(echo_server: Server) -> None:
         conn.release()
         echo_server.disconnect_all()
         await until_equal(lambda: mgr.stats().idle, 0)
+
+
+async def test_socket_that_was_made_to_block_holds_up_nobody(echo_server: Server) -> None:
+    async with ConnectionManager() as mgr:
+        conn = await ask(mgr, echo_server)
+        with elsewhere(conn) as sock:
+            sock.setblocking(True)  # of both copies: the kernel has one flag for them
+        conn.release()
+        assert mgr.stats().idle == 1
 
 
 async def test_tls_cannot_be_passed_on(tls_server: Server, client_context: ssl.SSLContext) -> None:
