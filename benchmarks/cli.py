@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import contenders, workloads
-from benchmarks.report import environment, show_environment, show_sheet, show_verdicts, write_json
-from benchmarks.results import Sheet, judge
-from benchmarks.schedule import Plan, run_plan, split_cores
-from benchmarks.server import find_nginx, servers
+from benchmarks.report import environment, show_environment, show_result, show_verdicts, write_json
+from benchmarks.results import WorkloadResult, judge
+from benchmarks.run_rounds import Plan, run_plan, split_cores
+from benchmarks.start_servers import find_nginx, servers
 
 if TYPE_CHECKING:
-    from benchmarks.spec import Site
+    from benchmarks.orders import Site
     from benchmarks.workloads import Workload
 
 
@@ -60,7 +60,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def measure(console: Console, plan: Plan, site: Site, core: int | None) -> list[Sheet]:
+def measure(console: Console, plan: Plan, site: Site, core: int | None) -> list[WorkloadResult]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("", total=plan.steps())
@@ -87,18 +87,18 @@ def main(argv: list[str] | None = None) -> int:
     with servers(server_core, args.server) as site:
         about = environment(site, pinned=core is not None)
         show_environment(console, about)
-        sheets = measure(console, args.plan, site, core)
-    for sheet in sheets:
-        show_sheet(console, sheet)
-    verdicts = judge(sheets)
+        results = measure(console, args.plan, site, core)
+    for result in results:
+        show_result(console, result)
+    verdicts = judge(results)
     show_verdicts(console, verdicts)
     if args.json:
-        write_json(args.json, about, sheets, verdicts)
+        write_json(args.json, about, results, verdicts)
     if args.plot:
         from benchmarks.plots import draw
 
-        for path in draw(sheets, args.plot, about):
+        for path in draw(results, args.plot, about):
             console.print(f"drawn: {path}")
-    parts = ", ".join(f"{sheet.workload.name} {sheet.seconds:.0f}" for sheet in sheets)
+    parts = ", ".join(f"{result.workload.name} {result.seconds:.0f}" for result in results)
     console.print(f"\nTook {time.monotonic() - start:.0f} s ({parts}).")
-    return 1 if any(row.failure for sheet in sheets for row in sheet.rows) else 0
+    return 1 if any(row.failure for result in results for row in result.rows) else 0

@@ -5,20 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.contenders import find
-from benchmarks.contenders.base import Program, load
-from benchmarks.contenders.floors import DictDeque, FuturesFloor, IdleTransports
-from benchmarks.contenders.own import Keepalive
-from benchmarks.contenders.sockets import AnyioStream, AsyncioProtocol, Blocking, LoopSock
+from benchmarks.contenders.contender import Program, load
+from benchmarks.contenders.empty_pools import DictOfDeques, FuturesPool, IdleTransports
+from benchmarks.contenders.keepalive_manager import Keepalive
+from benchmarks.contenders.raw_sockets import AnyioStream, AsyncioProtocol, BlockingSocket, LoopSocketCalls
 from benchmarks.report import number, times
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from benchmarks.results import Row, Sheet
+    from benchmarks.results import ContenderResult, WorkloadResult
 
 INK, SOFT, GRID = "#1f2933", "#616e7c", "#e4e7eb"
 OWN, FLOOR, PEER, OTHER = "#00796b", "#9aa5b1", "#d9822b", "#5c6bc0"
-FLOORS = (DictDeque, FuturesFloor, IdleTransports, Blocking, LoopSock, AsyncioProtocol, AnyioStream)
+FLOORS = (
+    DictOfDeques,
+    FuturesPool,
+    IdleTransports,
+    BlockingSocket,
+    LoopSocketCalls,
+    AsyncioProtocol,
+    AnyioStream,
+)
 FAMILIES = (
     (OWN, "keepalive"),
     (PEER, "Python pools"),
@@ -48,7 +56,7 @@ STYLE = {
 SHADES = {"asyncio-connection-pool": "#b08d00", "httpcore2": "#b5402a", "POE Keepalive": "#8e6bbf"}
 
 
-def colour(row: Row) -> str:
+def colour(row: ContenderResult) -> str:
     kind = find(row.id).kind
     if issubclass(kind, Keepalive):
         return OWN
@@ -57,7 +65,7 @@ def colour(row: Row) -> str:
     return FLOOR if issubclass(kind, FLOORS) else PEER
 
 
-def draw(sheets: list[Sheet], folder: Path, about: dict[str, Any]) -> list[Path]:
+def draw(results: list[WorkloadResult], folder: Path, about: dict[str, Any]) -> list[Path]:
     """Write one SVG for each workload that was measured; give their paths."""
     matplotlib = load("matplotlib")
     matplotlib.use("svg")
@@ -65,15 +73,15 @@ def draw(sheets: list[Sheet], folder: Path, about: dict[str, Any]) -> list[Path]
     folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
     with plt.rc_context(STYLE):
-        for sheet in sheets:
-            rows = [row for row in sheet.rows if row.last("time") is not None]
+        for result in results:
+            rows = [row for row in result.rows if row.last("time") is not None]
             if not rows:
                 continue
-            figure = _lines(plt, sheet, rows) if len(sheet.points) > 1 else _ranks(plt, sheet, rows)
-            paths.append(_save(plt, figure, folder / f"{sheet.workload.name}.svg", about))
+            figure = _lines(plt, result, rows) if len(result.points) > 1 else _ranks(plt, result, rows)
+            paths.append(_save(plt, figure, folder / f"{result.workload.name}.svg", about))
             if memory := [row for row in rows if row.last("bytes")]:
-                path = folder / f"{sheet.workload.name}-memory.svg"
-                paths.append(_save(plt, _memory(plt, sheet, memory), path, about))
+                path = folder / f"{result.workload.name}-memory.svg"
+                paths.append(_save(plt, _memory(plt, result, memory), path, about))
     return paths
 
 
@@ -85,12 +93,12 @@ def _save(plt: Any, figure: Any, path: Path, about: dict[str, Any]) -> Path:
     return path
 
 
-def _title(axes: Any, sheet: Sheet) -> None:
-    axes.set_title(sheet.workload.title, loc="left", fontsize=13, fontweight="bold", pad=24)
-    axes.text(0, 1.02, sheet.workload.what, transform=axes.transAxes, fontsize=9, color=SOFT, va="bottom")
+def _title(axes: Any, result: WorkloadResult) -> None:
+    axes.set_title(result.workload.title, loc="left", fontsize=13, fontweight="bold", pad=24)
+    axes.text(0, 1.02, result.workload.what, transform=axes.transAxes, fontsize=9, color=SOFT, va="bottom")
 
 
-def _families(axes: Any, rows: list[Row]) -> None:
+def _families(axes: Any, rows: list[ContenderResult]) -> None:
     here = {colour(row) for row in rows}
     handles = [
         axes.plot([], [], marker="s", linestyle="", color=shade, label=label)[0]
@@ -100,7 +108,7 @@ def _families(axes: Any, rows: list[Row]) -> None:
     axes.legend(handles=handles, loc="upper right", frameon=True, edgecolor=GRID, fontsize=8.5)
 
 
-def _rank_axes(plt: Any, rows: list[Row]) -> tuple[Any, Any]:
+def _rank_axes(plt: Any, rows: list[ContenderResult]) -> tuple[Any, Any]:
     height = 1.5 + 0.3 * len(rows)
     figure, axes = plt.subplots(figsize=(9, height))
     figure.subplots_adjust(left=0.285, right=0.97, top=1 - 0.62 / height, bottom=0.62 / height)
@@ -115,36 +123,36 @@ def _rank_axes(plt: Any, rows: list[Row]) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _ranks(plt: Any, sheet: Sheet, rows: list[Row]) -> Any:
+def _ranks(plt: Any, result: WorkloadResult, rows: list[ContenderResult]) -> Any:
     """One line per contender, the quickest on top."""
-    point = sheet.points[0]
+    point = result.points[0]
     rows = sorted(rows, key=lambda row: row.last("time") or 0.0)
     figure, axes = _rank_axes(plt, rows)
     greatest = max(max(row.values("time", point)) for row in rows)
     least = min(min(row.values("time", point)) for row in rows)
     for place, row in enumerate(rows):
-        _mark(axes, sheet, row, place, left=least / 2 if sheet.workload.log else None)
-    axis = f"{sheet.workload.unit}, median of {_count(rows)} rounds, whiskers from least to greatest"
-    if sheet.workload.log:
+        _mark(axes, result, row, place, left=least / 2 if result.workload.log else None)
+    axis = f"{result.workload.unit}, median of {_count(rows)} rounds, whiskers from least to greatest"
+    if result.workload.log:
         axes.set_xscale("log")
         axes.set_xlim(least / 2, greatest * 6)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
         axis += " (log scale)"
     else:
         axes.set_xlim(0, greatest * 1.28)
-    if floor := sheet.floor(point):
+    if floor := result.floor(point):
         axes.axvline(floor[1], color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0.5)
         axis += f"; dashed, \u00d71: {floor[0]}"
     axes.set_xlabel(axis, fontsize=8.5)
-    _title(axes, sheet)
+    _title(axes, result)
     _families(axes, rows)
     return figure
 
 
-def _mark(axes: Any, sheet: Sheet, row: Row, place: int, left: float | None) -> None:
+def _mark(axes: Any, result: WorkloadResult, row: ContenderResult, place: int, left: float | None) -> None:
     """Draw one contender: a bar from zero, or, as a log axis has no zero, a dot on a thin line."""
-    values = row.values("time", sheet.points[0])
-    middle = row.median("time", sheet.points[0]) or 0.0
+    values = row.values("time", result.points[0])
+    middle = row.median("time", result.points[0]) or 0.0
     if left is None:
         axes.barh(place, middle, height=0.62, color=colour(row))
     else:
@@ -152,14 +160,14 @@ def _mark(axes: Any, sheet: Sheet, row: Row, place: int, left: float | None) -> 
         axes.plot(middle, place, "o", color=colour(row), markersize=8)
     spread = [[middle - min(values)], [max(values) - middle]]
     axes.errorbar(middle, place, xerr=spread, color=INK, linewidth=1, capsize=2.5, fmt="none")
-    text = _value_text(sheet, row, sheet.points[0])
+    text = _value_text(result, row, result.points[0])
     place_of_text = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
     axes.annotate(text, (max(values), place), fontsize=8.5, **place_of_text)
 
 
-def _value_text(sheet: Sheet, row: Row, point: int) -> str:
-    ratio = sheet.ratio(row, point)
-    text = f"{number(row.median('time', point) or 0.0)} {sheet.workload.unit}"
+def _value_text(result: WorkloadResult, row: ContenderResult, point: int) -> str:
+    ratio = result.ratio(row, point)
+    text = f"{number(row.median('time', point) or 0.0)} {result.workload.unit}"
     if ratio:
         text += f"  \u00d7{times(ratio)}"
     if starved := row.last("starved"):
@@ -167,37 +175,37 @@ def _value_text(sheet: Sheet, row: Row, point: int) -> str:
     return text
 
 
-def _count(rows: list[Row]) -> int:
+def _count(rows: list[ContenderResult]) -> int:
     return max(len(row.rounds) for row in rows)
 
 
-def _lines(plt: Any, sheet: Sheet, rows: list[Row]) -> Any:
+def _lines(plt: Any, result: WorkloadResult, rows: list[ContenderResult]) -> Any:
     """One line per contender over the points, both axes logarithmic; the spread is a band."""
     figure, axes = plt.subplots(figsize=(9, 5))
     figure.subplots_adjust(left=0.08, right=0.65, top=0.86, bottom=0.13)
     for row in sorted(rows, key=lambda row: -(row.last("time") or 0.0)):
-        _line(axes, sheet, row)
+        _line(axes, result, row)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xticks(sheet.points, [f"{point:,}" for point in sheet.points])
+    axes.set_xticks(result.points, [f"{point:,}" for point in result.points])
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
-    axes.set_xlabel(sheet.workload.axis)
-    axes.set_ylabel(f"{sheet.workload.unit} (log scale)")
+    axes.set_xlabel(result.workload.axis)
+    axes.set_ylabel(f"{result.workload.unit} (log scale)")
     axes.legend(
         loc="center left",
         bbox_to_anchor=(1.01, 0.5),
         frameon=False,
         fontsize=8,
-        title=f"rightmost point, {sheet.workload.unit}",
+        title=f"rightmost point, {result.workload.unit}",
         title_fontsize=8,
     )
-    _title(axes, sheet)
+    _title(axes, result)
     return figure
 
 
-def _line(axes: Any, sheet: Sheet, row: Row) -> None:
-    points = [point for point in sheet.points if row.values("time", point)]
+def _line(axes: Any, result: WorkloadResult, row: ContenderResult) -> None:
+    points = [point for point in result.points if row.values("time", point)]
     spread = [row.values("time", point) for point in points]
     entry = find(row.id)
     loop, shade = entry.loop, SHADES.get(entry.kind.name, colour(row))
@@ -215,7 +223,7 @@ def _line(axes: Any, sheet: Sheet, row: Row) -> None:
     )
 
 
-def _memory(plt: Any, sheet: Sheet, rows: list[Row]) -> Any:
+def _memory(plt: Any, result: WorkloadResult, rows: list[ContenderResult]) -> Any:
     rows = sorted(rows, key=lambda row: row.last("bytes") or 0.0)
     figure, axes = _rank_axes(plt, rows)
     for place, row in enumerate(rows):

@@ -16,13 +16,13 @@ from rich.table import Table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from benchmarks.results import Row, Sheet, Verdict
-    from benchmarks.spec import Site
+    from benchmarks.orders import Site
+    from benchmarks.results import ContenderResult, Verdict, WorkloadResult
 
 BUSY = 0.7
 PACKAGES = (
     "keepalive-manager", "anyio", "uvloop", "trio",
-    "aiohttp", "httpcore2", "httpx2", "asyncio-connection-pool",
+    "aiohttp", "httpcore2", "httpx2", "asyncio-connection-pool", "redis", "hiredis", "coredis",
 )  # fmt: skip
 
 
@@ -85,75 +85,75 @@ def show_environment(console: Console, about: dict[str, Any]) -> None:
         )
 
 
-def show_sheet(console: Console, sheet: Sheet) -> None:
-    series = len(sheet.points) > 1
-    unit = sheet.workload.unit
-    title = f"{sheet.workload.title} ({sheet.workload.name}), {unit}"
+def show_result(console: Console, result: WorkloadResult) -> None:
+    series = len(result.points) > 1
+    unit = result.workload.unit
+    title = f"{result.workload.title} ({result.workload.name}), {unit}"
     table = Table(title=title, title_justify="left", header_style="bold")
     table.add_column("contender")
     if series:
-        for point in sheet.points:
-            table.add_column(f"{sheet.workload.axis} = {point:,}", justify="right")
+        for point in result.points:
+            table.add_column(f"{result.workload.axis} = {point:,}", justify="right")
     else:
         for heading in ("median", "min - max", "x floor"):
             table.add_column(heading, justify="right")
-    for _, heading, _, _ in sheet.workload.extras:
+    for _, heading, _, _ in result.workload.extras:
         table.add_column(heading, justify="right")
-    for row in sorted(sheet.rows, key=lambda row: row.last("time") or 0.0 if not series else 0.0):
+    for row in sorted(result.rows, key=lambda row: row.last("time") or 0.0 if not series else 0.0):
         style = "bold green" if row.id.startswith("keepalive") else None
         table.add_row(
-            *_series(sheet, row) if series else _single(sheet, row), *_extras(sheet, row), style=style
+            *_series(result, row) if series else _single(result, row), *_extras(result, row), style=style
         )
     console.print()
     console.print(table)
-    console.print(f"  {escape(sheet.workload.what)}")
+    console.print(f"  {escape(result.workload.what)}")
     if series:
         console.print("  [dim]median, and times the floor[/]")
-    _show_notes(console, sheet)
+    _show_notes(console, result)
 
 
-def _single(sheet: Sheet, row: Row) -> list[str]:
-    values = row.values("time", sheet.points[0])
+def _single(result: WorkloadResult, row: ContenderResult) -> list[str]:
+    values = row.values("time", result.points[0])
     if not values:
         return [row.label, "failed" if row.failure else "-", "", ""]
-    ratio = sheet.ratio(row, sheet.points[0])
+    ratio = result.ratio(row, result.points[0])
     spread = f"{number(min(values))} - {number(max(values))}"
-    middle = row.median("time", sheet.points[0])
+    middle = row.median("time", result.points[0])
     return [row.label, number(middle or 0.0), spread, times(ratio) if ratio else ""]
 
 
-def _series(sheet: Sheet, row: Row) -> list[str]:
+def _series(result: WorkloadResult, row: ContenderResult) -> list[str]:
     cells = [row.label]
-    for point in sheet.points:
-        middle, ratio = row.median("time", point), sheet.ratio(row, point)
+    for point in result.points:
+        middle, ratio = row.median("time", point), result.ratio(row, point)
         cells.append(
             "-" if middle is None else f"{number(middle)}" + (f" [dim]x{times(ratio)}[/]" if ratio else "")
         )
     return cells
 
 
-def _extras(sheet: Sheet, row: Row) -> list[str]:
+def _extras(result: WorkloadResult, row: ContenderResult) -> list[str]:
     cells = []
-    for metric, _, divisor, digits in sheet.workload.extras:
+    for metric, _, divisor, digits in result.workload.extras:
         value = row.last(metric)
         cells.append("" if value is None else f"{value / divisor:,.{digits}f}")
     return cells
 
 
-def _show_notes(console: Console, sheet: Sheet) -> None:
+def _show_notes(console: Console, result: WorkloadResult) -> None:
     said: dict[str, list[str]] = {}
-    for row in sheet.rows:
+    for row in result.rows:
         if row.note:
             said.setdefault(row.note, []).append(row.label)
     for note, labels in said.items():
         console.print(f"  [dim]{', '.join(labels)}: {escape(note)}[/]")
-    for row in sheet.rows:
+    for row in result.rows:
         if row.failure:
             console.print(f"  [red]{row.label} failed: {escape(row.failure)}[/]")
-    for label, why in sheet.absent.items():
+    for label, why in result.absent.items():
         console.print(f"  [yellow]{label} is not here: {escape(why)}[/]")
-    cut = [row.label for row in sheet.rows if row.rounds and row.median("time", sheet.points[-1]) is None]
-    if len(sheet.points) > 1 and cut:
+    cut = [row.label for row in result.rows if row.rounds and row.median("time", result.points[-1]) is None]
+    if len(result.points) > 1 and cut:
         console.print(f"  [yellow]-: it would have taken too long, or cannot ({', '.join(cut)})[/]")
 
 
@@ -167,10 +167,12 @@ def show_verdicts(console: Console, verdicts: list[Verdict]) -> None:
         console.print(f"  {mark} {escape(verdict.text)}")
 
 
-def write_json(path: Path, about: dict[str, Any], sheets: list[Sheet], verdicts: list[Verdict]) -> None:
+def write_json(
+    path: Path, about: dict[str, Any], results: list[WorkloadResult], verdicts: list[Verdict]
+) -> None:
     record = {
         "environment": about,
-        "workloads": [sheet.to_dict() for sheet in sheets],
+        "workloads": [result.to_dict() for result in results],
         "goals": [{"met": verdict.met, "text": verdict.text} for verdict in verdicts],
     }
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.workloads import GOALS, Goal, Workload
 
 if TYPE_CHECKING:
-    from benchmarks.spec import Figures
+    from benchmarks.orders import Figures
 
 
 @dataclass
-class Row:
+class ContenderResult:
     """One contender in one workload."""
 
     id: str
@@ -37,16 +37,16 @@ class Row:
 
 
 @dataclass
-class Sheet:
+class WorkloadResult:
     """All contenders of one workload, and why the others are not there."""
 
     workload: Workload
     points: tuple[int, ...]
-    rows: list[Row] = field(default_factory=list)
+    rows: list[ContenderResult] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
-    def row(self, contender: str) -> Row | None:
+    def row(self, contender: str) -> ContenderResult | None:
         return next((row for row in self.rows if row.id == contender), None)
 
     def floor(self, point: int) -> tuple[str, float] | None:
@@ -57,7 +57,7 @@ class Sheet:
                 return row.label, value
         return None
 
-    def ratio(self, row: Row, point: int) -> float | None:
+    def ratio(self, row: ContenderResult, point: int) -> float | None:
         """Say how many times the floor's time a row took at a point."""
         for contender in self.workload.floors:
             floor = self.row(contender)
@@ -75,7 +75,7 @@ class Sheet:
             "absent": self.absent,
         }
 
-    def _row_to_dict(self, row: Row) -> dict[str, Any]:
+    def _row_to_dict(self, row: ContenderResult) -> dict[str, Any]:
         points: dict[str, dict[str, Any]] = {}
         for point in self.points:
             metrics = sorted({name for figures in row.rounds for name in figures.get(point, {})})
@@ -85,7 +85,7 @@ class Sheet:
         return {"points": points, "note": row.note, "failure": row.failure}
 
 
-def versus(row: Row, other: Row, metric: str, point: int) -> float | None:
+def versus(row: ContenderResult, other: ContenderResult, metric: str, point: int) -> float | None:
     """Divide round by round, then take the median: what slows a whole round down does not count."""
     mine, theirs = row.values(metric, point), other.values(metric, point)
     if len(mine) == len(theirs) and mine:
@@ -103,37 +103,39 @@ class Verdict:
     text: str
 
 
-def judge(sheets: list[Sheet]) -> list[Verdict]:
+def judge(results: list[WorkloadResult]) -> list[Verdict]:
     """Hold the figures against the goals; a goal whose figures are missing is left out."""
     verdicts: list[Verdict] = []
     for goal in GOALS:
-        for sheet in sheets:
-            rows = [sheet.row(contender) for contender in goal.contenders]
-            if sheet.workload.name == goal.workload:
-                verdicts += [verdict for row in rows if row and (verdict := _judge(goal, sheet, row))]
+        for result in results:
+            rows = [result.row(contender) for contender in goal.contenders]
+            if result.workload.name == goal.workload:
+                verdicts += [verdict for row in rows if row and (verdict := _judge(goal, result, row))]
     return verdicts
 
 
-def _judge(goal: Goal, sheet: Sheet, row: Row) -> Verdict | None:
+def _judge(goal: Goal, result: WorkloadResult, row: ContenderResult) -> Verdict | None:
     """Judge a goal by the point where it is missed by most, or met by least."""
     if goal.growth:
-        return _judge_growth(goal, sheet, row)
-    found = [judged for point in sheet.points if (judged := _judge_point(goal, sheet, row, point))]
+        return _judge_growth(goal, result, row)
+    found = [judged for point in result.points if (judged := _judge_point(goal, result, row, point))]
     if not found:
         return None
     value, point, against = max(found)
-    where = f" at {sheet.workload.axis} = {point:,}" if len(sheet.points) > 1 else ""
+    where = f" at {result.workload.axis} = {point:,}" if len(result.points) > 1 else ""
     aim = goal.text or f"at most {goal.factor:g} x"
     return Verdict(value <= goal.factor, f"{goal.workload}: {row.label}: {aim}: {against}{where}")
 
 
-def _judge_point(goal: Goal, sheet: Sheet, row: Row, point: int) -> tuple[float, int, str] | None:
+def _judge_point(
+    goal: Goal, result: WorkloadResult, row: ContenderResult, point: int
+) -> tuple[float, int, str] | None:
     value = row.median(goal.metric, point)
     if value is None:
         return None
     if not goal.of:
         return value, point, f"{value:,.4g}"
-    others = [other for name in goal.of if (other := sheet.row(name)) and other.values(goal.metric, point)]
+    others = [other for name in goal.of if (other := result.row(name)) and other.values(goal.metric, point)]
     if not others:
         return None
     best = min(others, key=lambda other: other.median(goal.metric, point) or 0.0)
@@ -145,14 +147,14 @@ def _judge_point(goal: Goal, sheet: Sheet, row: Row, point: int) -> tuple[float,
     )
 
 
-def _judge_growth(goal: Goal, sheet: Sheet, row: Row) -> Verdict | None:
-    first, last = sheet.points[0], sheet.points[-1]
+def _judge_growth(goal: Goal, result: WorkloadResult, row: ContenderResult) -> Verdict | None:
+    first, last = result.points[0], result.points[-1]
 
-    def growth(row: Row) -> float | None:
+    def growth(row: ContenderResult) -> float | None:
         before, after = row.median(goal.metric, first), row.median(goal.metric, last)
         return after / before if before and after else None
 
-    floor = sheet.row(goal.of[0])
+    floor = result.row(goal.of[0])
     own, least = growth(row), growth(floor) if floor else None
     if own is None or least is None or floor is None:
         return None

@@ -86,6 +86,18 @@ WORKLOADS = (
         extras=(("closed", "noticed", 1, 0), ("idle_cpu_percent", "CPU while idle, %", 1, 2)),
     ),
     Workload(
+        "redis-64", "Redis, 64 tasks on 8 connections", "GET of 13 bytes, time per command",
+        beside=True, floors=("redis-py:asyncio",),
+        extras=(("cpu", "µs of processor", 1, 1), ("longest/mean", "longest wait / mean", 1, 1),
+                ("starved", "starved of 64", 1, 0)),
+    ),
+    Workload(
+        "redis-shared", "Redis, 64 tasks on 1 connection", "GET of 13 bytes, time per command",
+        beside=True, floors=("redis-py, one connection:asyncio",),
+        extras=(("cpu", "µs of processor", 1, 1), ("longest/mean", "longest wait / mean", 1, 1),
+                ("starved", "starved of 64", 1, 0)),
+    ),
+    Workload(
         "sip", "SIP over TCP", "OPTIONS of 300 bytes from 1,000 peers in turn, raw; time per message",
         beside=True, floors=("cut at empty lines:asyncio",), points=(1_000,), quick_points=(100,), rounds=2,
         extras=(("rate", "messages/s", 1, 0), ("parsed_rate", "parsed, messages/s", 1, 0),
@@ -127,6 +139,19 @@ GOALS = (
             ("upload", "keepalive.http", 1.0, "aiohttp", ""),
         )
         for loop in ("asyncio", "uvloop")
+    ),
+    *(
+        Goal("redis-64", (f"{contender}:{loop}",), 1 / factor, of=(f"redis-py:{loop}",), metric="cpu",
+             text=f"processor time: redis-py with its own pool takes {factor} times as much")
+        for contender, factor in (("redis-py on keepalive", 1.3), ("keepalive.redis", 1.5))
+        for loop in ("asyncio", "uvloop")
+    ),
+    Goal("redis-64", ("redis-py on keepalive:asyncio", "redis-py on keepalive:uvloop"), 0.0,
+         metric="starved", text="no task starves"),
+    *(
+        Goal("redis-shared", (f"keepalive.redis, shared:{loop}",), 0.5, of=(f"coredis:{loop}",), metric="cpu",
+             text="half of coredis's processor time")
+        for loop in ("asyncio", "uvloop", "trio")
     ),
     Goal("exchange-64", HTTP, 1.5, of=("Go net/http",)),
     Goal("exchange-64", HTTP, 0.0, metric="starved", text="no task starves"),

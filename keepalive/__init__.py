@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from keepalive.manager.request import Request
     from keepalive.manager.stats import KeyStats, Stats
     from keepalive.resolve.dns import DNSResolver
-    from keepalive.resolve.static import StaticResolver
+    from keepalive.resolve.resolver import StaticResolver
     from keepalive.resolve.system import SystemResolver
     from keepalive.transport.link import Link
     from keepalive.transport.tls import TLSSessionAttribute
 
-    from .abc import Connector, Lifecycle, Manager, Observer, Resolution, Resolver, Shares
+    from .abc import Connector, Lifecycle, Manager, Observer, Resolution, Resolver, Shares, Stream
     from .errors import (
         AllocateError,
         AllocateTimeout,
@@ -77,6 +77,7 @@ __all__ = (
     "SocketOptions",
     "StaticResolver",
     "Stats",
+    "Stream",
     "SystemResolver",
     "TCPConnector",
     "TLSConnector",
@@ -124,8 +125,9 @@ _HOMES = {
     "SetupError": "errors",
     "Shares": "abc",
     "SocketOptions": "connect.options",
-    "StaticResolver": "resolve.static",
+    "StaticResolver": "resolve.resolver",
     "Stats": "manager.stats",
+    "Stream": "abc",
     "SystemResolver": "resolve.system",
     "TCPConnector": "connect.tcp",
     "TLSConnector": "connect.tls",

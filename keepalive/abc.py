@@ -5,5 +5,6 @@ from .connect.lifecycle import Lifecycle, Shares
 from .manager.observer import Observer
 from .manager.protocol import Manager
 from .resolve.resolver import Resolution, Resolver
+from .transport.stream import LinkStream as Stream
 
-__all__ = ("Connector", "Lifecycle", "Manager", "Observer", "Resolution", "Resolver", "Shares")
+__all__ = ("Connector", "Lifecycle", "Manager", "Observer", "Resolution", "Resolver", "Shares", "Stream")

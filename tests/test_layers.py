@@ -32,7 +32,7 @@ BELOW["connect"] = BELOW["resolve"] | {"resolve"}
 OPENING = BELOW["connect"] | {"connect"}
 BELOW["manager"] = OPENING | {"pool"}
 BELOW["multi"] = BELOW["sip"] = OPENING
-BELOW["abc"] = {"connect", "manager", "resolve"}
+BELOW["abc"] = {"connect", "manager", "resolve", "transport"}
 BELOW["testing"] = BELOW["manager"] | {"abc", "manager"}
 BELOW["__init__"] = BELOW["testing"] | {"abc"}
 PUBLIC = {"__init__", "abc", "errors", "testing"}
@@ -40,6 +40,7 @@ BELOW["http"] = PUBLIC
 BELOW["httpx"] = PUBLIC | {"http"}
 # What borrows needs links and a reactor of its own, beside the manager's public names.
 BELOW["agent"] = PUBLIC | {"base", "transport"}
+BELOW["redis"] = PUBLIC
 BELOW["cli"] = PUBLIC | {"agent", "http", "multi", "sip"}
 BELOW["__main__"] = {"cli", *PUBLIC}
 
@@ -71,6 +72,7 @@ THIRD_PARTIES = {
     "testing": {"anyio", "trio"},
     "sip": {"anyio", "sipmessage"},
     "http": {"anyio", "httptools", "trio"},  # trio: for a task without a nursery
+    "redis": {"anyio", "hiredis", "redis", "trio"},  # trio: for a cheap sleep
     "httpx": {"anyio", "httpx", "httpx2"},  # for types; what runs is imported by its name, httpx2 or httpx
 }
 
@@ -166,10 +168,10 @@ def test_no_private_name_leaves_its_room() -> None:
 
 
 def test_features_use_what_is_listed() -> None:
-    """HTTP, httpx and the commands are users of the public API, as anybody could have written them."""
+    """HTTP, httpx, Redis and the commands are users of the public API, as anybody could have written them."""
     for found in OWN:
         room, other = room_of(module_of(found.file)), room_of(found.target)
-        if room not in ("http", "httpx", "cli") or other == room or other == "__init__":
+        if room not in ("http", "httpx", "redis", "cli") or other == room or other == "__init__":
             continue
         listed = importlib.import_module(f"keepalive.{other}")
         if found.target == found.module:
@@ -211,7 +213,19 @@ def test_importing_loads_no_more_than_needed() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent
     )
-    optional = {"trio", "uvloop", "click", "rich", "httptools", "msgspec", "socksio", "dns", "idna"}
+    optional = {
+        "trio",
+        "uvloop",
+        "click",
+        "rich",
+        "httptools",
+        "msgspec",
+        "redis",
+        "hiredis",
+        "socksio",
+        "dns",
+        "idna",
+    }
     assert not set(done.stdout.split()) & optional
 
 

@@ -73,6 +73,8 @@ def test_all_brings_every_extra_for_users() -> None:
         ("httptools", "http", "import keepalive.http"),
         ("httptools", "http", "from keepalive import http"),
         ("httptools", "http", "import keepalive.httpx"),
+        ("hiredis", "redis", "from keepalive.redis import RedisLifecycle"),
+        ("redis", "redis", "from keepalive.redis import ConnectionPool"),
         ("socksio", "socks", "import keepalive; keepalive.SOCKS5Connector('socks5://h')"),
         ("sipmessage", "sip", SIP := "import anyio, keepalive.sip as sip\nasync def main():\n"
          "    async with sip.open_leg('udp', '127.0.0.1', 0, config=sip.SipConfig(raw=False)): pass\n"
@@ -110,3 +112,7 @@ def test_a_name_loads_only_what_it_needs() -> None:
     assert not {"anyio", "asyncio", "ssl"} & set(done.stdout.split())
     done = python("import sys; from keepalive import ConnectionManager; print(*sorted(sys.modules))")
     assert not {"dns", "idna", "httptools", "socksio", "trio", "click"} & set(done.stdout.split())
+    done = python(
+        "import sys; from keepalive.redis import Commands, RedisLifecycle; print(*sorted(sys.modules))"
+    )
+    assert not {"redis", "trio"} & set(done.stdout.split())

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.contenders.base import Contender, Program
-from benchmarks.contenders.fan import FANS
-from benchmarks.contenders.floors import DictDeque, FuturesFloor, IdleTransports, SipSplit
-from benchmarks.contenders.http import Httpx2Keepalive, KeepaliveHttp
-from benchmarks.contenders.own import Keepalive
-from benchmarks.contenders.peers import Aiohttp, AsyncioConnectionPool, Httpcore2, Httpx2
-from benchmarks.contenders.programs import Go, Poe, Wrk
-from benchmarks.contenders.sockets import AnyioStream, AsyncioProtocol, Blocking, LoopSock
+from benchmarks.contenders.contender import Contender, Program
+from benchmarks.contenders.empty_pools import DictOfDeques, FuturesPool, IdleTransports, SipSplitter
+from benchmarks.contenders.fan_out import FAN_OUTS
+from benchmarks.contenders.keepalive_http import Httpx2Keepalive, KeepaliveHttp
+from benchmarks.contenders.keepalive_manager import Keepalive
+from benchmarks.contenders.other_languages import Go, Poe, Wrk
+from benchmarks.contenders.python_pools import Aiohttp, AsyncioConnectionPool, Httpcore2, Httpx2
+from benchmarks.contenders.raw_sockets import AnyioStream, AsyncioProtocol, BlockingSocket, LoopSocketCalls
+from benchmarks.contenders.redis import REDIS
 
 CLASSES: tuple[type[Contender], ...] = (
-    DictDeque, FuturesFloor, IdleTransports, SipSplit, Blocking, LoopSock, AsyncioProtocol, AnyioStream,
+    DictOfDeques, FuturesPool, IdleTransports, SipSplitter,
+    BlockingSocket, LoopSocketCalls, AsyncioProtocol, AnyioStream,
     Keepalive, KeepaliveHttp, Httpx2Keepalive,
     Aiohttp, Httpcore2, Httpx2, AsyncioConnectionPool,
     Go, Poe, Wrk,
-    *FANS,
+    *FAN_OUTS,
+    *REDIS,
 )  # fmt: skip
 
 

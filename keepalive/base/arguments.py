@@ -202,6 +202,13 @@ def instance(name: str, value: object, kind: type, *, none: bool = True) -> None
         raise TypeError(msg)
 
 
+def callback(name: str, value: object, *, none: bool = True) -> None:
+    """Check something that will be called; None may be fine."""
+    if not callable(value) and not (none and value is None):
+        msg = f"{name} must be callable, not {value!r}"
+        raise TypeError(msg)
+
+
 def client_context(name: str, value: object, *, none: bool = True) -> None:
     """Check a TLS context for clients; None may be fine."""
     instance(name, value, ssl.SSLContext, none=none)

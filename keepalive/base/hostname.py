@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from typing import Self
 
-from .addresses import is_literal
+from .addresses import is_literal, unmapped
 
 LONGEST_LABEL = 63
 LONGEST_NAME = 253  # RFC 1035 2.3.4: 255 octets as sent, dots and root not counted twice
@@ -63,6 +63,18 @@ def one_spelling(host: str) -> str:
         return ascii_name(host)
     except WrongName:
         return host  # whoever connects to it hears why not
+
+
+def canonical(host: str) -> str:
+    """Bring a host into the form in which hosts are compared: the kernel's for addresses, else lower case."""
+    if ":" not in host:
+        return one_spelling(host).lower().rstrip(".")
+    bare, percent, zone = host.partition("%")
+    try:
+        address = socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, bare))
+    except (OSError, ValueError):
+        return host
+    return unmapped(address + percent + zone)
 
 
 def ascii_name(host: str) -> str:

@@ -6,23 +6,23 @@ import errno
 import math
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from keepalive import printable
-from keepalive.http import InvalidURL
+from keepalive.http import InvalidURL, parse_url
 
 from .demo import Demo
-from .get import Get, Plan
+from .fetch import GetOptions
+from .get import Get
 from .limits import raise_limit
 from .loops import backend_option, run
-from .ports import BadRange, parse_span
-from .probe import Errand, Probe
+from .probe import BadRange, Probe, ProbeOptions, parse_span
 from .screen import complain, note
-from .sip import Ping, SipPing, parse_target
-from .target import Target, parse
+from .sip import PingOptions, SipPing, parse_target
 
 
 class Finite(click.FloatRange):
@@ -57,6 +57,13 @@ class Commands(click.Group):
             raise click.ClickException(printable(str(exc))) from exc
 
 
+# Options of several commands.
+number = partial(click.option, type=click.IntRange(min=1), show_default=True)
+seconds = partial(click.option, type=Finite(min=0, min_open=True), show_default=True, metavar="SECONDS")
+insecure_option = click.option("--insecure", is_flag=True, help="Do not verify TLS certificates.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="keepalive-manager", prog_name="keepalive")
 def cli() -> None:
@@ -64,9 +71,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option(
-    "--requests", type=click.IntRange(min=1), default=300, show_default=True, help="How many GETs to send."
-)
+@number("--requests", default=300, help="How many GETs to send.")
 @click.option(
     "--setup-delay",
     type=Finite(min=0, max=1000),
@@ -93,28 +98,12 @@ def demo(requests: int, setup_delay: float, backend: str) -> None:
 
 @cli.command()
 @click.argument("urls", metavar="URL...", nargs=-1, required=True)
-@click.option(
-    "-n", "times", type=click.IntRange(min=1), default=1, show_default=True, help="GETs for each URL."
-)
-@click.option(
-    "-c", "concurrency", type=click.IntRange(min=1), default=4, show_default=True, help="GETs at a time."
-)
-@click.option(
-    "--max-per-host",
-    type=click.IntRange(min=1),
-    default=None,
-    help="Connections for each host at most.  [default: as many as -c]",
-)
-@click.option(
-    "--timeout",
-    type=Finite(min=0, min_open=True),
-    default=30.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="For one GET, from waiting for a connection to the last byte.",
-)
-@click.option("--insecure", is_flag=True, help="Do not verify TLS certificates.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@number("-n", "times", default=1, help="GETs for each URL.")
+@number("-c", "concurrency", default=4, help="GETs at a time.")
+@number("--max-per-host", default=None, help="Connections for each host at most.  [default: as many as -c]")
+@seconds("--timeout", default=30.0, help="For one GET, from waiting for a connection to the last byte.")
+@insecure_option
+@json_option
 @backend_option
 def get(
     urls: tuple[str, ...],
@@ -131,10 +120,14 @@ def get(
     Bodies are read and thrown away; redirects are counted, not followed. The exit code is 1 if a GET got
     no answer, whatever the status of the others.
     """
-    targets = _parse_all(urls)
-    _raise_limit(min(concurrency, times * len(targets)))
     try:
-        job = Get(Plan(targets, times, concurrency, max_per_host or concurrency, timeout, insecure))
+        for url in urls:
+            parse_url(url)
+    except InvalidURL as exc:
+        raise UsageProblem(str(exc)) from exc
+    raise_limit(min(concurrency, times * len(urls)))
+    try:
+        job = Get(GetOptions(urls, times, concurrency, max_per_host or concurrency, timeout, insecure))
     except (ValueError, ImportError) as exc:
         raise UsageProblem(f"a proxy of the environment: {exc}") from exc
     code = run(backend, job.run)
@@ -160,26 +153,10 @@ def get(
     show_default=True,
     help="The transport.",
 )
-@click.option(
-    "-n", "count", type=click.IntRange(min=1), default=1, show_default=True, help="OPTIONS to send."
-)
-@click.option(
-    "--interval",
-    type=Finite(min=0),
-    default=1.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Between two of them.",
-)
-@click.option(
-    "--timeout",
-    type=Finite(min=0, min_open=True),
-    default=5.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="For each, from the name to the answer.",
-)
-@click.option("--insecure", is_flag=True, help="Do not verify TLS certificates.")
+@number("-n", "count", default=1, help="OPTIONS to send.")
+@seconds("--interval", type=Finite(min=0), default=1.0, help="Between two of them.")
+@seconds("--timeout", default=5.0, help="For each, from the name to the answer.")
+@insecure_option
 @backend_option
 def sip_ping(
     target: str, proto: str, count: int, interval: float, timeout: float, insecure: bool, backend: str
@@ -193,7 +170,7 @@ def sip_ping(
         host, port = parse_target(target, proto)
     except ValueError as exc:
         raise UsageProblem(str(exc)) from exc
-    job = SipPing(Ping(host, port, proto, count, interval, timeout, insecure))
+    job = SipPing(PingOptions(host, port, proto, count, interval, timeout, insecure))
     code = run(backend, job.run)
     job.print_sum()
     sys.exit(code or (0 if len(job.times) == count else 1))
@@ -201,33 +178,13 @@ def sip_ping(
 
 @cli.command()
 @click.argument("targets", metavar="HOST[:PORTS]...", nargs=-1, required=True)
-@click.option(
-    "--concurrency",
-    type=click.IntRange(min=1),
-    default=100,
-    show_default=True,
-    help="Ports to try at a time.",
-)
-@click.option(
-    "--timeout",
-    type=Finite(min=0, min_open=True),
-    default=3.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="For connecting to one port.",
-)
-@click.option(
-    "--wait",
-    type=Finite(min=0, min_open=True),
-    default=1.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="For the first line of an open one, from connecting to its end.",
-)
+@number("--concurrency", default=100, help="Ports to try at a time.")
+@seconds("--timeout", default=3.0, help="For connecting to one port.")
+@seconds("--wait", default=1.0, help="For the first line of an open one, from connecting to its end.")
 @click.option(
     "--send", default="", metavar="TEXT", help=r"What to say to an open port; \r, \n, \t, \xHH as in Python."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 @backend_option
 def probe(
     targets: tuple[str, ...],
@@ -252,8 +209,8 @@ def probe(
         said = send.encode().decode("unicode_escape").encode("latin-1")
     except UnicodeError as exc:
         raise UsageProblem(f"--send {send!r}: {exc}") from exc
-    _raise_limit(min(concurrency, sum(map(len, spans))))
-    job = Probe(Errand(spans, concurrency, timeout, wait, said))
+    raise_limit(min(concurrency, sum(map(len, spans))))
+    job = Probe(ProbeOptions(spans, concurrency, timeout, wait, said))
     code = run(backend, job.run)
     for line in job.error_lines():
         complain(line)
@@ -302,16 +259,3 @@ def serve(path: str | None, config: Path | None, replace: bool, backend: str) ->
         if wrong is None or other is not None:
             raise
         raise UsageProblem(printable(str(wrong.exceptions[0]))) from group
-
-
-def _raise_limit(connections: int) -> None:
-    said = raise_limit(connections)
-    if said is not None:
-        note(said)
-
-
-def _parse_all(urls: tuple[str, ...]) -> list[Target]:
-    try:
-        return [parse(url) for url in urls]
-    except InvalidURL as exc:
-        raise UsageProblem(str(exc)) from exc

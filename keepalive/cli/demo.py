@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import TextColumn
 from rich.table import Table
 
 from keepalive import ConnectionManager, Key, KeyStats, Reuse, http
@@ -20,6 +19,8 @@ from .origin import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from rich.progress import Progress
 
     from keepalive import Stats
 
@@ -52,43 +53,32 @@ class Result:
         return max(self.peaks) <= PER_HOST and self.peak <= IN_ALL
 
 
-class Pass:
+async def send_all(
+    origin: Origin, ports: Sequence[int], progress: Progressed, *, max_uses: int | None
+) -> Result:
     """Send a request to each of ``ports`` through one manager.
 
     :param progress: called with the port and the manager's numbers after each answer
     """
-
-    def __init__(self, origin: Origin, ports: Sequence[int], progress: Progressed, *, reuse: bool) -> None:
-        self._origin = origin
-        self._jobs = iter(ports)
-        self._progress = progress
-        self._reuse = reuse
-        self._waited = 0
-
-    async def run(self) -> Result:
-        """Do it."""
-        self._origin.reset()
-        started = time.perf_counter()
-        # Opening each time is the same manager with connections that serve once.
-        uses = None if self._reuse else 1
-        async with ConnectionManager(max_per_host=PER_HOST, max_open=IN_ALL, max_uses=uses) as manager:
-            async with anyio.create_task_group() as group:
-                for _ in range(AT_A_TIME):
-                    group.start_soon(self._work, manager)
-            seconds = time.perf_counter() - started
-            stats = manager.stats()
-        origin = self._origin
-        return Result(
-            stats, seconds, self._waited, tuple(origin.peaks.values()), origin.peak, origin.accepted
-        )
-
-    async def _work(self, manager: ConnectionManager) -> None:
+    jobs, waited = iter(ports), 0
+    origin.reset()
+    started = time.perf_counter()
+    async with ConnectionManager(max_per_host=PER_HOST, max_open=IN_ALL, max_uses=max_uses) as manager:
         client = http.Client(manager)
-        for port in self._jobs:
-            self._waited += _is_full(manager.stats(), port)
-            async with client.request("GET", f"http://{_HOST}:{port}/") as response:
-                await response.read()
-            self._progress(port, manager.stats())
+
+        async def work() -> None:
+            nonlocal waited
+            for port in jobs:
+                waited += _is_full(manager.stats(), port)
+                async with client.request("GET", f"http://{_HOST}:{port}/") as response:
+                    await response.read()
+                progress(port, manager.stats())
+
+        async with anyio.create_task_group() as group:
+            for _ in range(AT_A_TIME):
+                group.start_soon(work)
+        seconds, stats = time.perf_counter() - started, manager.stats()
+    return Result(stats, seconds, waited, tuple(origin.peaks.values()), origin.peak, origin.accepted)
 
 
 class Demo:
@@ -104,20 +94,12 @@ class Demo:
         """Send the requests with reuse and without, with live bars if somebody watches."""
         rng = random.Random(_SEED)
         origin = Origin(setup_delay=self._setup_delay, service_time=SERVICE_TIME, rng=rng)
-        console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
         async with origin.serving(HOSTS):
             ports = rng.choices(origin.ports, k=self._requests)
-            with Progress(
-                *columns, console=console, transient=True, disable=not console.is_interactive
-            ) as bars:
-                self._reused = await Pass(origin, ports, _bars_by_host(bars, ports), reuse=True).run()
-                self._opened = await Pass(origin, ports, _bar_for_all(bars, ports), reuse=False).run()
+            with screen.progress("{task.description}", TextColumn("{task.fields[note]}")) as bars:
+                self._reused = await send_all(origin, ports, _bars_by_host(bars, ports), max_uses=None)
+                # Opening each time is the same manager with connections that serve once.
+                self._opened = await send_all(origin, ports, _bar_for_all(bars, ports), max_uses=1)
 
     def print_intro(self) -> None:
         """Say what will happen, and what of it is not real."""

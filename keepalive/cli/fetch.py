@@ -1,27 +1,28 @@
-"""GETs through a manager: many of them, a few at a time."""
+"""GETs through a manager, a few at a time; and whether the other scheme would have done better."""
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING
+from urllib.request import getproxies_environment
 
 import anyio
 
-from keepalive import AllocateError, AllocateTimeout, http
+from keepalive import AllocateError, AllocateTimeout, ConnectionManager, KeepaliveError, TLSConnector, http
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from keepalive import ConnectionManager
-
-    from .proxies import Ways
-    from .target import Target
+    from .proxies import ProxyRoutes
 
 _HEADERS = {"User-Agent": f"keepalive/{version('keepalive-manager')}", "Accept": "*/*"}
 
+PATIENCE = 3.0
+"""Seconds for one look at a scheme."""
 # A host that fails so often in a row is left alone, so that -n 1000 does not wait 1000 timeouts.
 GIVE_UP_AFTER = 5
 
@@ -35,6 +36,18 @@ class FetchError(Exception):
     def __init__(self, text: str, *, scheme: bool = False) -> None:
         super().__init__(text)
         self.scheme = scheme
+
+
+@dataclass(frozen=True, slots=True)
+class GetOptions:
+    """What was asked for on the command line."""
+
+    urls: Sequence[str]
+    times: int
+    concurrency: int
+    per_host: int
+    timeout: float
+    insecure: bool
 
 
 @dataclass(slots=True)
@@ -61,23 +74,17 @@ class Tally:
 
 
 class Fetcher:
-    """Fetch every target ``times`` times, at most ``concurrency`` at a time, through one manager."""
+    """Fetch every URL as often as asked for, a few at a time, through one manager."""
 
     def __init__(
-        self,
-        manager: ConnectionManager,
-        ways: Ways,
-        targets: Sequence[Target],
-        times: int,
-        timeout: float,
-        tally: Tally,
+        self, manager: ConnectionManager, routes: ProxyRoutes, options: GetOptions, tally: Tally
     ) -> None:
         self._manager = manager
-        self._requests = {target.url: ways.get(target.url, _HEADERS) for target in targets}
-        self._timeout = timeout
+        self._requests = {url: routes.get(url, _HEADERS) for url in options.urls}
+        self._timeout = options.timeout
         self._tally = tally
         self._failures: Counter[str] = Counter()  # in a row, by URL
-        self._jobs: Iterator[Target] = (target for _ in range(times) for target in targets)
+        self._jobs: Iterator[str] = (url for _ in range(options.times) for url in options.urls)
 
     async def run(self, concurrency: int, progress: Callable[[], None]) -> None:
         """Do all the work; ``progress`` is called after each request."""
@@ -86,35 +93,35 @@ class Fetcher:
                 group.start_soon(self._work, progress)
 
     async def _work(self, progress: Callable[[], None]) -> None:
-        for target in self._jobs:
-            if self._failures[target.url] >= GIVE_UP_AFTER:
+        for url in self._jobs:
+            if self._failures[url] >= GIVE_UP_AFTER:
                 self._tally.given_up += 1
             else:
-                await self._one(target)
+                await self._one(url)
             progress()
 
-    async def _one(self, target: Target) -> None:
+    async def _one(self, url: str) -> None:
         tally = self._tally
         started = time.perf_counter()
         try:
-            status = await self._get(target)
+            status = await self._get(url)
         except FetchError as exc:
-            self._failures[target.url] += 1
-            tally.errors[f"{target.url}: {exc}"] += 1
+            self._failures[url] += 1
+            tally.errors[f"{url}: {exc}"] += 1
             if exc.scheme:
-                tally.doubtful[target.url] = None
+                tally.doubtful[url] = None
             return
-        self._failures[target.url] = 0
+        self._failures[url] = 0
         tally.latencies.append(time.perf_counter() - started)
         tally.statuses[status] += 1
-        if status == 400 and target.scheme == "http":  # what most servers answer at their TLS ports
-            tally.doubtful[target.url] = None
+        if status == 400 and http.parse_url(url).scheme == "http":
+            tally.doubtful[url] = None  # what most servers answer at their TLS ports
 
-    async def _get(self, target: Target) -> int:
-        tally, size = self._tally, 0
+    async def _get(self, url: str) -> int:
+        tally, size, scheme = self._tally, 0, http.parse_url(url).scheme
         try:
             limits = http.Timeout(total=self._timeout)
-            async with http.Exchange(self._manager, *self._requests[target.url], limits) as response:
+            async with http.Exchange(self._manager, *self._requests[url], limits) as response:
                 async for piece in response:
                     size += len(piece)
         except AllocateTimeout as exc:
@@ -125,20 +132,54 @@ class Fetcher:
         except http.HTTPTimeout as exc:
             raise FetchError(f"timed out after {self._timeout:g} s (no full answer)") from exc
         except http.NoAnswer as exc:
-            hint = "; does the port want https://?" if target.scheme == "http" else ""
+            hint = "; does the port want https://?" if scheme == "http" else ""
             raise FetchError(f"{exc}{hint}") from exc
         except http.HTTPError as exc:
             # A TLS server that cannot read the request sends an alert, or resets the connection.
             odd = isinstance(exc, http.ReadError) or r"b'\x15\x03" in str(exc)
-            raise FetchError(str(exc), scheme=odd and target.scheme == "http") from exc
+            raise FetchError(str(exc), scheme=odd and scheme == "http") from exc
         tally.size += size
         tally.retried += response.retried
         used = response.from_cache is not None
         tally.saved_tcp += used
-        tally.saved_tls += used and target.scheme == "https"
+        tally.saved_tls += used and scheme == "https"
         return response.status
 
 
 def _no_tls(exc: AllocateError) -> bool:
     """Say whether a handshake failed, and not for a certificate: then there may be no TLS at all."""
     return exc.function == "tls" and "certificate" not in exc.error_str
+
+
+async def better_scheme(target: http.ParsedURL) -> str | None:
+    """See whether a port speaks TLS where it was not asked for, or does not where it was.
+
+    Nothing of the user's is sent to find out, neither path nor query.
+
+    :return: a line for people; None if there is nothing to say, or a proxy is in the way
+    """
+    if getproxies_environment():
+        return None
+    where = f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
+    try:
+        with anyio.fail_after(PATIENCE):
+            if target.scheme == "http":
+                await _shake_hands(target.host, target.port)
+                return f"{where} speaks TLS: ask it by https://, not http://."
+            await _ask_in_plain(f"http://{where.replace('%', '%25')}/")
+            return f"{where} speaks HTTP without TLS: ask it by http://, not https://."
+    except (KeepaliveError, OSError):
+        return None
+
+
+async def _shake_hands(host: str, port: int) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname = False  # whoever it is, it is TLS
+    context.verify_mode = ssl.CERT_NONE
+    async with ConnectionManager(connectors={"https": TLSConnector(ssl_context=context)}) as manager:
+        (await manager.allocate("https", host, port)).discard()
+
+
+async def _ask_in_plain(url: str) -> None:
+    async with ConnectionManager() as manager, http.Client(manager).request("HEAD", url):
+        pass

@@ -6,78 +6,55 @@ import json
 import math
 import ssl
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from keepalive import ConnectionManager, http
 
 from . import screen
-from .fetch import Fetcher, Tally
-from .proxies import Ways
-from .schemes import better_scheme
+from .fetch import Fetcher, GetOptions, Tally, better_scheme
+from .proxies import ProxyRoutes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from keepalive import Stats
 
-    from .target import Target
-
 _LOOKS = 4  # at wrong schemes; who has more of them has seen enough
 _PERCENTILES = (50, 90, 99)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What was asked for on the command line."""
-
-    targets: Sequence[Target]
-    times: int
-    concurrency: int
-    per_host: int
-    timeout: float
-    insecure: bool
 
 
 class Get:
     """One run of the command; its numbers are good at any moment, so also after an interruption.
 
-    :raises ValueError, ImportError: what the environment says of proxies; see `Ways`
+    :raises ValueError, ImportError: what the environment says of proxies; see `ProxyRoutes`
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self.tally = Tally(wanted=plan.times * len(plan.targets))
+    def __init__(self, options: GetOptions) -> None:
+        self.tally = Tally(wanted=options.times * len(options.urls))
         self.stats: Stats | None = None
         self.seconds = 0.0
         self.notes: list[str] = []
-        self._plan = plan
+        self._options = options
         context = ssl.create_default_context()
-        if plan.insecure:
+        if options.insecure:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        self._ways = Ways(context)
+        self._routes = ProxyRoutes(context)
 
     async def run(self) -> None:
         """Fetch everything, with a progress bar if somebody watches."""
-        plan, console = self._plan, Console(stderr=True)
-        columns = (
-            TextColumn("GET"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        started = time.perf_counter()
-        with Progress(
-            *columns, console=console, transient=True, disable=not console.is_interactive
-        ) as progress:
+        options, started = self._options, time.perf_counter()
+        with screen.progress("GET", TimeElapsedColumn(), TextColumn("{task.fields[note]}")) as progress:
             bar = progress.add_task("", total=self.tally.wanted, note="")
-            async with self._manager() as manager:
-                fetcher = Fetcher(manager, self._ways, plan.targets, plan.times, plan.timeout, self.tally)
+            async with ConnectionManager(
+                max_per_host=options.per_host,
+                max_open=max(128, options.concurrency),
+                connectors=self._routes.connectors,
+            ) as manager:
+                fetcher = Fetcher(manager, self._routes, options, self.tally)
 
                 def advance() -> None:
                     failed = self.tally.errors.total()
@@ -85,7 +62,7 @@ class Get:
                     progress.update(bar, completed=self.tally.done, note=note)
 
                 try:
-                    await fetcher.run(min(plan.concurrency, self.tally.wanted), advance)
+                    await fetcher.run(min(options.concurrency, self.tally.wanted), advance)
                 finally:
                     self.seconds = time.perf_counter() - started
                     self.stats = manager.stats()
@@ -98,13 +75,6 @@ class Get:
             note = await better_scheme(target)
             if note is not None:
                 self.notes.append(note)
-
-    def _manager(self) -> ConnectionManager:
-        return ConnectionManager(
-            max_per_host=self._plan.per_host,
-            max_open=max(128, self._plan.concurrency),
-            connectors=self._ways.connectors,
-        )
 
     def error_lines(self) -> list[str]:
         """Give one line for each kind of failure."""
@@ -152,8 +122,9 @@ class Get:
             table.add_row("Connections", f"{self.stats.opened} opened, reused {reused}")
         if answered:
             saved = f"TCP {tally.saved_tcp} of {answered}"
-            tls = f", TLS {tally.saved_tls}" if any(t.scheme == "https" for t in self._plan.targets) else ""
-            table.add_row("Handshakes saved", saved + tls)
+            if any(http.parse_url(url).scheme == "https" for url in self._options.urls):
+                saved += f", TLS {tally.saved_tls}"
+            table.add_row("Handshakes saved", saved)
             if tally.retried:
                 table.add_row("Retried", f"{tally.retried} (the server had just closed the connection)")
             table.add_row("Time", f"{self.seconds:.2f} s, {answered / self.seconds:.0f} requests/s")

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+from .screen import note
+
 SPARE = 64
 """Descriptors for the program itself: the loop, name servers, the terminal."""
 
 
-def raise_limit(connections: int) -> str | None:
-    """Raise the soft limit of descriptors, as far as the system allows, so that so many connections fit.
-
-    :return: what was done, for people; None if nothing had to be done
-    """
+def raise_limit(connections: int) -> None:
+    """Raise the soft limit of descriptors, as far as the system allows, so that so many connections fit."""
     try:
         import resource
     except ImportError:  # not a POSIX system
-        return None
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections * 8 // 7 + SPARE  # `MultiClient` leaves an eighth to its program
     if soft == resource.RLIM_INFINITY or soft >= needed:
-        return None
+        return
     wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     enough = "" if wanted == needed else f"; {connections} connections at a time do not fit, some will wait"
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     except (OSError, ValueError):
-        return f"The limit of open files is {soft}, and cannot be raised: some connections will wait."
-    if wanted == soft:
-        return f"The limit of open files is {soft}, and may not be raised{enough}."
-    return f"The limit of open files was raised from {soft} to {wanted}{enough}."
+        note(f"The limit of open files is {soft}, and cannot be raised: some connections will wait.")
+        return
+    done = f"is {soft}, and may not be raised" if wanted == soft else f"was raised from {soft} to {wanted}"
+    note(f"The limit of open files {done}{enough}.")

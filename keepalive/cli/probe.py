@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TimeElapsedColumn
 
 from keepalive import DNSResolver, printable
 from keepalive.multi import MultiClient, StreamFilter
 
-from .screen import records
+from .screen import progress, records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -24,14 +23,63 @@ if TYPE_CHECKING:
     from keepalive import Resolution
     from keepalive.multi import Peer
 
-    from .ports import Span
-
+USUAL_PORTS = "1-1024"
 LONGEST = 256
 """Bytes of a first line; whatever is longer is cut."""
 
 
+class BadRange(ValueError):
+    """An argument that names no hosts and ports; the text says why."""
+
+
 @dataclass(frozen=True, slots=True)
-class Errand:
+class Span:
+    """One host and ranges of its ports, in the order in which they were given."""
+
+    host: str
+    ports: tuple[range, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.ports))
+
+    def __iter__(self) -> Iterator[int]:
+        for numbers in self.ports:
+            yield from numbers
+
+
+def parse_span(text: str) -> Span:
+    """Read HOST, HOST:PORTS, [IPV6] or [IPV6]:PORTS; PORTS is like 22,80,8000-8080. Raises `BadRange`."""
+    if any(char.isspace() for char in text) or "\0" in text:
+        raise BadRange(f"{text!r} contains white space or NUL")
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise BadRange(f"{text!r}: an IPv6 address is written [ADDRESS]:PORTS")
+        ports = rest[1:] if rest else USUAL_PORTS
+    elif text.count(":") > 1:
+        host, ports = text, USUAL_PORTS
+    else:
+        host, colon, ports = text.partition(":")
+        ports = ports if colon else USUAL_PORTS
+    if not host:
+        raise BadRange(f"{text!r} names no host")
+    return Span(host, tuple(_range(text, part) for part in ports.split(",")))
+
+
+def _range(text: str, part: str) -> range:
+    first, dash, last = part.partition("-")
+    numbers = []
+    for word in (first, last if dash else first):
+        if not (word.isascii() and word.isdecimal()) or len(word) > 5 or not 1 <= int(word) <= 65535:
+            raise BadRange(f"{text!r}: {part!r} is no port, nor a range of ports, from 1 to 65535")
+        numbers.append(int(word))
+    if numbers[0] > numbers[1]:
+        raise BadRange(f"{text!r}: {part!r} begins after its end")
+    return range(numbers[0], numbers[1] + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeOptions:
     """What was asked for on the command line."""
 
     spans: Sequence[Span]
@@ -42,7 +90,7 @@ class Errand:
 
 
 @dataclass(slots=True)
-class Found:
+class OpenPort:
     """A port that accepted a connection; times are in seconds."""
 
     host: str
@@ -68,7 +116,7 @@ class Resolver:
 
 
 @dataclass(slots=True)
-class Trouble:
+class FailureKind:
     """One kind of failure: of which hosts, and of how many ports."""
 
     hosts: dict[str, int] = field(default_factory=dict)  # by host, one of the ports
@@ -91,15 +139,15 @@ class Trouble:
 class Probe:
     """One run of the command; its numbers are good at any moment, so also after an interruption."""
 
-    def __init__(self, errand: Errand) -> None:
-        self.wanted = sum(map(len, errand.spans))
-        self.found: list[Found] = []
+    def __init__(self, options: ProbeOptions) -> None:
+        self.wanted = sum(map(len, options.spans))
+        self.found: list[OpenPort] = []
         self.counts: Counter[str] = Counter()
-        self.troubles: dict[tuple[str, str], Trouble] = {}
+        self.failures: dict[tuple[str, str], FailureKind] = {}
         self.unasked = 0
         """Ports of which nothing is known, since it was not the network that failed, or no name was found."""
         self.seconds = 0.0
-        self._errand = errand
+        self._options = options
         self._lost: set[str] = set()  # hosts without an address
         self._resolver = Resolver()
         self._left = self._all()
@@ -113,7 +161,7 @@ class Probe:
         return self.counts.total()
 
     def _all(self) -> Iterator[tuple[str, int]]:
-        for span in self._errand.spans:
+        for span in self._options.spans:
             for port in span:
                 if span.host in self._lost:
                     self.counts["not tried"] += 1
@@ -123,10 +171,8 @@ class Probe:
 
     async def run(self) -> None:
         """Try all ports, with a progress bar if somebody watches."""
-        errand, console = self._errand, Console(stderr=True)
-        columns = (TextColumn("probe"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        started = time.perf_counter()
-        with Progress(*columns, console=console, transient=True, disable=not console.is_interactive) as bars:
+        options, started = self._options, time.perf_counter()
+        with progress("probe", TimeElapsedColumn()) as bars:
             bar = bars.add_task("", total=self.wanted)
             self._advance = lambda: bars.update(bar, completed=self.done)
             self._over = anyio.Event()
@@ -137,13 +183,13 @@ class Probe:
                 on_timeout=self._silent,
                 on_disconnected=self._next,
                 filter=StreamFilter,
-                connect_timeout=errand.timeout,
-                input_timeout=errand.wait,
-                max_connecting=errand.concurrency,
+                connect_timeout=options.timeout,
+                input_timeout=options.wait,
+                max_connecting=options.concurrency,
                 resolver=self._resolver,
             ) as self._client:
                 try:
-                    for _ in range(errand.concurrency):
+                    for _ in range(options.concurrency):
                         self._start()
                     if self._running:
                         await self._over.wait()
@@ -162,15 +208,15 @@ class Probe:
 
     def _connected(self, peer: Peer) -> None:
         now = time.perf_counter()
-        peer.heap["found"] = Found(peer.addr, peer.port, now - peer.heap["since"])
-        peer.heap["until"] = now + self._errand.wait
+        peer.heap["found"] = OpenPort(peer.addr, peer.port, now - peer.heap["since"])
+        peer.heap["until"] = now + self._options.wait
         self.found.append(peer.heap["found"])
         self.counts["open"] += 1
-        if self._errand.send:
-            peer.send(self._errand.send)
+        if self._options.send:
+            peer.send(self._options.send)
 
     def _heard(self, peer: Peer, data: bytes) -> None:
-        found: Found = peer.heap["found"]
+        found: OpenPort = peer.heap["found"]
         if found.answered is None:
             found.answered = time.perf_counter() - peer.heap["since"]
         said: bytes = peer.heap.get("said", b"") + data
@@ -195,7 +241,7 @@ class Probe:
         if "found" in peer.heap:
             return
         if peer.addr in self._resolver.nameless:
-            text = f"no answer within {self._errand.timeout:g} s"
+            text = f"no answer within {self._options.timeout:g} s"
             self._lost.add(peer.addr)
             self._failed(peer, "resolve", text, asked=False)
         else:
@@ -204,9 +250,9 @@ class Probe:
     def _failed(self, peer: Peer, operation: str, text: str, *, asked: bool) -> None:
         self.counts["failed"] += 1
         self.unasked += not asked
-        trouble = self.troubles.setdefault((operation, text.replace(peer.addr, _HOST)), Trouble())
-        trouble.hosts.setdefault(peer.addr, peer.port)
-        trouble.count += 1
+        failure = self.failures.setdefault((operation, text.replace(peer.addr, _HOST)), FailureKind())
+        failure.hosts.setdefault(peer.addr, peer.port)
+        failure.count += 1
 
     def _next(self, peer: Peer) -> None:
         self._running -= 1
@@ -222,8 +268,8 @@ class Probe:
         return [line for line, _ in self._told()]
 
     def _told(self) -> list[tuple[str, int]]:
-        ranked = sorted(self.troubles.items(), key=lambda item: -item[1].count)
-        return [(trouble.told(*what), trouble.count) for what, trouble in ranked]
+        ranked = sorted(self.failures.items(), key=lambda item: -item[1].count)
+        return [(failure.told(*what), failure.count) for what, failure in ranked]
 
     def as_json(self) -> str:
         """Give the result as one JSON object; times are in seconds."""
@@ -263,8 +309,8 @@ class Probe:
         counts = ", ".join(f"{self.counts[name]} {name}" for name in _COUNTS if self.counts[name])
         yield f"{self.wanted} ports: {counts or 'none tried'}; {self.seconds:.2f} s"
 
-    def _sorted(self) -> list[Found]:
-        order = {span.host: n for n, span in reversed(list(enumerate(self._errand.spans)))}
+    def _sorted(self) -> list[OpenPort]:
+        order = {span.host: n for n, span in reversed(list(enumerate(self._options.spans)))}
         return sorted(self.found, key=lambda found: (order[found.host], found.port))
 
 

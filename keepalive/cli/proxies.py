@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _PORTS = {"http": 80, "https": 443}
 
 
-class Ways:
+class ProxyRoutes:
     """One manager serves them all: each way has schemes of its own.
 
     :param context: for TLS with servers
@@ -54,13 +54,9 @@ class Ways:
                     headers = {**headers, "Proxy-Authorization": f"Basic {b64encode(pair).decode()}"}
             else:
                 place = http.Place(_scheme(parts.scheme, proxy), parts.host, parts.port)
-        said = http.compose("GET", target.encode(), parts.authority.encode(), _pairs(headers), None)
+        pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        said = http.compose("GET", target.encode(), parts.authority.encode(), pairs, None)
         return place, said
-
-
-def _pairs(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
-    """Bring header fields into bytes."""
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
 
 
 def _scheme(name: str, proxy: str) -> str:

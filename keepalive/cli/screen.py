@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 import click
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from keepalive import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.progress import ProgressColumn
 
 _ENDLESS = 100_000  # cells; nobody folds lines in a pipe
 
@@ -21,6 +24,13 @@ _ENDLESS = 100_000  # cells; nobody folds lines in a pipe
 def console() -> Console:
     """Return a console for tables; in a pipe it folds nothing."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else _ENDLESS)
+
+
+def progress(title: str, *more: ProgressColumn) -> Progress:
+    """Return bars for whoever watches; they are gone in the end."""
+    terminal = Console(stderr=True)
+    columns = TextColumn(title), BarColumn(), MofNCompleteColumn(), *more
+    return Progress(*columns, console=terminal, transient=True, disable=not terminal.is_interactive)
 
 
 def complain(text: str) -> None:

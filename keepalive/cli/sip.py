@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Ping:
+class PingOptions:
     """What was asked for on the command line."""
 
     host: str
@@ -65,15 +65,15 @@ class SipPing:
     :param resolver: turns a name into addresses
     """
 
-    def __init__(self, ping: Ping, resolver: Resolver | None = None) -> None:
-        self._ping = ping
+    def __init__(self, ping: PingOptions, resolver: Resolver | None = None) -> None:
+        self._options = ping
         self._resolver = DNSResolver() if resolver is None else resolver
         self.sent = 0
         self.times: list[float] = []
 
     async def run(self) -> None:
         """Send the requests, one after the other; say a line for each."""
-        ping = self._ping
+        ping = self._options
         if ping.proto != "udp":
             await self._run_at(ping.host, "::" if ":" in ping.host else "0.0.0.0", last=True)
             return
@@ -91,7 +91,7 @@ class SipPing:
 
     async def _run_at(self, addr: str, local: str, *, last: bool) -> bool:
         """Send all requests to one address, unless nobody is there and another one may be tried."""
-        ping = self._ping
+        ping = self._options
         tls = SipTLS(verify_server=not ping.insecure) if ping.proto == "tls" else None
         config = SipConfig(raw=True, connect_timeout=ping.timeout, resolver=self._resolver)
         fixed = ping.proto == "udp"  # only a connected socket is told when nobody listens there
@@ -125,7 +125,7 @@ class SipPing:
 
         :raises _Nobody: nobody listens there
         """
-        ping = self._ping
+        ping = self._options
         branch = f"z9hG4bK{token_hex(8)}"
         started = time.perf_counter()
         answer = _Answer(branch)
@@ -146,7 +146,7 @@ class SipPing:
             click.echo(f"{line} from {source} over {ping.proto}: {took * 1000:.1f} ms")
 
     def _request(self, pool: SocketPool, branch: str) -> bytes:
-        ping = self._ping
+        ping = self._options
         me = f"keepalive.invalid:{pool.master.getsockname()[1]}"
         uri = f"sip:{ping.where}" + (";transport=tcp" if ping.proto == "tcp" else "")
         lines = (

@@ -8,7 +8,6 @@
 HTTP/1.1 only: no HTTP/2, cookies, redirects or decoding. `keepalive.httpx` puts it under a whole client.
 """
 
-from . import needs  # noqa: F401  # for what it says if something is missing
 from .client import Client, Exchange, Place, request
 from .environment import EnvironmentProxies
 from .errors import (

@@ -7,6 +7,7 @@ found here. It still reads the trailers.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 
 from .errors import BadAnswer
 from .head import Headers, HeadLimits, check_lines, parse_trailers
@@ -25,25 +26,18 @@ _FIRST_BEGUN = re.compile(rb"(?:[0-9A-Fa-f]+" + _EXTENSIONS + rb"\r?)?").fullmat
 _NEXT_BEGUN = re.compile(rb"(?:\r(?:\n(?:[0-9A-Fa-f]+" + _EXTENSIONS + rb"\r?)?)?)?").fullmatch
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Chunks:
-    """Content in chunks, and what follows it.
+    """Content in chunks, and what follows it."""
 
-    :ivar done: whether its end has come
-    :ivar clean: whether nothing has come after its end
-    :ivar trailers: the fields after the last chunk, once it is done
-    """
-
-    __slots__ = ("_begun", "_head", "_left", "_limits", "_partial", "_trailing", "clean", "done", "trailers")
-
-    def __init__(self, limits: HeadLimits) -> None:
-        self.done = False
-        self.clean = True
-        self.trailers = Headers()
-        self._limits = limits
-        self._head, self._begun = _FIRST, _FIRST_BEGUN
-        self._left = 0  # bytes of the current chunk
-        self._trailing = False
-        self._partial = b""  # of a chunk's head, or of the trailers
+    _limits: HeadLimits
+    done: bool = False  # its end has come
+    clean: bool = True  # nothing has come after its end
+    trailers: Headers = field(default_factory=Headers)  # the fields after the last chunk, once it is done
+    _first: bool = True  # no chunk has begun yet
+    _left: int = 0  # bytes of the current chunk
+    _trailing: bool = False
+    _partial: bytes = b""  # of a chunk's head, or of the trailers
 
     def receive(self, data: bytes) -> bytes:
         """Take what has come; return the content in it.
@@ -63,13 +57,13 @@ class Chunks:
                 self._left -= len(piece)
                 if self._left:
                     break
-            found = self._head(data, at)
+            found = (_FIRST if self._first else _NEXT)(data, at)
             if found is None:
                 self._wait(data[at:])
                 break
             at = found.end()
             self._left = int(found[1], 16)
-            self._head, self._begun = _NEXT, _NEXT_BEGUN
+            self._first = False
             if not self._left:
                 self._trailing = True
                 at -= 2  # so that an empty line follows, be there trailers or not
@@ -80,7 +74,7 @@ class Chunks:
 
     def _wait(self, begun: bytes) -> None:
         """Keep what is not yet the whole head of a chunk."""
-        if not self._begun(begun):
+        if not (_FIRST_BEGUN if self._first else _NEXT_BEGUN)(begun):
             raise BadAnswer(f"the answer's chunks are malformed: where a size should be is {begun[:20]!r}")
         if len(begun) > MAX_LINE:
             raise BadAnswer(f"a chunk's head in the answer is longer than {MAX_LINE} bytes")

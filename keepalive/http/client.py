@@ -59,16 +59,9 @@ class Exchange:
     """
 
     __slots__ = (
-        "_head_limits",
-        "_manager",
-        "_may_keep",
-        "_message",
-        "_place",
-        "_response",
-        "_served",
-        "_timeout",
+        "_head_limits", "_manager", "_may_keep", "_message", "_place", "_response", "_served", "_timeout",
         "opened",
-    )
+    )  # fmt: skip
 
     _response: Response
 

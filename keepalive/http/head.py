@@ -11,7 +11,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-import httptools
+try:
+    import httptools
+except ModuleNotFoundError as exc:
+    if exc.name != "httptools":
+        raise  # it is there, and misses something itself
+    msg = "keepalive.http needs httptools; install it with: pip install 'keepalive-manager[http]'"
+    raise ModuleNotFoundError(msg, name="httptools") from None
 
 from .errors import BadAnswer
 

@@ -6,6 +6,7 @@ for a part of it. `head` reads heads, `chunks` takes the chunked coding apart.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 
 from .chunks import Chunks
@@ -30,40 +31,24 @@ class State(Enum):
 HEAD, LENGTH, CHUNKED, TO_END, DONE, RAW = State
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Reader:
-    """Follows one answer, interim ones before it included.
+    """Follows one answer, interim ones before it included."""
 
-    :ivar state: HEAD until the final head is there; DONE when the content is complete; RAW when the bytes
-        that follow are another protocol's
-    :ivar head: the final head, or None
-    :ivar began: whether anything has come
-    :ivar interim: status and fields of the interim answers (1xx), the last ones if there are many
-    :ivar keep: whether the peer leaves the connection open; final when DONE
-    :ivar failure: what was wrong with content that came with the head
-    :ivar left: bytes of announced content that have not come yet
-    :ivar surplus: bytes that came after the end of the answer, or the first ones after an upgrade
-    """
-
-    __slots__ = (
-        "_chunks", "_interim", "_limits", "_method", "_partial", "_upgrades",
-        "began", "failure", "head", "interim", "keep", "left", "state", "surplus",
-    )  # fmt: skip
-
-    def __init__(self, method: bytes, upgrades: bool = False, limits: HeadLimits = GENEROUS) -> None:
-        self.state = HEAD
-        self.head: Head | None = None
-        self.began = False
-        self.interim: tuple[tuple[int, Headers], ...] = ()
-        self.failure: BadAnswer | None = None
-        self.keep = False
-        self.left = 0
-        self.surplus = b""
-        self._method = method
-        self._upgrades = upgrades
-        self._limits = limits
-        self._partial = b""
-        self._interim = 0
-        self._chunks: Chunks | None = None
+    method: bytes
+    upgrades: bool = False  # another protocol was asked for
+    limits: HeadLimits = GENEROUS
+    state: State = HEAD  # until the final head is there; DONE when the content is complete
+    head: Head | None = None  # the final one
+    began: bool = False  # anything has come
+    interim: tuple[tuple[int, Headers], ...] = ()  # status and fields of the last interim answers (1xx)
+    failure: BadAnswer | None = None  # what was wrong with content that came with the head
+    keep: bool = False  # the peer leaves the connection open; final when DONE
+    left: int = 0  # bytes of announced content that have not come yet
+    surplus: bytes = b""  # came after the end of the answer, or first after an upgrade
+    _partial: bytes = b""
+    _interim: int = 0
+    _chunks: Chunks | None = None
 
     @property
     def trailers(self) -> Headers:
@@ -145,16 +130,16 @@ class Reader:
                 self._check_partial(data, seen)
                 self._partial = data
                 return b""
-            self._limits.check(end)
+            self.limits.check(end)
             head = parse_head(data[:end])
-            self._limits.check(end, len(head.headers))
+            self.limits.check(end, len(head.headers))
             data = data[end:]
             if head.status >= 200 or head.status == 101:
                 self._frame(head)
                 return data
             self._interim += 1
-            if self._interim > self._limits.interim:
-                raise BadAnswer(f"the answer has more than {self._limits.interim} interim answers before it")
+            if self._interim > self.limits.interim:
+                raise BadAnswer(f"the answer has more than {self.limits.interim} interim answers before it")
             self.interim = (*self.interim[1 - REMEMBERED :], (head.status, head.headers))
             seen = 0
 
@@ -162,7 +147,7 @@ class Reader:
         """Refuse early what cannot become a head, for its sender may wait, or never end."""
         if data[:7] != BEGINNING[: len(data)]:
             raise BadAnswer(f"the answer is not HTTP/1.1: it begins with {data[:20]!r}")
-        self._limits.check(len(data))
+        self.limits.check(len(data))
         check_lines(data, seen)
 
     def _frame(self, head: Head) -> None:
@@ -171,19 +156,19 @@ class Reader:
         self.keep = head.keep
         status = head.status
         if status == 101:
-            if not self._upgrades:
+            if not self.upgrades:
                 raise BadAnswer("the answer is 101, but no other protocol was asked for")
             self.state = RAW
-        elif self._method == b"CONNECT" and status < 300:
+        elif self.method == b"CONNECT" and status < 300:
             self.state = RAW
-        elif status == 204 or status == 304 or self._method == b"HEAD":
+        elif status == 204 or status == 304 or self.method == b"HEAD":
             self.state = DONE
             if status == 204 and (head.chunked or head.length > 0):
                 self.keep = False  # not allowed there; who knows what the peer sends after it
         elif head.chunked:
             self.state = CHUNKED
             self.keep = head.keep and head.version == "1.1"  # RFC 9112 6.1
-            self._chunks = Chunks(self._limits)
+            self._chunks = Chunks(self.limits)
         elif head.length >= 0:
             self.state = LENGTH
             self.left = head.length

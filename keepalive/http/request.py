@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from .errors import InvalidRequest
@@ -36,6 +37,7 @@ BLOCK = 65536
 _EXPECT_CONTENT = frozenset({b"POST", b"PUT", b"PATCH"})
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Message:
     """A request that is ready to be sent.
 
@@ -50,30 +52,19 @@ class Message:
     :ivar upgrades: whether it asks for another protocol, by Upgrade
     """
 
-    __slots__ = (
-        "at_once",
-        "body",
-        "chunks",
-        "expects",
-        "head",
-        "keep",
-        "length",
-        "method",
-        "repeatable",
-        "upgrades",
-    )
+    method: bytes
+    head: bytes
+    at_once: bytes = b""
+    body: bytes = b""
+    chunks: Iterable[bytes] | AsyncIterable[bytes] | None = None
+    length: int | None = 0
+    keep: bool = True
+    repeatable: bool = field(init=False)
+    expects: bool = False
+    upgrades: bool = False
 
-    def __init__(self, method: bytes, head: bytes) -> None:
-        self.method = method
-        self.head = head
-        self.at_once = b""
-        self.body = b""
-        self.chunks: Iterable[bytes] | AsyncIterable[bytes] | None = None
-        self.length: int | None = 0
-        self.keep = True
-        self.repeatable = method in SAFE_TO_REPEAT
-        self.expects = False
-        self.upgrades = False
+    def __post_init__(self) -> None:
+        self.repeatable = self.method in SAFE_TO_REPEAT
 
 
 def header_pairs(headers: HeaderInput | None) -> list[Pair]:

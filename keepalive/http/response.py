@@ -10,7 +10,7 @@ from anyio.abc import ByteStream
 from keepalive import printable
 
 from .reader import DONE, RAW
-from .upload import Uploading
+from .wire import UploadHolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,15 +43,15 @@ class Response:
         "_conn",
         "_content",
         "_head",
+        "_holder",
         "_keep",
         "_link",
         "_may_keep",
-        "_uploading",
         "_wire",
         "from_cache",
         "retried",
         "stream",
-    )
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Response:
         self.retried = retried
         self.stream: RawStream | None = None
         upload = wire.upload
-        self._uploading = None if upload is None else Uploading(upload)
+        self._holder = None if upload is None else UploadHolder(upload)
         if reader.state is DONE:
             self._complete()
         elif reader.state is RAW:
@@ -181,7 +181,7 @@ class Response:
     @property
     def uploading(self) -> bool:
         """Whether the request's content is still going out, though the answer has begun."""
-        return self._uploading is not None and not self._uploading.upload.ended
+        return self._holder is not None and not self._holder.upload.ended
 
     async def finish(self) -> None:
         """Wait until the request's content is out, if it is not yet; a checkpoint only then.
@@ -191,8 +191,8 @@ class Response:
         :raises WriteTimeout: the peer does not take it
         :raises Exception: what the content's iterator raised
         """
-        if self._uploading is not None:
-            await self._uploading.upload.finish()
+        if self._holder is not None:
+            await self._holder.upload.finish()
 
     # -- the end ------------------------------------------------------------------------------------
 
@@ -215,8 +215,8 @@ class Response:
     def close(self) -> None:
         """End it: a connection that is not given back yet is closed. Idempotent; does not switch tasks."""
         conn, self._conn = self._conn, None
-        if self._uploading is not None:
-            self._uploading.upload.cancel()
+        if self._holder is not None:
+            self._holder.upload.cancel()
         if conn is not None:
             conn.discard()
 

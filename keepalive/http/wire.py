@@ -1,17 +1,28 @@
-"""One connection while an exchange is under way: sending and receiving within time limits."""
+"""One connection while an exchange is under way: sending and receiving within time limits.
+
+Content that takes its time goes out in a task of its own, while the answer is read: a server may answer, and
+go on answering, before it has read all, and who only writes then and who only reads wait for each other. So
+the answer is taken as it comes, by whoever wants it, and the request goes on below.
+"""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable
+from contextlib import suppress
+from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, NoReturn
 
 import anyio
 from anyio import BrokenResourceError, CancelScope, ClosedResourceError, EndOfStream
 
-from .errors import ReadError, ReadTimeout, WriteTimeout
+from .errors import InvalidRequest, ReadError, ReadTimeout, WriteTimeout
 from .reader import DONE, HEAD, RAW
-from .upload import Upload
+from .task import Task
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from keepalive import Connection
 
     from .reader import Reader
@@ -25,26 +36,23 @@ MOMENT = 0.01
 AFTER_BREAK = 1.0
 """Seconds to wait for what a peer said before sending to it broke. It is on its way, or never was."""
 
+CHUNK = 262144
+"""Bytes of content that the write timeout is for."""
+WANTED = 300
+"""From this status on an early answer says that the rest of the content is not wanted (RFC 9112 9.5)."""
 
+
+@dataclass(eq=False, repr=False, slots=True)
 class Wire:
-    """A connection, the reader of the answer, and the limits.
+    """A connection, the reader of the answer, and the limits."""
 
-    :ivar deadline: when the exchange must be over, by `anyio.current_time`; None for no limit
-    :ivar sent: whether the request is out, whole
-    :ivar broken: why sending broke, if it did
-    :ivar upload: what is still going out meanwhile, if anything may be
-    """
-
-    __slots__ = ("broken", "conn", "deadline", "reader", "sent", "timeout", "upload")
-
-    def __init__(self, conn: Connection, reader: Reader, timeout: Timeout, deadline: float | None) -> None:
-        self.conn = conn
-        self.reader = reader
-        self.timeout = timeout
-        self.deadline = deadline
-        self.sent = False
-        self.broken: BrokenResourceError | None = None
-        self.upload: Upload | None = None
+    conn: Connection
+    reader: Reader
+    timeout: Timeout
+    deadline: float | None  # when the exchange must be over, by `anyio.current_time`
+    sent: bool = False  # the request is out, whole
+    broken: BrokenResourceError | None = None  # why sending broke
+    upload: Upload | None = None  # what is still going out meanwhile, if anything may be
 
     # -- within time --------------------------------------------------------------------------------
 
@@ -145,7 +153,7 @@ class Wire:
 
     async def _upload(self, message: Message) -> bytes:
         """Send in a task of its own and read the head; the rest goes out while the content is read."""
-        upload = self.upload = Upload(self, message, CONTINUE_PATIENCE)
+        upload = self.upload = Upload(self, message)
         reader, content = self.reader, b""
         try:
             while reader.state is HEAD:
@@ -190,3 +198,175 @@ class Wire:
 def _why(exc: BrokenResourceError) -> str:
     cause = exc.__cause__
     return (cause.strerror or str(cause)) if isinstance(cause, OSError) else "it was cut off"
+
+
+class Upload:
+    """The sending side of an exchange whose content takes its time.
+
+    Any answer below 300 lets it go on, however the connection ends afterwards: the server may answer first
+    and read then.
+
+    :ivar ended: whether nothing more goes out, for whatever reason
+    :ivar failure: why the exchange must fail, or None
+    """
+
+    def __init__(self, wire: Wire, message: Message) -> None:
+        self.ended = False
+        self.failure: BaseException | None = None
+        self._wire = wire
+        self._message = message
+        self._over = anyio.Event()  # set when the task has gone
+        self._heard = anyio.Event()  # of "100 Continue", or of a final answer
+        self._left = message.length  # of announced content
+        self._waiting: CancelScope | None = None  # of who waits for the answer
+        self._sending = CancelScope(deadline=inf if wire.deadline is None else wire.deadline)
+        self._task = Task(self._run, self._gone)
+
+    # -- for who reads the answer -------------------------------------------------------------------
+
+    def listening(self) -> CancelScope:
+        """Return a scope to wait for the answer in.
+
+        It ends at the exchange's deadline, when sending fails, and, once the request is out, in the read
+        timeout: before that a server owes no answer.
+        """
+        if self.failure is not None:
+            raise self.failure
+        deadline = self._wire.deadline
+        self._waiting = CancelScope(deadline=inf if deadline is None else deadline)
+        return self._waiting
+
+    def heard(self, *, final: bool, status: int) -> None:
+        """Take note of "100 Continue", or of a final answer."""
+        if final and status >= WANTED:
+            self._sending.cancel()
+        self._heard.set()
+
+    async def finish(self) -> None:
+        """Wait until the request is out, or nothing more of it will be.
+
+        :raises Exception: what made it fail
+        """
+        await self._over.wait()
+        if self.failure is not None:
+            raise self.failure
+
+    def cancel(self) -> None:
+        """Send nothing more. Does not switch tasks."""
+        self.ended = True
+        self._sending.cancel()
+        self._task.cancel()
+
+    def drop(self) -> None:
+        """Do the same from any thread. Raises RuntimeError if the loop has ended."""
+        self._task.call_soon(self.cancel)
+
+    async def end(self) -> None:
+        """Do the same and wait until its task, and so the content's generator, has ended."""
+        self.cancel()
+        with CancelScope(shield=True):
+            await self._over.wait()
+
+    # -- the task -----------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            await self._send_all()
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as exc:  # whatever it is, it is for who asked
+            self.failure = exc
+        self.ended = True
+        scope, wire = self._waiting, self._wire
+        if scope is None:
+            return
+        if self.failure is not None:
+            scope.cancel()
+        elif (limit := wire.patience()) is not None:
+            scope.deadline = min(scope.deadline, anyio.current_time() + limit)
+
+    def _gone(self) -> None:
+        self.ended = True
+        del self._wire  # a circle; nobody asks for it any more
+        self._over.set()
+
+    async def _send_all(self) -> None:
+        wire, message = self._wire, self._message
+        with self._sending:
+            try:
+                await wire.send(message.head)
+                if message.expects:
+                    with anyio.move_on_after(CONTINUE_PATIENCE):
+                        await self._heard.wait()
+                if message.chunks is None:
+                    await self._send_body(message.body)
+                else:
+                    await self._send_chunks(message.chunks)
+                wire.sent = True
+            except BrokenResourceError as exc:
+                wire.broken = exc  # the answer may be there, and say why
+            except ClosedResourceError:
+                pass  # who reads is told the same
+        if self._sending.cancelled_caught and not self._sending_was_cut():
+            raise WriteTimeout("the request was not out in time")
+
+    def _sending_was_cut(self) -> bool:
+        """Say whether it ended by an answer, or by its own exchange; otherwise it was the deadline."""
+        head = self._wire.reader.head
+        return self.ended or (head is not None and head.status >= WANTED)
+
+    async def _send_body(self, body: bytes) -> None:
+        if self._wire.timeout.write is None:
+            await self._wire.send(body)
+            return
+        for start in range(0, len(body), CHUNK):  # each with its own limit
+            await self._wire.send(body[start : start + CHUNK])
+
+    async def _send_chunks(self, chunks: Iterable[bytes] | AsyncIterable[bytes]) -> None:
+        if isinstance(chunks, AsyncIterable):
+            iterator = aiter(chunks)
+            try:
+                async for chunk in iterator:
+                    await self._send_chunk(chunk)
+            finally:
+                aclose = getattr(iterator, "aclose", None)
+                if aclose is not None:  # a generator, left in the middle perhaps
+                    with CancelScope(shield=True):
+                        await aclose()
+        else:
+            for chunk in chunks:
+                await self._send_chunk(chunk)
+        if self._left is None:
+            await self._wire.send(b"0\r\n\r\n")
+        elif self._left:
+            length = self._message.length
+            raise InvalidRequest(f"content is {self._left} bytes shorter than its Content-Length of {length}")
+
+    async def _send_chunk(self, chunk: object) -> None:
+        if not isinstance(chunk, (bytes, bytearray, memoryview)):
+            msg = f"content must yield bytes, not {chunk!r}"
+            raise TypeError(msg)
+        data = chunk if isinstance(chunk, bytes) else bytes(chunk)
+        if not data:
+            return  # in the chunked coding it would be the end
+        if self._left is None:
+            await self._wire.send(b"%x\r\n%b\r\n" % (len(data), data))
+            return
+        self._left -= len(data)
+        if self._left < 0:
+            raise InvalidRequest(f"content is longer than its Content-Length of {self._message.length}")
+        await self._wire.send(data)
+
+
+class UploadHolder:
+    """Holds an upload; when it is dropped with its response, the upload ends."""
+
+    __slots__ = ("upload",)
+
+    def __init__(self, upload: Upload) -> None:
+        self.upload = upload
+
+    def __del__(self) -> None:
+        if not self.upload.ended:
+            with suppress(RuntimeError):  # the loop has ended, and all tasks with it
+                self.upload.drop()

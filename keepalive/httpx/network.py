@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from socket import MSG_PEEK
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSAttribute, TLSStream
 
-from keepalive import HostName
+from keepalive import HostName, http
 
 if TYPE_CHECKING:
     import ssl
@@ -20,23 +21,34 @@ if TYPE_CHECKING:
 
     from .library import Library
 
-__all__ = ("NetworkStream",)
+__all__ = ("NetworkStream", "Snapshot")
 
 
-class Below(Protocol):
-    """What a network stream needs of what is below it, as long as it only tells of that."""
+class Snapshot:
+    """A connection as it was when it was new; it may be closed by now, or serve another request.
+
+    :param response: what it became, if anything
+    """
+
+    def __init__(self, attributes: Mapping[Any, Any], response: http.Response | None = None) -> None:
+        self._response = response
+        self.extra_attributes: Mapping[Any, Callable[[], Any]] = {
+            attribute: partial(_itself, value) for attribute, value in attributes.items()
+        }
 
     @property
     def stream(self) -> ByteStream | None:
-        """What may be read and written."""
+        """What may be read and written after an upgrade."""
+        return None if self._response is None else self._response.stream
 
     @property
     def holds(self) -> bool:
-        """Whether the connection is nobody else's."""
+        """Whether the connection is still the response's."""
+        return self._response is not None and self._response.holds
 
-    @property
-    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        """The attributes, as anyio has them."""
+
+def _itself(value: object) -> object:
+    return value
 
 
 class NetworkStream:
@@ -45,7 +57,7 @@ class NetworkStream:
     Reading and writing is for after an upgrade or CONNECT; before, it is there for `get_extra_info`.
     """
 
-    def __init__(self, library: Library, below: Below | TLSStream) -> None:
+    def __init__(self, library: Library, below: http.Response | Snapshot | TLSStream) -> None:
         self._library = library
         self._below = below
         self._stream: ByteStream | None = below if isinstance(below, TLSStream) else below.stream

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from anyio.abc import SocketAttribute
@@ -16,13 +15,11 @@ from anyio.streams.tls import TLSAttribute
 
 from keepalive import AllocateError, http
 
-from .network import NetworkStream
+from .network import NetworkStream, Snapshot
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable, Iterator, Mapping
-
-    from anyio.abc import ByteStream
 
     from keepalive import Connection
 
@@ -39,28 +36,18 @@ _STREAM = object()
 
 @dataclass(frozen=True)
 class Way:
-    """How connections are opened: what the steps of it are told with.
+    """How connections are opened: what the steps of it are told with."""
 
-    :ivar context: of TLS with servers; None if it is a given manager's affair
-    :ivar path: of a Unix socket
-    :ivar proxy: the proxy's scheme, "" for none
-    :ivar host: the proxy's
-    :ivar port: the proxy's
-    :ivar headers: fields for an HTTP proxy
-    :ivar auth: for a SOCKS proxy
-    :ivar proxy_context: of TLS with the proxy
-    """
-
-    context: ssl.SSLContext | None = None
+    context: ssl.SSLContext | None = None  # of TLS with servers; None if it is a given manager's affair
     local_address: str | None = None
     socket_options: Any = None
-    path: str | None = None
-    proxy: str = ""
-    host: str = ""
-    port: int = 0
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    auth: tuple[bytes, bytes] | None = None
-    proxy_context: ssl.SSLContext | None = None
+    path: str | None = None  # of a Unix socket
+    proxy: str = ""  # its scheme, "" for none
+    host: str = ""  # the proxy's
+    port: int = 0  # the proxy's
+    headers: tuple[tuple[bytes, bytes], ...] = ()  # fields for an HTTP proxy
+    auth: tuple[bytes, bytes] | None = None  # for a SOCKS proxy
+    proxy_context: ssl.SSLContext | None = None  # of TLS with the proxy
 
     @property
     def forwards(self) -> bool:
@@ -168,11 +155,11 @@ class Trace:
         await self.step("connection.retry", info)
 
     async def _opened(self, response: http.Response | None) -> None:
-        secure = NetworkStream(self._library, Seen(self._attributes, response))
+        secure = NetworkStream(self._library, Snapshot(self._attributes, response))
         known = {
             name: value for name, value in self._attributes.items() if name is not TLSAttribute.ssl_object
         }
-        plain = NetworkStream(self._library, Seen(known, response))
+        plain = NetworkStream(self._library, Snapshot(known, response))
         for phase, name, info, result in self._opening():
             await self._went_well(name, info, result, secure if phase == "tls" else plain)
 
@@ -190,7 +177,7 @@ class Trace:
         last = max((n for n, step in enumerate(steps) if step[0] == phase), default=0)
         way, place = self._way, self._place
         whither = (way.host, way.port) if way.proxy else (place.addr, place.port)
-        stream = NetworkStream(self._library, Seen({SocketAttribute.remote_address: whither}))
+        stream = NetworkStream(self._library, Snapshot({SocketAttribute.remote_address: whither}))
         for _, name, info, result in steps[:last]:
             await self._went_well(name, info, result, stream)
         _, name, info, _ = steps[last]
@@ -236,30 +223,3 @@ class Trace:
         for name in _HTTP11[:2]:
             yield "", name, info, None
         yield "proxy", _HTTP11[2], info, (b"HTTP/1.1", 200, b"", [])
-
-
-class Seen:
-    """A connection as it was when it was new; it may be closed by now, or serve another request.
-
-    :param response: what it became, if anything
-    """
-
-    def __init__(self, attributes: Mapping[Any, Any], response: http.Response | None = None) -> None:
-        self._response = response
-        self.extra_attributes: Mapping[Any, Callable[[], Any]] = {
-            attribute: partial(_itself, value) for attribute, value in attributes.items()
-        }
-
-    @property
-    def stream(self) -> ByteStream | None:
-        """What may be read and written after an upgrade."""
-        return None if self._response is None else self._response.stream
-
-    @property
-    def holds(self) -> bool:
-        """Whether the connection is still the response's."""
-        return self._response is not None and self._response.holds
-
-
-def _itself(value: object) -> object:
-    return value

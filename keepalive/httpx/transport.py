@@ -15,8 +15,6 @@ from .trace import Trace, Way
 
 if TYPE_CHECKING:
     import ssl
-    from types import TracebackType
-    from typing import Self
 
     import httpx
     import httpx2
@@ -101,34 +99,15 @@ class Transport(Base):
             return
         _check(manager)
         taken = {
-            "cert": cert,
-            "limits": limits,
-            "proxy": proxy,
-            "uds": uds,
-            "local_address": local_address,
-            "socket_options": socket_options,
-        }
-        mixed = [name for name, value in taken.items() if value is not None] + ["verify"] * (
-            verify is not True
-        )
-        if mixed:
-            msg = f"{mixed[0]} must not be given beside a manager, whose own settings count"
-            raise ValueError(msg)
+            "cert": cert, "limits": limits, "proxy": proxy, "uds": uds, "local_address": local_address,
+            "socket_options": socket_options, "verify": None if verify is True else verify,
+        }  # fmt: skip
+        for name, value in taken.items():
+            if value is not None:
+                msg = f"{name} must not be given beside a manager, whose own settings count"
+                raise ValueError(msg)
 
     # -- its life -----------------------------------------------------------------------------------
-
-    async def __aenter__(self) -> Self:
-        """Do nothing yet: a manager of its own is made at the first request."""
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        """Close it; see `aclose`."""
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Close the manager of its own in this event loop; a manager that was given is left alone.

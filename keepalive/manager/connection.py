@@ -128,9 +128,19 @@ class Connection(LinkStream):
     def state(self) -> Any:
         """What the scheme's life cycle made of the connection; it stays with it from user to user.
 
-        None without a life cycle, and on a handle that has been given back.
+        None without a life cycle, and on a handle that has been given back. It may be set by whoever keeps
+        something of his own with the connections of a scheme; hooks are then given that.
+
+        :raises ClosedResourceError: set on a handle that has been given back
         """
         return None if self._link is None else self._link.state
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        link = self._given_back()
+        if link is None:
+            raise ClosedResourceError
+        link.state = value
 
     @property
     def age(self) -> float:

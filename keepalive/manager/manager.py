@@ -278,11 +278,14 @@ class ConnectionManager:
             seconds = arguments.seconds("timeout", timeout, none=None, any_sign=True)
         pool = driver.pool
         per_key = None
-        if for_scheme is None and for_addr is None and for_port is None:
-            try:
+        try:
+            if for_scheme is None and for_addr is None and for_port is None:
                 per_key = pool.keys.direct.get((scheme, addr, port))
-            except TypeError:
-                pass  # an argument that cannot be a part of any key; told below
+            elif type(for_port) is int:
+                whole: Any = (scheme, addr, port, for_scheme, for_addr, for_port)
+                per_key = pool.keys.states.get(whole)
+        except TypeError:
+            pass  # an argument that cannot be a part of any key; told below
         if per_key is None or type(port) is not int:  # for a dict, 80 == 80.0
             per_key = pool.keys.of(arguments.key(scheme, addr, port, for_scheme, for_addr, for_port))
         phases = None

@@ -19,13 +19,9 @@ from keepalive.resolve.dns import DNSResolver
 from keepalive.resolve.resolver import Resolver
 from keepalive.transport.loops import current_runtime
 
-from .attempts import TCP, literal
-from .core.effects import Callbacks
 from .core.filters import LineFilter
-from .core.record import Record
-from .core.states import ClientClosed, Limits
-from .descriptors import most_connections
-from .driver import Driver
+from .core.states import Callbacks, ClientClosed, Limits, Record
+from .driver import TCP, Driver, literal, most_connections
 from .events import EventQueue
 from .peer import Peer, Peers, checked_filter
 
@@ -292,10 +288,7 @@ class MultiClient:
         if type(codec) is not LineFilter:
             checked_filter("what filter makes", codec)
         self._last_id += 1
-        record = Record(self._last_id, (scheme, addr, port), codec, timeouts)
-        record.bind_addresses = bound
-        record.lifetime = lasts
-        record.behind = behind
+        record = Record(self._last_id, scheme, addr, port, codec, codec, *timeouts, lasts, behind, bound)
         peer = Peer(driver, record, filled)
         driver.core.enter(record, driver.clock())
         return peer

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from keepalive.base.types import NEVER
 
-from .core.effects import Callbacks
+from .core.states import Callbacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from anyio import ClosedResourceError, TypedAttributeLookupError
 from anyio.lowlevel import checkpoint
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from keepalive.base.addresses import BindAddresses
-    from keepalive.transport.runtime import Parking
 
-    from .core.dispatch import Dispatch
-    from .core.record import Record
+    from .core.states import Record
+    from .driver import Driver
 
 __all__ = ("Peer",)
 
@@ -36,23 +35,6 @@ def checked_filter(name: str, value: Any) -> Filter:
         msg = f"{name} must be an object with the methods decode and encode, not {value!r}"
         raise TypeError(msg)
     return value
-
-
-class Owner(Protocol):
-    """Whose peers they are: a client's driver."""
-
-    core: Dispatch
-
-    @property
-    def clock(self) -> Callable[[], float]:
-        """The loop's clock."""
-
-    @property
-    def park(self) -> Callable[[], Parking]:
-        """What returns a place for the calling task to wait at."""
-
-    def check_here(self) -> None:
-        """Refuse a command from another event loop or thread."""
 
 
 class Peers(Mapping[int, "Peer"]):
@@ -83,7 +65,7 @@ class Peer:
 
     __slots__ = ("_heap", "_owner", "_record")
 
-    def __init__(self, owner: Owner, record: Record, heap: dict[Any, Any] | None = None) -> None:
+    def __init__(self, owner: Driver, record: Record, heap: dict[Any, Any] | None = None) -> None:
         self._owner = owner
         self._record = record
         self._heap = heap

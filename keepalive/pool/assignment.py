@@ -95,9 +95,9 @@ class Assignment:
             return
         if IDLE not in slot.state.next:
             raise illegal(slot, IDLE)
-        self._rest(slot)
+        self.rest(slot)
 
-    def _rest(self, slot: Slot) -> None:
+    def rest(self, slot: Slot) -> None:
         """Let a connection wait idle."""
         slot.state = IDLE
         self._idle.add(slot)
@@ -114,7 +114,8 @@ class Assignment:
         if not lends(slot, now) or self._parts.closed or self._capacity.exceeded(per_key):
             per_key.shared.pop(slot, None)
             if not shares.lent:
-                self._connections.close(slot, self._unusable(slot, now) or CloseReason.USES)
+                reason = self._unusable(slot, now) or CloseReason.USES
+                self._connections.close_taken(slot, reason)
             return
         while shares.lent < shares.capacity and (queue := per_key.queue) is not None and lends(slot, now):
             used = slot.uses or shares.lent
@@ -127,11 +128,11 @@ class Assignment:
         if shares.lent:
             offer(slot)
         elif slot.expires <= now:
-            self._connections.expire(slot, now)
+            self._connections.close_taken(slot, why_expired(slot, now))
         else:
             if slot.state is not IDLE and IDLE not in slot.state.next:
                 raise illegal(slot, IDLE)
-            self._rest(slot)
+            self.rest(slot)
 
     def trim(self, reason: CloseReason) -> None:
         """Close the least recently used of all idle connections, as long as there are too many."""
@@ -142,6 +143,7 @@ class Assignment:
         """Close an idle connection, of another key perhaps."""
         self._connections.close(slot, reason)
         self._fail_alone(slot.per_key)
+        self.wait_for_room(slot.per_key)
         self._keys.rest(slot.per_key)
 
     def _unusable(self, slot: Slot, now: float) -> CloseReason | None:
@@ -218,7 +220,9 @@ class Assignment:
         while slot is not None and slot.trusted_until <= now:
             if slot.expires > now:
                 self._check(slot, now)
-                return None
+                unused = slot.per_key.unused
+                trusted = unused and next(reversed(unused)).trusted_until > now
+                return self._idle.take(slot.per_key, fresh=True) if trusted else None
             self._connections.close_taken(slot, why_expired(slot, now))
             slot = self._idle.take(slot.per_key, fresh)
         return slot
@@ -249,13 +253,14 @@ class Assignment:
         self._timers.set(slot, now + self._limits.check_timeout)
 
     def _check_idle(self, per_key: KeyState, queue: WaitQueue[Waiter], now: float) -> None:
-        """Check idle connections for requests that nothing stands for, as long as there are both."""
-        while per_key.idle and queue.plain_uncovered:
-            slot = self._idle.take(per_key, fresh=False)
-            if slot is not None and slot.trusted_until > now:
-                self.assign(slot, now)  # it was trusted anew meanwhile
+        """Check idle connections for requests that nothing stands for, as long as there are both.
+
+        One that is trusted was left idle for the sake of another key: it is not this one's.
+        """
+        while queue.plain_uncovered and (shelf := per_key.idle or per_key.unused):
+            if next(reversed(shelf)).trusted_until > now:
                 return
-            self.pass_doubtful(slot, now, fresh=False)
+            self.pass_doubtful(self._idle.take(per_key, fresh=False), now, fresh=False)
             self._cover(per_key, queue, now)
 
     # -- a request waits ------------------------------------------------------------------------------
@@ -313,7 +318,7 @@ class Assignment:
         if queue is not None or per_key.opening or per_key.preconnecting:
             if queue is not None:
                 self._cover(per_key, queue, now)
-                if per_key.idle and per_key.limits.check_after != NEVER:
+                if per_key.limits.check_after != NEVER:
                     self._check_idle(per_key, queue, now)
             for _ in range(self._spares.excess(per_key)):
                 self._connections.abort(next(reversed(per_key.opening)))

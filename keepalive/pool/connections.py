@@ -13,14 +13,12 @@ from keepalive.base.types import NEVER, CloseReason
 from .records import Slot
 from .states import (
     ABORT,
-    CHECKING,
     CLOSE,
     CLOSING,
     GONE,
     GOODBYE,
     IDLE,
     OPEN,
-    RESETTING,
     move,
 )
 
@@ -80,7 +78,7 @@ class Connections:
         """End a connection that is open, wherever it stands."""
         if slot.state is IDLE:
             self._idle.remove(slot)
-        elif slot.state is CHECKING or slot.state is RESETTING:
+        elif slot in slot.per_key.preparing:
             self.leave_preparing(slot)
         self.close_taken(slot, reason, abruptly=abruptly)
 

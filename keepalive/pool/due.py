@@ -57,7 +57,8 @@ class Due:
         per_key = slot.per_key
         limits = per_key.limits
         expires = min(now + limits.keep_alive, slot.retires_at)
-        if len(per_key.idle) + len(per_key.unused) <= limits.min_idle and expires > now:
+        ready = len(per_key.idle) + len(per_key.unused)
+        if ready <= limits.min_idle and expires > now and slot not in per_key.unlendable:
             self._idle.remove(slot)
             slot.expires, slot.trusted_until = expires, min(expires, slot.idle_since + limits.check_after)
             self._idle.add(slot)

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING
 from keepalive.base.types import NEVER
 
 from .keys import MOST_RESTING
-from .states import CLOSING, IDLE, LENT, OPENING, QUEUED, RESERVED, SERVED
+from .states import (
+    CHECKING,
+    CLOSING,
+    IDLE,
+    LENT,
+    OPENING,
+    QUEUED,
+    RESERVED,
+    RESETTING,
+    SERVED,
+    SHARED,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -66,7 +77,7 @@ def check_pool(pool: Pool, elsewhere: Collection[Slot] | None = None, *, lowered
     assert pool.requests.uncovered == bare, "requests without an attempt"
     _check_borrowed(pool)
     _check_line(pool, claims)
-    _check_time(pool, found)
+    _check_time(pool, found, elsewhere or ())
     _check_totals(pool)
 
 
@@ -82,11 +93,15 @@ def _find_requests(pool: Pool, found: dict[KeyState, Found]) -> None:
             continue
         assert waiter.state is SERVED, "a request has ended but is kept"
         assert slot is not None, "a request is served with nothing"
+        assert slot.per_key is waiter.per_key, "a connection of another key"
+        if slot.shares is not None:
+            assert slot.state is SHARED, "2: a share of a connection that is not shared"
+            assert waiter in slot.shares.unfetched, "14: a share that nobody is to fetch"
+            continue
         assert slot.state is RESERVED, "2: served with a connection that is not reserved"
         assert slot.waiter is waiter, "2: a connection reserved for two"
-        assert slot.per_key is waiter.per_key, "a connection of another key"
         assert not (waiter.fresh and slot.uses), "a used connection for a fresh request"
-        assert slot.uses < pool.limits.max_uses, "a connection that is used up"
+        assert slot.uses < slot.per_key.limits.max_uses, "a connection that is used up"
         own.reserved += 1
 
 
@@ -97,11 +112,24 @@ def _find_slots(pool: Pool, found: dict[KeyState, Found], elsewhere: Collection[
         assert slot.waiter is None, "an idle connection has a request"
         found[slot.per_key].shelved.append(slot)
     for slot in elsewhere or ():
-        assert slot.state is LENT or slot.state is CLOSING, "2: neither lent nor closing"
+        assert slot.state in (LENT, SHARED, CLOSING), "2: neither lent nor closing"
         assert slot.waiter is None, "a lent connection has a request"
+        _check_shares(slot)
         own = found[slot.per_key]
         own.away += 1
         own.closing += slot.state is CLOSING
+
+
+def _check_shares(slot: Slot) -> None:
+    shares = slot.shares
+    assert (shares is not None) == (slot.state is SHARED) or slot.state is CLOSING, "shared, or not"
+    if shares is not None and slot.state is SHARED:
+        assert shares.lent >= max(1, len(shares.unfetched)), "14: fewer shares lent than there are borrowers"
+        offered = slot in slot.per_key.shared
+        assert not offered or shares.lent < shares.capacity, "14: offered without a free share"
+        lends = slot.retires_at == NEVER and slot.uses + len(shares.unfetched) < slot.per_key.limits.max_uses
+        plain = slot.per_key.queue is not None and slot.per_key.queue.oldest_plain() is not None
+        assert not (offered and lends and plain), "14: waits beside a free share"
 
 
 def _check_asleep(pool: Pool, per_key: KeyState) -> None:
@@ -111,8 +139,11 @@ def _check_asleep(pool: Pool, per_key: KeyState) -> None:
         per_key.closing,
         per_key.position,
         per_key.opening,
+        per_key.preparing,
         per_key.idle,
         per_key.unused,
+        per_key.unlendable,
+        per_key.shared,
     ]
     assert not any(something), "a sleeping key has something"
     assert per_key not in pool.spares.keys, "8: a spare of a sleeping key"
@@ -124,16 +155,26 @@ def _check_counts(pool: Pool, per_key: KeyState, own: Found, exact: bool, lowere
         assert slot.state is OPENING, "2: not an attempt, among the attempts"
         assert slot.per_key is per_key, "2: an attempt of another key"
         assert slot.waiter is None, "an attempt belongs to no request"
-    assert list(per_key.idle) == [slot for slot in own.shelved if slot.uses], "2: idle"
-    assert list(per_key.unused) == [slot for slot in own.shelved if not slot.uses], "2: unused"
-    count = len(per_key.opening) + own.reserved + len(own.shelved) + own.away + per_key.extra
+    for slot in per_key.preparing:
+        assert slot.state in (CHECKING, RESETTING), "2: no hook is at work, among the prepared"
+        assert slot.timer is not None, "13: a hook that may take for ever"
+    closed = [slot for slot in own.shelved if slot.shares is not None and not slot.shares.capacity]
+    shelved = [slot for slot in own.shelved if slot not in closed]
+    assert set(per_key.unlendable) == set(closed), "2: idle, and lent to nobody"
+    if per_key.limits.shared:
+        assert {*per_key.idle, *per_key.unused} == set(shelved), "2: idle"
+    else:
+        assert list(per_key.idle) == [slot for slot in shelved if slot.uses], "2: idle"
+        assert list(per_key.unused) == [slot for slot in shelved if not slot.uses], "2: unused"
+    count = len(per_key.opening) + len(per_key.preparing) + own.reserved + len(own.shelved) + own.away
+    count += per_key.extra
     if exact:
         assert count == per_key.count, f"1: {per_key.key} counts {per_key.count}, has {count}"
         assert own.closing == per_key.closing, "1: closing"
     else:
         assert count <= per_key.count, f"1: {per_key.key} counts {per_key.count}, has {count}"
         assert per_key.closing >= 0, "1: closing"
-    assert lowered or per_key.count <= pool.limits.max_per_host, "1: more than max_per_host"
+    assert lowered or per_key.count <= per_key.limits.max_per_host, "1: more than max_per_host"
     if pool.closed:
         assert not per_key.opening, "an attempt outlives the end"
         assert not own.shelved, "an idle connection outlives the end"
@@ -155,27 +196,27 @@ def _check_borrowed(pool: Pool) -> None:
 
 
 def _check_queue(pool: Pool, per_key: KeyState, own: Found) -> None:
-    queue, queued, attempts = per_key.queue, own.queued, len(per_key.opening)
+    queue, queued, attempts, coming = per_key.queue, own.queued, len(per_key.opening), per_key.coming
     if queue is None:
         assert not queued, "queued, but in no queue"
     else:
         assert queue.snapshot() == queued, "6: the queue is not the queued requests by age"
         assert queue.waiting == len(queued) > 0, "an empty or miscounted queue"
-        assert queue.covered == min(attempts, len(queued)), "attempts stand for requests"
+        assert queue.covered == min(coming, len(queued)), "attempts stand for requests"
         for place, waiter in enumerate(queued):
-            assert waiter.covered == (place < attempts), "6: covered from the oldest on"
-        assert not per_key.unused, "3: waits beside an unused connection"
-        assert not per_key.idle or all(waiter.fresh for waiter in queued), (
-            "3: waits beside an idle connection"
-        )
-    assert attempts <= len(queued) + (per_key.preconnecting or 1), (
+            assert waiter.covered == (place < coming), "6: covered from the oldest on"
+        if per_key.limits.check_after == NEVER:
+            assert not per_key.unused, "3: waits beside an unused connection"
+        bare = queued if per_key.limits.check_after == NEVER else queued[coming:]
+        assert not per_key.idle or all(waiter.fresh for waiter in bare), "3: waits beside an idle connection"
+    assert per_key.surplus <= (per_key.preconnecting or 1), (
         "8: more spare attempts than one, or a preconnect's"
     )
     assert per_key.preconnecting <= attempts, "8: more of a warm-up than there is"
     if per_key.pause is not None:
         assert per_key.pause.timer is not None, "10: a pause without an end"
         assert not queued or per_key.count > per_key.closing, "10: waits for a pause alone"
-    spare = attempts > len(queued)
+    spare = per_key.surplus > 0
     assert (per_key in pool.spares.keys) == spare, "8: spare attempts are known"
     assert (per_key.timer is not None) == spare, (
         "8: a spare attempt has a deadline; nothing else of a key has"
@@ -184,9 +225,9 @@ def _check_queue(pool: Pool, per_key: KeyState, own: Found) -> None:
 
 def _check_claim(pool: Pool, per_key: KeyState, own: Found, claims: set[int]) -> int:
     """Check that who could use room claims it; return how many requests have no attempt."""
-    bare = own.queued[len(per_key.opening) :]
+    bare = own.queued[per_key.coming :]
     may = (
-        per_key.count < pool.limits.max_per_host or per_key.idle or per_key.extra
+        per_key.count < per_key.limits.max_per_host or per_key.idle or per_key.extra
     ) and per_key.pause is None
     if per_key.failures >= pool.limits.pause_after and per_key.opening:
         may = False
@@ -210,7 +251,7 @@ def _check_line(pool: Pool, claims: set[int]) -> None:
         assert enough or not pool.spares.keys, "8: a spare attempt is in the way of a request"
 
 
-def _check_time(pool: Pool, found: dict[KeyState, Found]) -> None:
+def _check_time(pool: Pool, found: dict[KeyState, Found], elsewhere: Collection[Slot]) -> None:
     """Check that all deadlines are known, and exactly the next one is told."""
     times = []
     dated = 0
@@ -226,10 +267,15 @@ def _check_time(pool: Pool, found: dict[KeyState, Found]) -> None:
             assert slot.timer[0] == slot.expires, "an idle connection is due at another time"
         assert slot.expires <= slot.retires_at, "idle beyond its lifetime"
     for per_key in found:
-        for entry in (per_key.timer, *[slot.timer for slot in per_key.opening]):
+        for entry in (per_key.timer, *[slot.timer for slot in (*per_key.opening, *per_key.preparing)]):
             if entry is not None:
                 times.append(entry[0])
                 dated += 1
+    for slot in elsewhere:
+        if slot.timer is not None:
+            assert slot.state is CLOSING, "only a goodbye has a deadline elsewhere"
+            times.append(slot.timer[0])
+            dated += 1
     for per_key in pool.keys.states.values():
         if per_key.pause is not None and per_key.pause.timer is not None:
             times.append(per_key.pause.timer[0])

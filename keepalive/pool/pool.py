@@ -33,8 +33,7 @@ Invariants, checked by the tests after every input:
     its owner's claim. (Not when what it was served with is lost: it waits again.)
  6. First come, first served within a key.
  7. When all is released and cancelled, nothing is lent, reserved or waiting.
- 8. A key has at most one attempt more than requests, or as many as a preconnect started; who has more
-    attempts than requests has a deadline for them.
+ 8. A key has at most one attempt more than requests, or a preconnect's; who has more has a deadline for them.
  9. Equal inputs give equal effects.
 10. While a key pauses after failures no attempt of it is started, and after the pause one at a time
     until one succeeds. A request never waits for a pause alone: it fails if nothing of its key is open.
@@ -176,7 +175,7 @@ class Pool:
             assignment.give(waiter, slot, IMMEDIATE)
         elif deadline <= now or self._parts.closed:
             self.requests.fail(waiter, Failure.SHUTDOWN if self._parts.closed else Failure.TIMEOUT)
-            self.keys.rest(per_key)
+            assignment.reconcile(per_key, now)  # what it passed may have changed
         else:
             assignment.enqueue(waiter, now)
             if waiter.state is QUEUED and waiter.deadline <= now:
@@ -343,6 +342,7 @@ class Pool:
         state = slot.state
         if (
             per_key.opening
+            or per_key.preparing
             or self.room.waiting
             or (state is not RESERVED and (per_key.queue is not None or state is not IDLE))
         ):
@@ -431,7 +431,7 @@ class Pool:
             slot = assignment.unreserve(waiter)
             self.requests.fail(waiter, Failure.SHUTDOWN)
             if slot is not None:
-                connections.close(slot, CloseReason.SHUTDOWN)
+                assignment.assign(slot, now)  # to nobody
         for slot in list(self.idle.line):
             connections.close(slot, CloseReason.SHUTDOWN)
         for per_key in list(self.keys.states.values()):

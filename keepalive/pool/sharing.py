@@ -42,6 +42,7 @@ class Sharing:
         per_key.per_attempt = 1
         if capacity is not None:
             slot.shares = Shares(capacity)
+            slot.trusted_until = slot.expires  # its resident sees to the rest
             per_key.per_attempt = min(max(capacity, 1), MANY)
 
     def give_back(self, slot: Slot, now: float, keep_for: float = NEVER) -> None:

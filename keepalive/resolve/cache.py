@@ -17,18 +17,12 @@ PUT_OFF = 30.0
 
 @dataclass(slots=True)
 class Entry:
-    """One answer.
+    """One answer."""
 
-    :ivar addresses: none means: it is known that there are none
-    :ivar error: why there are none
-    :ivar fresh_until: when it must be refreshed
-    :ivar stale_until: when it must not be used any more, not even if a refresh fails
-    """
-
-    addresses: tuple[str, ...]
-    error: Exception | None
-    fresh_until: float
-    stale_until: float
+    addresses: tuple[str, ...]  # none means: it is known that there are none
+    error: Exception | None  # why there are none
+    fresh_until: float  # when it must be refreshed
+    stale_until: float  # when it must not be used any more, not even if a refresh fails
 
 
 class Cache:

@@ -15,14 +15,14 @@ import anyio
 
 from keepalive.base import arguments as settings
 from keepalive.base.addresses import is_literal
+from keepalive.base.hostname import WrongName, ascii_name
 from keepalive.resolve.resolver import Resolution
 
 from . import resolv_conf as _resolv
-from .check import WrongName, ascii_name
 from .files import LOOK_EVERY, Watched
 from .hosts_file import HostsFile
 from .resolv_conf import Config
-from .standing import Standing
+from .server_status import ServerStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -85,6 +85,10 @@ class DNSResolver:
     """
 
     absolute_names = True
+    look_every = LOOK_EVERY
+    """Seconds between two looks at whether a file has changed; for classes derived from this one."""
+    port = _resolv.PORT
+    """The port of the name servers in ``resolv.conf``, which cannot name one; likewise."""
 
     def __init__(
         self,
@@ -118,12 +122,15 @@ class DNSResolver:
             raise ValueError(msg)
         self._max_negative_ttl = settings.seconds("max_negative_ttl", max_negative_ttl, none=None)
         self._stale = settings.seconds("stale", stale, none=None)
-        self._hosts = None if hosts is None else HostsFile(settings.text("hosts", hosts))
+        self._hosts = None if hosts is None else HostsFile(settings.text("hosts", hosts), self.look_every)
         path = settings.text("resolv_conf", resolv_conf)
-        self._file = Watched(path, _read) if nameservers is None else None
-        self._alone = None if nameservers is None else _resolv.surroundings(Config(), os.environ, "")
+        self._file: Watched[Config] | None = None
+        if nameservers is None:
+            self._file = Watched(path, self._read, look_every=self.look_every)
+        else:
+            self._alone = _resolv.surroundings(Config(), os.environ, "")
         self._turns = itertools.count()
-        self._standing = Standing()
+        self._status = ServerStatus()
 
     async def resolve(self, host: str) -> Resolution:
         """Return all addresses of a host name. Switches tasks. Waits for both families, see `resolve_parts`.
@@ -157,7 +164,7 @@ class DNSResolver:
         bare = name.removesuffix(".")
         known = self._hosts is not None and await self._hosts.addresses(bare)
         if known:
-            return Resolution(_sorted(known), LOOK_EVERY)
+            return Resolution(_sorted(known), self.look_every)
         if bare.rpartition(".")[2] in NEVER_THERE:
             raise NotFound("no such name", self._max_negative_ttl)
         config = self._config()
@@ -172,7 +179,7 @@ class DNSResolver:
         exists, ttl, failed = False, math.inf, None
         for candidate in _resolv.candidates(name, config.search, config.ndots):
             try:
-                found = await _ask_families(candidate, servers, config, self._standing, tell)
+                found = await _ask_families(candidate, servers, config, self._status, tell)
             except OSError as exc:
                 # Servers refuse single labels that stand alone. Of any other name that nobody can tell
                 # of, what comes later in the list may be somebody else's host.
@@ -190,20 +197,19 @@ class DNSResolver:
 
     def _config(self) -> Config:
         config = self._alone if self._file is None else self._file.value()
-        assert config is not None, "servers are given, or there is a file"
         return replace(config, **self._given) if self._given else config  # type: ignore[arg-type]  # checked
+
+    def _read(self, text: str, complain: Callable[[int, str], None]) -> Config:
+        config = _resolv.parse(text, complain, self.port)
+        return _resolv.surroundings(config, os.environ, socket.gethostname())
 
     def _resolution(self, found: Found) -> Resolution:
         ttl = min(max(found.ttl, self._min_ttl), self._max_ttl)
         return Resolution(found.addresses, ttl, self._stale, found.partial)
 
 
-def _read(text: str, complain: Callable[[int, str], None]) -> Config:
-    return _resolv.surroundings(_resolv.parse(text, complain), os.environ, socket.gethostname())
-
-
 async def _ask_families(
-    name: str, servers: Sequence[Server], config: Config, standing: Standing, tell: Callable[[Found], None]
+    name: str, servers: Sequence[Server], config: Config, status: ServerStatus, tell: Callable[[Found], None]
 ) -> Found:
     """Ask for both families at once. A family that fails or is late does not hold up the other for long.
 
@@ -217,7 +223,7 @@ async def _ask_families(
 
     async def one(kind: str) -> None:
         try:
-            result = await ask(name, kind, servers, config, standing)
+            result = await ask(name, kind, servers, config, status)
         except OSError as exc:
             errors.append(exc)
             return
@@ -263,11 +269,15 @@ def _has_route(address: str) -> bool:
     return True
 
 
-def _servers(value: object) -> tuple[Server, ...]:
+def _several(name: str, what: str, value: object) -> Iterable[object]:
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        msg = f"nameservers must be a sequence of addresses, not {value!r}"
+        msg = f"{name} must be a sequence of {what}, not {value!r}"
         raise TypeError(msg)
-    found = tuple(_server(entry) for entry in value)
+    return value
+
+
+def _servers(value: object) -> tuple[Server, ...]:
+    found = tuple(_server(entry) for entry in _several("nameservers", "addresses", value))
     if not found:
         msg = "nameservers must not be empty"
         raise ValueError(msg)
@@ -291,13 +301,9 @@ def _server(entry: object) -> Server:
 
 
 def _search(value: object) -> tuple[str, ...]:
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        msg = f"search must be a sequence of domains, not {value!r}"
-        raise TypeError(msg)
+    domains = [settings.text("a domain in search", item) for item in _several("search", "domains", value)]
     try:
-        return tuple(
-            ascii_name(settings.text("a domain in search", item)).removesuffix(".") for item in value
-        )
+        return tuple(ascii_name(domain).removesuffix(".") for domain in domains)
     except WrongName as exc:
         msg = f"search: {exc.strerror}"
         raise ValueError(msg) from None

@@ -21,7 +21,7 @@ import dns.rdatatype
 
 from .message import Unreadable, question
 from .ports import NO_ROOM, by_tcp, ports
-from .standing import Standing
+from .server_status import ServerStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,34 +54,28 @@ class NobodyKnows(socket.gaierror):
 
 
 class Found(NamedTuple):
-    """What there is of one type under a name.
+    """What there is of one type under a name."""
 
-    :ivar addresses: in the server's order; none if the name has none
-    :ivar ttl: seconds; for no addresses by the zone's SOA record (RFC 2308 5), 0 without it
-    :ivar exists: whether there is such a name at all
-    :ivar partial: nobody could tell what there is of the other family
-    """
-
-    addresses: tuple[str, ...]
-    ttl: float
-    exists: bool = True
-    partial: bool = False
+    addresses: tuple[str, ...]  # in the server's order; none if the name has none
+    ttl: float  # seconds; for no addresses by the zone's SOA record (RFC 2308 5), 0 without it
+    exists: bool = True  # whether there is such a name at all
+    partial: bool = False  # nobody could tell what there is of the other family
 
 
 async def ask(
-    name: str, kind: str, servers: Sequence[Server], config: Config, standing: Standing | None = None
+    name: str, kind: str, servers: Sequence[Server], config: Config, status: ServerStatus | None = None
 ) -> Found:
     """Ask for the addresses of one kind, "A" or "AAAA", under a name, and follow CNAMEs. Switches tasks.
 
-    :param standing: what is known of the servers
+    :param status: what is known of the servers
     :raises NobodyKnows: no server could tell; the message says what each of them did
     :raises OSError: no descriptor is free, to ask with
     """
     asked = dns.name.Name((*(label.encode() for label in name.split(".")), b""))
-    round_of = _Asking(dns.rdatatype.from_text(kind), servers, config, standing or Standing())
+    query = _Query(dns.rdatatype.from_text(kind), servers, config, status or ServerStatus())
     links, ttl = 0, math.inf
     while True:
-        found = await round_of.ask(asked)
+        found = await query.ask(asked)
         ttl = min(ttl, found.ttl)
         links += found.links
         if found.goes_on_at is None:
@@ -91,7 +85,7 @@ async def ask(
         asked = found.goes_on_at
 
 
-class _Reading(NamedTuple):
+class _Answer(NamedTuple):
     addresses: tuple[str, ...]
     ttl: float
     exists: bool
@@ -99,24 +93,21 @@ class _Reading(NamedTuple):
     goes_on_at: dns.name.Name | None = None
 
 
-class _Asking:
+class _Query(NamedTuple):
     """One question, put to each server in turn until one knows."""
 
-    def __init__(
-        self, kind: dns.rdatatype.RdataType, servers: Sequence[Server], config: Config, standing: Standing
-    ) -> None:
-        self._kind = kind
-        self._servers = servers
-        self._config = config
-        self._standing = standing
+    kind: dns.rdatatype.RdataType
+    servers: Sequence[Server]
+    config: Config
+    status: ServerStatus
 
-    async def ask(self, name: dns.name.Name) -> _Reading:
+    async def ask(self, name: dns.name.Name) -> _Answer:
         """Return what the first server says that knows."""
         faults: dict[Server, str] = {}
-        left = self._standing.order(self._servers, time.monotonic())
+        left = self.status.order(self.servers, time.monotonic())
         unheard: set[Server] = set()
         told = False
-        for turn in range(self._config.attempts):
+        for turn in range(self.config.attempts):
             for server in tuple(left):
                 asked_at = time.monotonic()
                 try:
@@ -131,39 +122,39 @@ class _Asking:
                 except TimeoutError:
                     faults[server] = "no answer"
                     unheard.add(server)
-                    self._standing.silent(server, asked_at, time.monotonic())
+                    self.status.silent(server, asked_at, time.monotonic())
                 except OSError as exc:
                     if exc.errno in NO_ROOM:
                         raise
                     faults[server] = exc.strerror or type(exc).__name__
-                    self._standing.silent(server, asked_at, time.monotonic())
+                    self.status.silent(server, asked_at, time.monotonic())
         raise NobodyKnows(faults, told=told)
 
     async def _ask_server(
         self, name: dns.name.Name, server: Server, turn: int, *, more: bool, again: bool
-    ) -> _Reading:
+    ) -> _Answer:
         """Ask one server.
 
         :param more: if its answer cannot be read, another one could be asked at once
         :param again: it gave no answer before; some drop what has EDNS in it, so it is asked without
         """
-        standing = self._standing
-        edns = not again and standing.knows_edns(server, time.monotonic())
+        status = self.status
+        edns = not again and status.knows_edns(server, time.monotonic())
         reply = await self._exchange(name, server, turn, edns=edns, more=more)
-        standing.answered(server, time.monotonic())
+        status.answered(server, time.monotonic())
         if edns and reply.rcode in OLDER_THAN_EDNS:
             reply = await self._exchange(name, server, turn, edns=False, more=more)
             again = reply.rcode not in OLDER_THAN_EDNS
         if again:
-            standing.no_edns(server, time.monotonic())
-        return _read(reply, name, self._kind)
+            status.no_edns(server, time.monotonic())
+        return _read(reply, name, self.kind)
 
     async def _exchange(
         self, name: dns.name.Name, server: Server, turn: int, *, edns: bool, more: bool
     ) -> Reply:
-        seconds = self._config.timeout * 2**turn
-        message = question(name, self._kind, edns=edns)
-        if not self._config.by_tcp:
+        seconds = self.config.timeout * 2**turn
+        message = question(name, self.kind, edns=edns)
+        if not self.config.by_tcp:
             reply = await ports().by_udp(message, server, seconds, more=more)
             if not reply.cut_short:
                 return reply
@@ -173,7 +164,7 @@ class _Asking:
         return reply
 
 
-def _read(reply: Reply, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> _Reading:
+def _read(reply: Reply, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> _Answer:
     """Follow the CNAMEs inside an answer, and say what is at their end."""
     rcode = reply.rcode
     if rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
@@ -185,7 +176,7 @@ def _read(reply: Reply, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> _
             if rcode == dns.rcode.NXDOMAIN:
                 raise Fault("an address of a name that is said not to exist")
             addresses = tuple(dict.fromkeys(str(record.data) for record in records))
-            return _Reading(addresses, min(ttl, *(record.ttl for record in records)), True, links)
+            return _Answer(addresses, min(ttl, *(record.ttl for record in records)), True, links)
         alias = _records(reply.answer, name, dns.rdatatype.CNAME)
         if not alias:
             break
@@ -198,8 +189,8 @@ def _read(reply: Reply, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> _
     exists = rcode == dns.rcode.NOERROR
     lasts = _negative_ttl(reply, name)
     if links and exists and lasts is None:
-        return _Reading((), ttl, True, links, goes_on_at=name)  # a server that does not look further itself
-    return _Reading((), min(ttl, lasts or 0.0), exists, links)
+        return _Answer((), ttl, True, links, goes_on_at=name)  # a server that does not look further itself
+    return _Answer((), min(ttl, lasts or 0.0), exists, links)
 
 
 def _records(section: tuple[Record, ...], name: dns.name.Name, kind: dns.rdatatype.RdataType) -> list[Record]:

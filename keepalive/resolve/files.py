@@ -21,55 +21,27 @@ MOST_COMPLAINTS = 10
 """So many wrong lines of a file are told of; a list of 100,000 has more than anybody wants to read."""
 
 
-class Watched(Generic[T]):
-    """What a small text file says, kept up to date by a look at its inode, size and time of change.
-
-    A file that is not there reads as an empty one. `parse` gets the text and a function to complain with.
+class File:
+    """A file on disk: whether it has changed, and what is in it.
 
     :param clock: seconds, monotonic
+    :param look_every: seconds between two looks
     """
 
     def __init__(
-        self,
-        path: str,
-        parse: Callable[[str, Callable[[int, str], None]], T],
-        clock: Callable[[], float] = time.monotonic,
+        self, path: str, clock: Callable[[], float] = time.monotonic, look_every: float = LOOK_EVERY
     ) -> None:
-        self._parse = parse
-        self._file = File(path, clock)
-        self._of: tuple[int, ...] | None = None
-        self._value: T | None = None
-
-    def edition(self) -> tuple[int, ...]:
-        """Return something that is different when the file has changed."""
-        return self._file.edition()
-
-    def value(self) -> T:
-        """Return what the file says. Blocks as long as the file system takes.
-
-        :raises OSError: there is no descriptor free to read it with
-        """
-        edition = self._file.edition()
-        if self._value is None or edition != self._of:
-            text = self._file.read().decode("utf-8", "replace").replace("\r\n", "\n")
-            self._value, self._of = self._parse(text, self._file.complaints()), edition
-        return self._value
-
-
-class File:
-    """A file on disk: whether it has changed, and what is in it."""
-
-    def __init__(self, path: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
         self._clock = clock
+        self._look_every = look_every
         self._look_at = -1e9
         self._seen: tuple[int, ...] = ()
 
     def edition(self) -> tuple[int, ...]:
-        """Return what tells this state of the file from others; looks at most once in `LOOK_EVERY`."""
+        """Return what tells this state of the file from others; looks at most once in `look_every`."""
         now = self._clock()
         if now >= self._look_at:
-            self._look_at = now + LOOK_EVERY
+            self._look_at = now + self._look_every
             try:
                 found = os.stat(self._path)
             except OSError:
@@ -107,3 +79,33 @@ class File:
                 logger.warning("%s has more wrong lines, which are skipped too", self._path)
 
         return complain
+
+
+class Watched(File, Generic[T]):
+    """What a small text file says, kept up to date by a look at its inode, size and time of change.
+
+    A file that is not there reads as an empty one. `parse` gets the text and a function to complain with.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        parse: Callable[[str, Callable[[int, str], None]], T],
+        clock: Callable[[], float] = time.monotonic,
+        look_every: float = LOOK_EVERY,
+    ) -> None:
+        super().__init__(path, clock, look_every)
+        self._parse = parse
+        self._of: tuple[int, ...] | None = None
+        self._value: T | None = None
+
+    def value(self) -> T:
+        """Return what the file says. Blocks as long as the file system takes.
+
+        :raises OSError: there is no descriptor free to read it with
+        """
+        edition = self.edition()
+        if self._value is None or edition != self._of:
+            text = self.read().decode("utf-8", "replace").replace("\r\n", "\n")
+            self._value, self._of = self._parse(text, self.complaints()), edition
+        return self._value

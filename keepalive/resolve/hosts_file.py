@@ -9,9 +9,9 @@ import anyio
 from anyio.lowlevel import RunVar, checkpoint
 
 from keepalive.base.addresses import is_literal
+from keepalive.base.hostname import WrongName, ascii_name
 
-from .check import WrongName, ascii_name
-from .files import File
+from .files import LOOK_EVERY, File
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,12 +32,6 @@ class Table:
     def __init__(self) -> None:
         # Texts hold other texts only here, so the garbage collector need not look at them.
         self._parts: list[dict[str, str]] = [{} for _ in range(PARTS)]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._parts[hash(name) % PARTS]
-
-    def __getitem__(self, name: str) -> tuple[str, ...]:
-        return tuple(self._parts[hash(name) % PARTS][name].split())
 
     def get(self, name: str) -> tuple[str, ...]:
         """Return the addresses of a name in ASCII, lower case, without trailing dot; maybe none."""
@@ -100,27 +94,23 @@ def _plain(name: str) -> str:
     return name.lower().removesuffix(".")
 
 
-class HostsFile:
+class HostsFile(File):
     """A hosts file, kept up to date; one of any size, read without stopping the loop."""
 
-    def __init__(self, path: str) -> None:
-        self._file = File(path)
+    def __init__(self, path: str, look_every: float = LOOK_EVERY) -> None:
+        super().__init__(path, look_every=look_every)
         self._of: tuple[int, ...] | None = None
         self._table = Table()
         self._reading: tuple[tuple[int, ...], Iterator[None]] | None = None
         self._lock = Lock()  # several event loops, in as many threads, may read at once
         self._turn: RunVar[anyio.Lock] = RunVar("keepalive turn to read the hosts file")
 
-    def edition(self) -> tuple[int, ...]:
-        """Return something that is different when the file has changed."""
-        return self._file.edition()
-
     async def addresses(self, name: str) -> tuple[str, ...]:
         """Return the addresses of a name. Switches tasks only while a big file is read.
 
         :raises OSError: there is no descriptor free to read it with
         """
-        if self._of != self._file.edition() and (self._reading is not None or not self._step()):
+        if self._of != self.edition() and (self._reading is not None or not self._step()):
             turn = self._turn.get(None)
             if turn is None:
                 turn = anyio.Lock()
@@ -135,13 +125,13 @@ class HostsFile:
         if not self._lock.acquire(blocking=False):
             return False  # another loop's thread is at it
         try:
-            edition = self._file.edition()
+            edition = self.edition()
             if self._reading is None and self._of == edition:
                 return True
             if self._reading is None or self._reading[0] != edition:
-                data = self._file.read()
+                data = self.read()
                 if len(data) <= SLICE:
-                    self._table = parse(data.decode("utf-8", "replace"), self._file.complaints())
+                    self._table = parse(data.decode("utf-8", "replace"), self.complaints())
                     self._of, self._reading = edition, None
                     return True
                 self._reading = edition, self._read(edition, data)
@@ -153,6 +143,6 @@ class HostsFile:
 
     def _read(self, edition: tuple[int, ...], data: bytes) -> Iterator[None]:
         table = Table()
-        yield from parse_slowly(data, table, self._file.complaints())
+        yield from parse_slowly(data, table, self.complaints())
         old, self._table, self._of = self._table, table, edition
         yield from old.clear()  # that takes its time, too

@@ -29,31 +29,20 @@ BOUNDS = {"ndots": (0, 15), "timeout": (1, 30), "attempts": (1, 5)}
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What a resolver goes by.
+    """What a resolver goes by."""
 
-    :ivar servers: whom to ask, in this order
-    :ivar search: domains to try for names that are not absolute
-    :ivar ndots: a name with so many dots is tried as it is first, then with the search list
-    :ivar timeout: seconds for the first try of each server; each further round takes twice as long
-    :ivar attempts: how many rounds
-    :ivar rotate: start with another server each time
-    :ivar by_tcp: do not use UDP (option use-vc)
-    :ivar no_ipv6: do not ask for AAAA (option no-aaaa)
-    :ivar searches: the file says what to search, if only nothing
-    """
-
-    servers: tuple[Server, ...] = (LOCAL,)
-    search: tuple[str, ...] = ()
-    ndots: int = 1
-    timeout: float = TIMEOUT
-    attempts: int = 2
-    rotate: bool = False
-    by_tcp: bool = False
-    no_ipv6: bool = False
-    searches: bool = field(default=False, compare=False)
+    servers: tuple[Server, ...] = (LOCAL,)  # whom to ask, in this order
+    search: tuple[str, ...] = ()  # domains to try for names that are not absolute
+    ndots: int = 1  # a name with so many dots is tried as it is first, then with the search list
+    timeout: float = TIMEOUT  # seconds for the first try of each server; each round takes twice as long
+    attempts: int = 2  # how many rounds
+    rotate: bool = False  # start with another server each time
+    by_tcp: bool = False  # do not use UDP (option use-vc)
+    no_ipv6: bool = False  # do not ask for AAAA (option no-aaaa)
+    searches: bool = field(default=False, compare=False)  # the file says what to search, if only nothing
 
 
-def parse(text: str, complain: Callable[[int, str], None]) -> Config:
+def parse(text: str, complain: Callable[[int, str], None], port: int = PORT) -> Config:
     """Return what a resolv.conf says. Wrong lines and words are skipped, what is unknown is ignored."""
     servers: list[Server] = []
     search: tuple[str, ...] | None = None
@@ -64,7 +53,7 @@ def parse(text: str, complain: Callable[[int, str], None]) -> Config:
             continue
         match words:
             case ["nameserver", address, *_] if is_literal(address):
-                servers.append((address, PORT))
+                servers.append((address, port))
             case ["nameserver", *rest]:
                 complain(number, f"{' '.join(rest)[:100]!r} is no address")
             case ["domain" | "search", *domains]:

@@ -1,9 +1,17 @@
-"""What turns host names into addresses."""
+"""What turns host names into addresses: what it must be able to do, and a fixed table."""
 
 from __future__ import annotations
 
+import math
+import socket
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from keepalive.base import arguments as settings
+from keepalive.base.hostname import ascii_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +56,19 @@ class Resolver(Protocol):
             attribute ``retry_after``, nobody knows, and nobody is asked again for so many seconds. Its
             errno, unless it is a `socket.gaierror`, is the request's `error_num`
         """
+
+
+class StaticResolver:
+    """A fixed table, for tests and closed networks: names to one address or several."""
+
+    def __init__(self, table: Mapping[str, str | Sequence[str]]) -> None:
+        self._table = {
+            ascii_name(host).rstrip("."): settings.addresses(host, found) for host, found in table.items()
+        }
+
+    async def resolve(self, host: str) -> Resolution:
+        """Return the table's entry; names are compared without case and trailing dot."""
+        try:
+            return Resolution(self._table[ascii_name(host).rstrip(".")], math.inf)
+        except KeyError:
+            raise socket.gaierror(socket.EAI_NONAME, "not in the table") from None

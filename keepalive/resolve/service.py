@@ -7,6 +7,7 @@ one that refreshes an answer which may serve meanwhile goes on by itself.
 from __future__ import annotations
 
 import socket
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import anyio
@@ -34,16 +35,14 @@ PARTIAL_TTL = 10.0
 """Seconds for which part of an answer is remembered, at most, when nobody waits for the rest."""
 
 
+@dataclass(eq=False, slots=True)
 class _Lookup:
-    __slots__ = ("answer", "askers", "parts", "refreshing", "task", "ttl")
-
-    def __init__(self) -> None:
-        self.askers: dict[Wakeable, bool] = {}  # and whether they want to hear of parts
-        self.parts: list[tuple[str, ...]] = []
-        self.ttl = PARTIAL_TTL  # of the parts
-        self.answer: tuple[str, ...] | DialFailure | None = None
-        self.task: Cancellable | None = None
-        self.refreshing = False
+    askers: dict[Wakeable, bool] = field(default_factory=dict)  # and whether they want to hear of parts
+    parts: list[tuple[str, ...]] = field(default_factory=list)
+    ttl: float = PARTIAL_TTL  # of the parts
+    answer: tuple[str, ...] | DialFailure | None = None
+    task: Cancellable | None = None
+    refreshing: bool = False
 
 
 class Asking:
@@ -123,19 +122,14 @@ class Asking:
             self._parked = after
 
 
+@dataclass(eq=False, slots=True)
 class Callback:
     """An asker that is no task: it is called when the look-up has ended."""
 
-    __slots__ = ("_lookup", "_name", "_names", "_told")
-
-    def __init__(
-        self, names: Names, name: str, lookup: _Lookup, told: Callable[[tuple[str, ...] | DialFailure], None]
-    ) -> None:
-        self._names = names
-        self._name = name
-        self._lookup = lookup
-        self._told = told
-        lookup.askers[self] = False
+    _names: Names
+    _name: str
+    _lookup: _Lookup
+    _told: Callable[[tuple[str, ...] | DialFailure], None]
 
     def done(self) -> bool:
         """Say whether it has gone."""
@@ -198,7 +192,12 @@ class Names:
         name, known, old = self._look(host)
         if known is None and old is not None:
             self.refresh(name)
-        return known or old or Callback(self, name, self._lookup(name), told)
+        if addresses := known or old:
+            return addresses
+        lookup = self._lookup(name)
+        asker = Callback(self, name, lookup, told)
+        lookup.askers[asker] = False
+        return asker
 
     def refresh(self, name: str) -> None:
         """Look a name up though nobody waits for it; `answered` is told."""

@@ -6,10 +6,8 @@ no header field is changed.
 
 from .config import SipConfig, SipTLS
 from .errors import PoolClosed, SendError, SendTimeout, SipError
-from .leg import open_leg
-from .lookup import resolve_host
-from .pool import SocketPool
-from .source import Source
+from .pool import SocketPool, open_leg
+from .source import Source, resolve_host
 from .stats import ConnectionInfo, SipStats
 
 __all__ = (

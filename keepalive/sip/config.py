@@ -1,7 +1,9 @@
-"""What can be set."""
+"""What can be set, and what is made of it: TLS contexts, out of one certificate for both roles."""
 
 from __future__ import annotations
 
+import socket
+import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -10,11 +12,12 @@ from keepalive.connect.options import SocketOptions
 from keepalive.resolve.resolver import Resolver
 
 if TYPE_CHECKING:
-    import ssl
     from pathlib import Path
 
 __all__ = ("SipConfig", "SipTLS")
 
+_VERIFY: Final = {0: ssl.CERT_NONE, -1: ssl.CERT_OPTIONAL, 1: ssl.CERT_REQUIRED}
+_WHOLE: Final = {"max_header": 1, "max_body": 0, "max_tid": 1, "max_queue": 1, "max_inbox": 1, "mtu": 201}
 _SECONDS: Final = (
     "connect_timeout", "max_pending", "message_timeout", "min_expire", "max_expire", "ping_expire"
 )  # fmt: skip
@@ -74,16 +77,16 @@ class SipConfig:
     resolver: Resolver | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_header", "max_body", "max_tid", "max_queue", "max_inbox"):
-            _whole(name, getattr(self, name), least=0 if name == "max_body" else 1)
-        _whole("mtu", self.mtu, least=201)
+        for name, least in _WHOLE.items():
+            if getattr(self, name) is None:
+                msg = f"{name} must be a whole number, not None"
+                raise TypeError(msg)
+            settings.count(name, getattr(self, name), least=least)
         for name in ("max_connections", "max_per_peer"):
             settings.count(name, getattr(self, name), least=1)
         for name in _SECONDS:
-            value = getattr(self, name)
-            if settings.seconds(name, value, none=None) == 0:
-                msg = f"{name} must be more than zero, not {value!r}"
-                raise ValueError(msg)
+            settings.seconds(name, getattr(self, name), none=None)
+            settings.positive_seconds(name, getattr(self, name))
         settings.positive_seconds("response_timeout", self.response_timeout)
         if self.max_expire < self.min_expire:
             msg = f"max_expire must not be less than min_expire={self.min_expire!r}, not {self.max_expire!r}"
@@ -94,13 +97,6 @@ class SipConfig:
             raise ValueError(msg)
         settings.instance("options", self.options, SocketOptions, none=False)
         settings.instance("resolver", self.resolver, Resolver)
-
-
-def _whole(name: str, value: object, *, least: int) -> None:
-    if value is None:
-        msg = f"{name} must be a whole number, not None"
-        raise TypeError(msg)
-    settings.count(name, value, least=least)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,3 +136,67 @@ class SipTLS:
         if self.key is not None and self.cert is None:
             msg = "key needs cert"
             raise ValueError(msg)
+
+
+def server_context(tls: SipTLS) -> ssl.SSLContext | None:
+    """Make the context for those who call us; None if there is no certificate to show them.
+
+    :raises OSError: a file is missing or does not hold what it should
+    """
+    if tls.server_context is not None:
+        return tls.server_context
+    if tls.cert is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tls.cert, tls.key, tls.password)
+    context.verify_mode = _VERIFY[tls.verify_client]
+    if tls.verify_client:
+        if tls.ca is None:
+            context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
+        else:
+            context.load_verify_locations(tls.ca)
+    return context
+
+
+def client_context(tls: SipTLS) -> ssl.SSLContext:
+    """Make the context for those whom we call. Names are checked by `core.identity`, not by the context.
+
+    :raises OSError: a file is missing or does not hold what it should
+    """
+    if tls.client_context is not None:
+        return tls.client_context
+    context = ssl.create_default_context(cafile=tls.ca)
+    context.check_hostname = False
+    if not tls.verify_server:
+        context.verify_mode = ssl.CERT_NONE
+    if tls.cert is not None:
+        context.load_cert_chain(tls.cert, tls.key, tls.password)
+    return context
+
+
+def check_socket(proto: str, sock: socket.socket, *, connected: bool) -> None:
+    """Check that a socket is what a pool of this kind needs.
+
+    :raises TypeError, ValueError: it is not
+    """
+    settings.instance("sock", sock, socket.socket, none=False)
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        msg = f"sock must be an IPv4 or IPv6 socket, not {sock!r}"
+        raise ValueError(msg)
+    stream = sock.type == socket.SOCK_STREAM
+    if stream != (proto != "udp"):
+        kind = "a UDP" if proto == "udp" else "a listening TCP"
+        msg = f"sock must be {kind} socket for {proto}, not {sock!r}"
+        raise ValueError(msg)
+    if stream and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        msg = "sock must be listening"
+        raise ValueError(msg)
+    if connected and stream:
+        msg = "connected is for UDP sockets only"
+        raise ValueError(msg)
+    if connected:
+        try:
+            sock.getpeername()
+        except OSError as exc:
+            msg = "connected was given, but sock has no peer"
+            raise ValueError(msg) from exc

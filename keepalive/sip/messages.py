@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from .core.head import FOLD, Flaw, Head, parse_head
+from .core.outgoing import Outgoing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import sipmessage
 
 
@@ -17,24 +20,22 @@ Packet: TypeAlias = "sipmessage.Request | sipmessage.Response | bytes"
 _BLANK: Final = re.compile(rb"(?m)^([^\s:]+)[ \t]+:")
 
 
-def load() -> Any:
-    """Return the library, or say how to get it."""
-    try:
-        import sipmessage
-    except ImportError as exc:
-        msg = (
-            "keepalive.sip needs sipmessage to parse messages; install it with: "
-            "pip install 'keepalive-manager[sip]', or set SipConfig(raw=True)"
-        )
-        raise ModuleNotFoundError(msg, name="sipmessage") from exc
-    return sipmessage
-
-
 class Parser:
-    """Makes message objects of what arrives."""
+    """Makes message objects of what arrives.
+
+    :raises ImportError: the library is not installed
+    """
 
     def __init__(self) -> None:
-        self._parse = load().Message.parse
+        try:
+            import sipmessage
+        except ImportError as exc:
+            msg = (
+                "keepalive.sip needs sipmessage to parse messages; install it with: "
+                "pip install 'keepalive-manager[sip]', or set SipConfig(raw=True)"
+            )
+            raise ModuleNotFoundError(msg, name="sipmessage") from exc
+        self._parse: Callable[[bytes], Packet] = sipmessage.Message.parse
 
     def __call__(self, head: Head) -> Packet:
         """Make the message object.
@@ -47,12 +48,11 @@ class Parser:
         raw, header = head.raw, head.header
         if b"\r\n " in header or b"\r\n\t" in header or b" :" in header or b"\t:" in header:
             raw = _BLANK.sub(rb"\1:", FOLD.sub(b" ", header)) + raw[len(header) :]
-        message: Packet = self._parse(raw)
-        return message
+        return self._parse(raw)
 
 
-def outgoing(packet: object, *, stream: bool) -> tuple[bytes, Head | None]:
-    """Return a packet's bytes, and what must be known of it; None for a keep-alive (CR LFs only).
+def outgoing(packet: object, *, stream: bool) -> tuple[Outgoing, Head | None]:
+    """Return a packet as it is sent, and what was read of it; None for a keep-alive (CR LFs only).
 
     A message object gets its Content-Length here, whatever it says itself; bytes are sent as they are.
 
@@ -68,7 +68,8 @@ def outgoing(packet: object, *, stream: bool) -> tuple[bytes, Head | None]:
         msg = f"packet must be a sipmessage.Request, a sipmessage.Response or bytes, not {packet!r}"
         raise TypeError(msg)
     if raw and not raw.replace(b"\r\n", b""):
-        return raw, None
+        pings = len(raw) // 4
+        return Outgoing(raw, expects_answer=pings > 0, pings=pings), None
     end = raw.find(b"\r\n\r\n")
     if end < 0:
         msg = "packet is no SIP message: its header has no end"
@@ -83,5 +84,4 @@ def outgoing(packet: object, *, stream: bool) -> tuple[bytes, Head | None]:
         said = "no Content-Length" if head.length < 0 else f"Content-Length {head.length}"
         msg = f"packet has {said}, but {body_size} bytes of body"
         raise ValueError(msg)
-    head.raw = raw
-    return raw, head
+    return Outgoing(raw, key=head.key, expects_answer=head.expects_response), head

@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 import errno
+import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from anyio.lowlevel import checkpoint
 
 from keepalive.base import arguments as settings
-from keepalive.base.addresses import is_literal
+from keepalive.base.addresses import is_literal, target_of
+from keepalive.base.hostname import canonical
 from keepalive.transport.link import FAIR_RUN
 from keepalive.transport.loops import current_runtime
 
-from .attempts import Attempts
-from .config import SipConfig, SipTLS
+from .config import SipConfig, SipTLS, check_socket, client_context, server_context
 from .connection import Connection
-from .contexts import client_context, server_context
-from .core.outgoing import Outgoing
 from .engine import Engine
-from .mailbox import check_socket
-from .messages import Parser, load, outgoing
+from .errors import PoolClosed
+from .messages import Parser, outgoing
 from .sending import PORTS, Sender
-from .source import ANY, Source, Target, destination, place_of
-from .stats import ConnectionInfo, SipStats
+from .sockets import StreamListener, UDPSocket
+from .source import UNKNOWN, Source, destination, host_and_port, local_address
+from .stats import connections_of, stats_of
 
 if TYPE_CHECKING:
-    import socket
-    import ssl
     from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
+    from .core.outgoing import Outgoing
     from .errors import SendError
     from .messages import Packet
+    from .stats import ConnectionInfo, SipStats
 
-__all__ = ("SocketPool",)
+__all__ = ("SocketPool", "open_leg")
 
 Proto = Literal["udp", "tcp", "tls"]
 
@@ -44,8 +45,6 @@ class SocketPool:
 
     Use it as an async context manager, entered and left by one task; every other call may come from any task
     of that event loop. Leaving the block closes all connections and the socket it was given.
-
-    The ancestor is Net::SIP::SocketPool.
 
     :param proto: "udp", "tcp" or "tls"
     :param sock: a bound UDP socket, or a listening TCP socket; it becomes non-blocking. See `open_leg`
@@ -82,16 +81,11 @@ class SocketPool:
         self._proto = proto
         self._sock = sock
         self._connected = connected
+        self._tls = tls
         self._config = SipConfig() if config is None else config
         self._dst = None if dst is None else _checked_dst(dst, proto)
-        if not self._config.raw:
-            load()
-        self._server_context: ssl.SSLContext | None = None
-        self._client_context: ssl.SSLContext | None = None
-        if tls is not None:
-            self._server_context = server_context(tls)
-            self._client_context = client_context(tls)
-        self._check_names = tls is not None and tls.verify_server and tls.client_context is None
+        self._parser = None if self._config.raw else Parser()
+        self._contexts = (None, None) if tls is None else (server_context(tls), client_context(tls))
         self._engine: Engine | None = None
         self._sender: Sender | None = None
         self._credit = FAIR_RUN
@@ -107,33 +101,33 @@ class SocketPool:
         if self._engine is not None:
             msg = "a SocketPool can be entered only once"
             raise RuntimeError(msg)
-        local = place_of(self._sock.getsockname())
-        parser = None if self._config.raw else Parser()
-        engine = Engine(current_runtime(), self._proto, self._config, parser)
+        local = host_and_port(self._sock.getsockname())[0]
+        only = None if self._dst is None else (self._dst.addr, self._dst.port)
+        engine = Engine(current_runtime(), self._config, self._parser, local_address(self._sock), only)
         try:
-            self._start(engine, local)
+            self._sender = self._start(engine, local)
         except BaseException:
             await engine.aclose()
             raise
         self._engine = engine
         return self
 
-    def _start(self, engine: Engine, local: tuple[str, int]) -> None:
-        engine.server_context = self._server_context
-        if self._dst is not None:
-            engine.only = self._dst.addr, self._dst.port
-        came_from = None if local[0] in ANY else (local[0], 0)
-        attempts = Attempts(engine, came_from, self._client_context, check_names=self._check_names)
-        self._sender = Sender(engine, attempts)
-        engine.listen(self._sock, connected=self._connected)
+    def _start(self, engine: Engine, local: str) -> Sender:
+        ours, theirs = self._contexts
+        udp_socket = None
+        self._sock.setblocking(False)
+        if self._proto == "udp":
+            udp_socket = UDPSocket(engine, self._sock, connected=self._connected)
+        else:
+            StreamListener(engine, self._sock, self._proto, ours)
+        check_names = self._tls is not None and self._tls.verify_server and self._tls.client_context is None
+        return Sender(engine, self._proto, udp_socket, local, theirs, check_names=check_names)
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close everything; exceptions leave the block as they are."""
-        engine = self._running()
-        if not engine.reactor.closed:
-            await engine.aclose()
+        await self._running().aclose()
         if exc_type is None:
             await checkpoint()  # after an exception, a cancellation met here would take its place
 
@@ -142,9 +136,7 @@ class SocketPool:
 
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
-        engine = self._running()
-        if not engine.reactor.closed:
-            await engine.aclose()
+        await self._running().aclose()
         await checkpoint()
 
     def _running(self) -> Engine:
@@ -153,6 +145,13 @@ class SocketPool:
             msg = "the SocketPool has not been entered: use it in `async with`"
             raise RuntimeError(msg)
         engine.reactor.check_here("a SocketPool belongs")
+        return engine
+
+    def _open(self) -> Engine:
+        engine = self._running()
+        if engine.closed:
+            msg = "the pool has been closed"
+            raise PoolClosed(msg)
         return engine
 
     # -- sending --------------------------------------------------------------------------------------
@@ -182,8 +181,8 @@ class SocketPool:
         :raises TypeError, ValueError: an argument is wrong; the message names it
         :raises RuntimeError: not entered yet, or another event loop or thread
         """
-        engine = self._running()
-        out = self._submit(engine, packet, dst, None, fresh)
+        engine = self._open()
+        out = self._submit(packet, dst, None, fresh)
         if not out.finished:
             self._credit = FAIR_RUN
             parked = out.parked = engine.reactor.park()
@@ -196,9 +195,10 @@ class SocketPool:
             if self._credit < 0:
                 self._credit = FAIR_RUN
                 await checkpoint()
-        out.check()
-        assert isinstance(out.went, Source), "it went out"
-        return out.went
+        if out.error is not None:
+            raise out.error
+        assert isinstance(out.sent_to, Source), "it went out"
+        return out.sent_to
 
     def send_soon(
         self,
@@ -216,48 +216,38 @@ class SocketPool:
             is logged
         :raises PoolClosed, TypeError, ValueError, RuntimeError: as for `send_to`; there is no callback then
         """
-        _check_callable("callback", callback, none=True)
-        self._submit(self._running(), packet, dst, callback, fresh)
+        settings.callback("callback", callback)
+        self._open()
+        self._submit(packet, dst, callback, fresh)
 
     def _submit(
-        self,
-        engine: Engine,
-        packet: Packet,
-        dst: object,
-        callback: Callable[[SendError | None], object] | None,
-        fresh: bool,
+        self, packet: Packet, dst: object, callback: Callable[[SendError | None], object] | None, fresh: bool
     ) -> Outgoing:
-        engine.check_open()
         settings.flag("fresh", fresh)
         assert self._sender is not None, "made when the pool is entered"
         target = self._target(dst)
-        raw, head = outgoing(packet, stream=self._proto != "udp")
+        out, head = outgoing(packet, stream=self._proto != "udp")
+        out.callback, out.fresh = callback, fresh
         if target is None and (head is None or not head.code):
             msg = "dst must be given for a request"
             raise ValueError(msg)
-        out = Outgoing(raw, "", callback, fresh=fresh)
         self._sender.submit(out, head, target)
         return out
 
-    def _target(self, dst: object) -> Target | None:
+    def _target(self, dst: object) -> Source | None:
         given = None if dst is None else destination("dst", dst, PORTS[self._proto])
-        if given is not None and self._own(given.flow) is None:
-            given.flow = None  # another pool's
+        if given is not None and given._flow is not None and self._own(given) is None:
+            given = replace(given, _flow=None)  # another pool's
         if self._dst is None:
             return given
         # The restriction replaces what was given; a connection of that peer is as good.
-        return Target(
-            self._dst.host,
-            self._dst.addr,
-            self._dst.port or PORTS[self._proto],
-            given.flow if given else None,
-            given.local if given else "",
-        )
+        flow, local = (None, UNKNOWN) if given is None else (given._flow, given.local)
+        return replace(self._dst, port=self._dst.port or PORTS[self._proto], _flow=flow, local=local)
 
-    def _own(self, flow: object) -> Connection | None:
-        """Return a connection if it is one of this pool, open or not."""
-        ours = None if self._engine is None else self._engine.services
-        return flow if isinstance(flow, Connection) and flow.services is ours else None
+    def _own(self, source: Source) -> Connection | None:
+        """Return its connection if that is one of this pool, open or not."""
+        flow = source._flow
+        return flow if isinstance(flow, Connection) and flow.engine is self._engine else None
 
     # -- its connections ------------------------------------------------------------------------------
 
@@ -275,12 +265,12 @@ class SocketPool:
         """
         engine = self._running()
         target = destination("dst", dst, PORTS[self._proto])
-        if isinstance(dst, Source):
-            found = [flow for flow in engine.flows.all if flow is target.flow]
-        else:
-            found = [
-                flow for flow in engine.flows.all if (target.addr, target.port) in (flow.peer, flow.where)
-            ]
+        place = target.addr, target.port
+        found = [
+            flow
+            for flow in engine.flows.all
+            if (flow is target._flow if isinstance(dst, Source) else place in (flow.peer, flow.peer_address))
+        ]
         for flow in found:
             flow.end("closed", errno.ECANCELED, "the connection was closed by the pool's user")
         return len(found)
@@ -300,7 +290,7 @@ class SocketPool:
         engine = self._running()
         settings.instance("source", source, Source, none=False)
         until = engine.clock() + settings.seconds("seconds", seconds)
-        flow = self._own(destination("source", source, 0).flow)
+        flow = self._own(source)
         if flow is None or flow.ended:
             return False
         engine.flows.keep(flow, until)
@@ -331,23 +321,20 @@ class SocketPool:
             it ends, the bytes are its header, and its connection ends
         :param lost_idle: tell `lost` of every connection that ends after it stood, open transactions or not
         """
-        engine = self._running()
-        engine.check_open()
-        _check_callable("callback", callback, none=False)
-        _check_callable("lost", lost, none=True)
-        _check_callable("flawed", flawed, none=True)
+        engine = self._open()
+        settings.callback("callback", callback, none=False)
+        settings.callback("lost", lost)
+        settings.callback("flawed", flawed)
         settings.flag("lost_idle", lost_idle)
-        services = engine.services
-        services.inbox.receiver, services.flawed = callback, flawed
-        engine.lost_callback, engine.lost_idle = lost, lost_idle
-        if services.inbox.kept:
-            engine.reactor.call_soon_threadsafe(services.inbox.empty)
+        engine.inbox.receiver, engine.flawed = callback, flawed
+        engine.lost, engine.lost_idle = lost, lost_idle
+        if engine.inbox.messages:
+            engine.reactor.call_soon_threadsafe(engine.inbox.flush)
 
     def detach(self) -> None:
         """Call back no more; messages wait again. Connections and what is half received stay."""
         engine = self._running()
-        services = engine.services
-        services.inbox.receiver = services.flawed = engine.lost_callback = None
+        engine.inbox.receiver = engine.flawed = engine.lost = None
 
     def __aiter__(self) -> Self:
         """Iterate over (message, source); ends when the pool is closed. Each message goes to one iterator."""
@@ -356,12 +343,12 @@ class SocketPool:
     async def __anext__(self) -> tuple[Packet, Source]:
         """Return the next message and where it came from. Switches tasks if there is none yet."""
         engine = self._running()
-        inbox = engine.services.inbox
+        inbox = engine.inbox
         self._credit -= 1
-        if inbox.kept and self._credit < 0:
+        if inbox.messages and self._credit < 0:
             self._credit = FAIR_RUN
             await checkpoint()
-        while not inbox.kept:
+        while not inbox.messages:
             if engine.closed:
                 raise StopAsyncIteration
             self._credit = FAIR_RUN
@@ -387,40 +374,11 @@ class SocketPool:
 
     def connections(self) -> list[ConnectionInfo]:
         """Return what there is of connections. O(n)."""
-        engine = self._running()
-        now = engine.clock()
-        return [
-            ConnectionInfo(
-                *flow.where,
-                flow.proto,
-                flow.state.value,
-                flow.inbound,
-                flow.queued,
-                now - flow.heard,
-                len(flow.unanswered or ()) + len(flow.awaited or ()),
-                flow.pongs,
-            )
-            for flow in engine.flows.all
-        ]
+        return connections_of(self._running())
 
     def stats(self) -> SipStats:
         """Return a frozen snapshot of all counts. O(n). Possible after the end too."""
-        engine = self._running()
-        services = engine.services
-        counts, completions = services.counts, services.completions
-        return SipStats(
-            connections=len(engine.flows.all),
-            connecting=sum(flow.state.value in ("connecting", "handshake") for flow in engine.flows.all),
-            queued=sum(flow.queued for flow in engine.flows.all),
-            inbox=len(services.inbox.kept),
-            sent=completions.sent,
-            **{
-                name: counts[name] for name in ("received", "accepted", "opened", "refused", "pings", "pongs")
-            },
-            failed=dict(completions.failed),
-            closed=dict(engine.flows.closed_by),
-            flaws=dict(services.flaws),
-        )
+        return stats_of(self._running())
 
     def __repr__(self) -> str:
         engine = self._engine
@@ -429,17 +387,58 @@ class SocketPool:
         return f"<SocketPool {self._proto} {state}: connections={many}>"
 
 
-def _checked_dst(dst: object, proto: str) -> Target:
-    target = destination("dst", dst, 0)
+def _checked_dst(dst: object, proto: str) -> Source:
+    target = destination("dst", dst, 0 if proto == "udp" else PORTS[proto])
     if not is_literal(target.addr):
         msg = f"dst must be an address, not {target.addr!r}"
         raise ValueError(msg)
-    if proto == "udp" or target.port:
-        return target
-    return Target(target.host, target.addr, PORTS[proto])
+    return target
 
 
-def _check_callable(name: str, value: object, *, none: bool) -> None:
-    if not callable(value) and not (none and value is None):
-        msg = f"{name} must be callable, not {value!r}"
-        raise TypeError(msg)
+def open_leg(
+    proto: Proto,
+    addr: str = "0.0.0.0",
+    port: int | None = None,
+    *,
+    dst: object = None,
+    connected: bool = False,
+    tls: SipTLS | None = None,
+    config: SipConfig | None = None,
+    backlog: int = 1024,
+) -> SocketPool:
+    """Make a socket and a `SocketPool` on it, to be entered.
+
+    :param proto: "udp", "tcp" or "tls"
+    :param addr: the local address, a literal; "::" serves IPv4 peers too
+    :param port: the local port: None means 5060, for TLS 5061; 0 lets the system choose
+    :param dst, tls, config: see `SocketPool`
+    :param connected: connect a UDP socket to `dst`
+    :param backlog: connections that may wait to be accepted
+    :raises OSError: the address or port is not to be had
+    :raises TypeError, ValueError: an argument is wrong; the message names it
+    """
+    if proto not in PORTS:
+        msg = f'proto must be "udp", "tcp" or "tls", not {proto!r}'
+        raise ValueError(msg)
+    if not is_literal(settings.text("addr", addr)):
+        msg = f"addr must be an IPv4 or IPv6 address, not {addr!r}"
+        raise ValueError(msg)
+    number = PORTS[proto] if port is None else settings.port_number("port", port, least=0)
+    family = socket.AF_INET6 if ":" in addr else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM if proto == "udp" else socket.SOCK_STREAM)
+    try:
+        if proto != "udp":
+            # For a listener only: two UDP sockets with it would steal each other's datagrams.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and (canonical(addr) == "::" or ":" not in canonical(addr)):
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # it serves IPv4 peers too
+        sock.bind(target_of(addr, number))
+        if proto != "udp":
+            sock.listen(backlog)
+        elif connected and dst is not None:
+            peer = destination("dst", dst, PORTS[proto])
+            sock.connect(target_of(peer.addr, peer.port, ipv6=family == socket.AF_INET6))
+        return SocketPool(proto, sock, dst=dst, connected=connected, tls=tls, config=config)
+    except BaseException:
+        sock.close()
+        raise

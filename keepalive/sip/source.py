@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import socket
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from keepalive.base.addresses import is_literal
-from keepalive.base.hostname import one_spelling
+from keepalive.base.addresses import family_of, is_literal, unmapped
+from keepalive.base.failure import text_of
+from keepalive.base.hostname import ascii_name, canonical
+from keepalive.resolve.service import LOOPBACK
+
+from .errors import SendError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import socket
 
-    from .core.routes import Place
+    from keepalive.resolve.resolver import Resolver
 
-__all__ = ("Source",)
+    from .core.flow import Flow
 
-ANY: Final = ("0.0.0.0", "::")
-"""What a socket is bound to that is bound to no address in particular."""
-MAPPED: Final = "::ffff:"
-"""What an IPv4 address begins with that an IPv6 socket tells."""
+__all__ = ("Source", "resolve_host")
+
+UNSPECIFIED: Final = ("0.0.0.0", "::")  # what a socket is bound to that is bound to no address in particular
 
 
 class Address(NamedTuple):
@@ -34,24 +37,10 @@ class Address(NamedTuple):
         return f"[{self.addr}]:{self.port}" if ":" in self.addr else f"{self.addr}:{self.port}"
 
 
-UNKNOWN: Final = Address("0.0.0.0", 0)
-"""What is said where nothing is known."""
+UNKNOWN: Final = Address("0.0.0.0", 0)  # what is said where nothing is known
 
 
-class Origin(Protocol):
-    """The connection that a message came in on."""
-
-    peer: Place
-
-    @property
-    def certificate(self) -> dict[str, Any] | None:
-        """The peer's verified certificate."""
-
-    @property
-    def usable(self) -> bool:
-        """Whether messages may be given to it."""
-
-
+@dataclass(slots=True, eq=False, repr=False)
 class Source:
     """Where a message came from. As destination it means: back there, on the same connection while it lives.
 
@@ -66,24 +55,17 @@ class Source:
         Via and Contact are to say to that peer. The address is "0.0.0.0" or "::" where the system cannot tell
     """
 
-    __slots__ = ("_flow", "addr", "family", "host", "local", "port", "proto")
+    host: str
+    addr: str
+    port: int
+    proto: str = ""
+    _flow: Flow | None = None
+    local: Address = UNKNOWN
 
-    def __init__(
-        self,
-        host: str,
-        addr: str,
-        port: int,
-        proto: str,
-        flow: Origin | None = None,
-        local: Address = UNKNOWN,
-    ) -> None:
-        self.host = host
-        self.addr = addr
-        self.port = port
-        self.family = socket.AF_INET6 if ":" in addr else socket.AF_INET
-        self.proto = proto
-        self.local = local
-        self._flow = flow
+    @property
+    def family(self) -> socket.AddressFamily:
+        """The address family."""
+        return family_of(self.addr)
 
     @property
     def peer_certificate(self) -> dict[str, Any] | None:
@@ -96,42 +78,19 @@ class Source:
         return self._flow is not None and self._flow.usable
 
     def __str__(self) -> str:
-        addr = f"[{self.addr}]" if ":" in self.addr else self.addr
-        return f"{addr}:{self.port}"
+        return str(Address(self.addr, self.port))
 
     def __repr__(self) -> str:
         return f"<Source {self.proto} {self}>"
 
 
-def local_of(sock: socket.socket) -> Address:
+def local_address(sock: socket.socket) -> Address:
     """Return what a socket is bound to, without a zone: what a peer may be told."""
     host, port, *_ = sock.getsockname()
-    return Address(plain(host.partition("%")[0]), port)
+    return Address(unmapped(host.partition("%")[0]), port)
 
 
-class Target:
-    """Where a message shall go.
-
-    :ivar host: as it was given: what TLS verifies
-    :ivar addr: where to connect: the address if it was given, else the host
-    :ivar flow: the connection to use if it lives
-    :ivar local: the address of ours that a datagram is to come from, "" for any
-    """
-
-    __slots__ = ("addr", "flow", "host", "local", "port")
-
-    def __init__(self, host: str, addr: str, port: int, flow: Origin | None = None, local: str = "") -> None:
-        self.local = local
-        self.host = host
-        self.addr = addr
-        self.port = port
-        self.flow = flow
-
-    def __str__(self) -> str:
-        return f"[{self.addr}]:{self.port}" if ":" in self.addr else f"{self.addr}:{self.port}"
-
-
-def destination(name: str, dst: object, default_port: int) -> Target:
+def destination(name: str, dst: object, default_port: int) -> Source:
     """Read a destination: a `Source`, "host:port", "[v6]:port", (host, port), or a record with these names.
 
     A record has ``addr`` or ``host`` or both, and maybe ``port``, as attributes or as items.
@@ -139,14 +98,13 @@ def destination(name: str, dst: object, default_port: int) -> Target:
     :raises TypeError, ValueError: it is none; the message names it
     """
     if isinstance(dst, Source):
-        local = "" if dst.local.addr in ANY else dst.local.addr
-        return Target(dst.host, dst.addr, dst.port, dst._flow, local)
+        return dst
     if isinstance(dst, str):
         host, port = split_host_port(name, dst)
-        return Target(host, host, _port(name, dst, port, default_port))
+        return Source(host, host, _port(name, dst, port, default_port))
     if isinstance(dst, tuple) and 2 <= len(dst) <= 4:
         host = _host(name, dst, dst[0])
-        return Target(host, host, _port(name, dst, dst[1], default_port))
+        return Source(host, host, _port(name, dst, dst[1], default_port))
     addr, host, port = (_part(dst, part) for part in ("addr", "host", "port"))
     if addr is None and host is None:
         msg = (
@@ -154,16 +112,13 @@ def destination(name: str, dst: object, default_port: int) -> Target:
         )
         raise TypeError(msg)
     addr = _host(name, dst, host if addr is None else addr)
-    return Target(
+    return Source(
         addr if host is None else _host(name, dst, host), addr, _port(name, dst, port, default_port)
     )
 
 
 def _part(dst: object, name: str) -> Any:
-    found: Mapping[str, Any] | object = dst
-    if isinstance(found, dict):
-        return found.get(name)
-    return getattr(found, name, None)
+    return dst.get(name) if isinstance(dst, dict) else getattr(dst, name, None)
 
 
 def _host(name: str, dst: object, host: object) -> str:
@@ -177,28 +132,13 @@ def _host(name: str, dst: object, host: object) -> str:
     return canonical(bare)
 
 
-def canonical(host: str) -> str:
-    """Bring a host into the form in which hosts are compared: the kernel's for addresses, else lower case."""
-    if ":" not in host:
-        return one_spelling(host).lower().rstrip(".")
-    bare, percent, zone = host.partition("%")
-    try:
-        return plain(
-            socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, bare)) + percent + zone
-        )
-    except OSError:
-        return host
-
-
-def plain(address: str) -> str:
-    """Return the IPv4 address for one that is mapped into IPv6: they are the same peer (RFC 4291 2.5.5.2)."""
-    mapped = address.startswith(MAPPED) and "." in address
-    return address[len(MAPPED) :] if mapped else address
-
-
 def _port(name: str, dst: object, port: object, default: int) -> int:
     if port is None or (isinstance(port, int) and not isinstance(port, bool) and port == 0):
         return default
+    return _checked_port(name, dst, port)
+
+
+def _checked_port(name: str, dst: object, port: object) -> int:
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
         msg = f"{name}'s port must be from 1 to 65535, not {port!r} in {dst!r}"
         raise ValueError(msg)
@@ -211,21 +151,18 @@ def split_host_port(name: str, text: str) -> tuple[str, int | None]:
         return text, None
     host, colon, digits = text.rpartition(":")
     if not colon or text.endswith("]"):
-        host, digits = text, ""
-    if (colon and not digits and not text.endswith("]")) or (digits and not digits.isdecimal()):
+        host, colon = text, ""
+    if colon and not digits.isdecimal():
         msg = f"{name} must end in a port number, not {text!r}"
         raise ValueError(msg)
     if ":" in host and not (host.startswith("[") and host.endswith("]") and is_literal(host[1:-1])):
         msg = f"{name} must have an IPv6 address in brackets, not {text!r}"
         raise ValueError(msg)
-    port = int(digits) if digits else None
-    if port is not None and not 1 <= port <= 65535:
-        msg = f"{name}'s port must be from 1 to 65535, not {text!r}"
-        raise ValueError(msg)
+    port = _checked_port(name, text, int(digits)) if colon else None
     return _host(name, text, host), port
 
 
-def place_of(address: Any) -> tuple[str, int]:
+def host_and_port(address: Any) -> tuple[str, int]:
     """Return host and port of a socket address, the scope of an IPv6 one in the host.
 
     An IPv4 address that is mapped into IPv6 is the plain one.
@@ -233,4 +170,25 @@ def place_of(address: Any) -> tuple[str, int]:
     host, port, *rest = address
     if len(rest) > 1 and rest[1] and "%" not in host:
         host = f"{host}%{rest[1]}"
-    return plain(host), port
+    return unmapped(host), port
+
+
+async def resolve_host(host: str, resolver: Resolver) -> tuple[str, ...]:
+    """Return all addresses of a host, in the resolver's order.
+
+    A UDP pool has a socket of one address family, and its user may have to choose it. A literal is its own
+    address, ``localhost`` is never asked for (RFC 6761 6.3), and international names are encoded (RFC 5890).
+    A checkpoint if the resolver is asked; a cancellation goes through to it.
+
+    :raises SendError: with the reason "resolve": whatever the resolver raised is its cause
+    """
+    name = host.removesuffix(".").lower()
+    if is_literal(name):
+        return (name,)
+    if name == "localhost" or name.endswith(".localhost"):
+        return LOOPBACK
+    try:
+        return (await resolver.resolve(ascii_name(host))).addresses
+    except Exception as exc:
+        number = exc.errno if isinstance(exc, OSError) else None
+        raise SendError(host, "resolve", number, text_of(exc)) from exc

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from .core.flow import CONNECTING, HANDSHAKE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from .engine import Engine
 
 __all__ = ("ConnectionInfo", "SipStats")
 
@@ -59,3 +63,38 @@ class SipStats:
     failed: Mapping[str, int] = field(default_factory=dict)
     closed: Mapping[str, int] = field(default_factory=dict)
     flaws: Mapping[str, int] = field(default_factory=dict)
+
+
+def connections_of(engine: Engine) -> list[ConnectionInfo]:
+    """Tell of the connections; see `SocketPool.connections`."""
+    now = engine.clock()
+    return [
+        ConnectionInfo(
+            flow.peer_address[0],
+            flow.peer_address[1],
+            flow.proto,
+            flow.state.value,
+            flow.inbound,
+            flow.queued,
+            now - flow.last_received,
+            len(flow.unanswered or ()) + len(flow.awaited or ()),
+            flow.pongs,
+        )
+        for flow in engine.flows.all
+    ]
+
+
+def stats_of(engine: Engine) -> SipStats:
+    """Tell the counts; see `SocketPool.stats`."""
+    flows, counts, completions = list(engine.flows.all), engine.counts, engine.completions
+    return SipStats(
+        connections=len(flows),
+        connecting=sum(flow.state in (CONNECTING, HANDSHAKE) for flow in flows),
+        queued=sum(flow.queued for flow in flows),
+        inbox=len(engine.inbox.messages),
+        sent=completions.sent,
+        **{name: counts[name] for name in ("received", "accepted", "opened", "refused", "pings", "pongs")},
+        failed=dict(completions.failed),
+        closed=dict(engine.flows.closed_by),
+        flaws=dict(engine.flaws),
+    )

@@ -68,7 +68,7 @@ async def test_borrowers_of_one_user_share_connections_and_limits(
             await turns()
             assert two.stats().waiting == 1
             conn.release()
-    assert echo_server.peak == 1
+    assert echo_server.accepted == 1
 
 
 async def test_unread_bytes_close_the_connection_at_release(tmp_path: Path) -> None:

@@ -279,7 +279,7 @@ def test_http_to_a_port_with_tls_says_so_in_words(run: Cli, backend: str, ca: Au
 
 def test_https_to_a_port_without_tls_says_so_in_words(run: Cli, http_server: Server, backend: str) -> None:
     target = url(http_server, "/secret?token=1", "https")
-    result = run("get", "-n", 3, "--timeout", 1, "--backend", backend, target)
+    result = run("get", "-n", 3, "--timeout", 0.5, "--backend", backend, target)
     assert result.exit_code == 1
     expected = f"127.0.0.1:{http_server.port} speaks HTTP without TLS: ask it by http://, not https://."
     assert expected in result.stderr
@@ -317,7 +317,7 @@ def test_a_nginx_that_answers_400_at_its_tls_port(run: Cli, tmp_path: Path, ca: 
 def test_errors_show_nothing_that_a_terminal_acts_on(run: Cli, nasty: bytes) -> None:
     for said in (nasty + b"\r\n\r\n", b"HTTP/1.1 200 " + nasty + b"\r\n\r\n"):
         with Server(Greeting(said)) as server:
-            result = run("get", "--timeout", 10, url(server))
+            result = run("get", "--timeout", 2, url(server))
         shown = result.stdout + result.stderr
         assert all(char.isprintable() or char == "\n" for char in shown)
         assert len(shown) < 3000

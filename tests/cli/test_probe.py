@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from keepalive.cli.ports import BadRange, parse_span
+from keepalive.cli.probe import BadRange, parse_span
 from tests.cli.test_signals import Terminal
 from tests.support import Greeting, Lines, Server, Silent, full_backlog, has_ipv6, refused_port
 

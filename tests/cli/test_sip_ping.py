@@ -13,7 +13,7 @@ from anyio import from_thread
 
 from keepalive import StaticResolver
 from keepalive.cli.loops import run as run_job
-from keepalive.cli.sip import Ping, SipPing, parse_target
+from keepalive.cli.sip import PingOptions, SipPing, parse_target
 from keepalive.sip import SipTLS
 from tests.sip.kit import Callee, leg, port_of
 from tests.support import refused_port
@@ -126,7 +126,7 @@ def test_names_with_ipv6(
 ) -> None:
     """Of two addresses the one where somebody listens is found."""
     with answering(proto, addr="::1") as port:
-        ping = Ping("six.test", port, proto, 2, 0, 60, insecure=False)
+        ping = PingOptions("six.test", port, proto, 2, 0, 60, insecure=False)
         job = SipPing(ping, StaticResolver({"six.test": addresses}))
         assert run_job(backend, job.run) == 0
     assert len(job.times) == job.sent == 2
@@ -141,7 +141,7 @@ def test_localhost_is_of_both_families(run: Cli) -> None:
 
 
 def test_names_that_do_not_exist(run: Cli, capsys: pytest.CaptureFixture[str]) -> None:
-    job = SipPing(Ping("no.test", 5060, "udp", 1, 0, 60, insecure=False), StaticResolver({}))
+    job = SipPing(PingOptions("no.test", 5060, "udp", 1, 0, 60, insecure=False), StaticResolver({}))
     assert run_job("asyncio", job.run) == 0
     assert "Error: no.test:5060: resolve: " in capsys.readouterr().err
     assert (job.sent, job.times) == (1, [])

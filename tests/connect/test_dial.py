@@ -20,7 +20,6 @@ from keepalive import (
     Resolution,
     StaticResolver,
 )
-from keepalive.connect import racing as _racing
 from tests.support import Server, has_ipv6, refused_port
 from tests.support.inside import driver_of
 from tests.support.requests import at_rest, exchange
@@ -101,12 +100,10 @@ async def test_a_black_hole_costs_one_stagger_once(holes: Server) -> None:
 
 
 @pytest.mark.parametrize("limits", [{"max_per_host": 1}, {"max_open": 1}])
-async def test_without_room_one_after_the_other(
-    limits: dict[str, int], holes: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_racing, "PATIENCE", 0.2)
+async def test_without_room_one_after_the_other(limits: dict[str, int], holes: Server) -> None:
     hanging = sockets_to(holes.port)
-    async with manager("127.0.0.2", "127.0.0.1", stagger=0.05, **limits) as mgr:
+    options: dict[str, Any] = {"stagger": 0.05, "connect_timeout": 1.0, **limits}
+    async with manager("127.0.0.2", "127.0.0.1", **options) as mgr:
         request = mgr.allocate("t", "many.test", holes.port, timeout=5)
         with anyio.move_on_after(0.12):
             await anyio.sleep_forever()
@@ -145,9 +142,8 @@ async def test_a_second_socket_gives_way(other: str, holes: Server) -> None:
         assert racing.cancel()
 
 
-async def test_limits_hold_while_racing(holes: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_limits_hold_while_racing(holes: Server) -> None:
     """A seeded walk: users come, give up, exchange; sockets never exceed the limits, as the kernel counts."""
-    monkeypatch.setattr(_racing, "PATIENCE", 0.03)
     rng = random.Random(4)
     hanging = sockets_to(holes.port)
     table = {
@@ -155,9 +151,9 @@ async def test_limits_hold_while_racing(holes: Server, monkeypatch: pytest.Monke
         "b.test": ["127.0.0.2", "127.0.0.4", "127.0.0.1"],
         "c.test": ["127.0.0.3", "127.0.0.2"],
     }
-    limits = {"max_open": 4, "max_per_host": 3}
+    limits: dict[str, Any] = {"max_open": 4, "max_per_host": 3, "stagger": 0.01, "connect_timeout": 0.1}
     most = 0
-    async with ConnectionManager(resolver=StaticResolver(table), stagger=0.01, **limits) as mgr:  # type: ignore[arg-type]  # mixed
+    async with ConnectionManager(resolver=StaticResolver(table), **limits) as mgr:
 
         def count() -> None:
             nonlocal most
@@ -193,6 +189,7 @@ async def test_limits_hold_while_racing(holes: Server, monkeypatch: pytest.Monke
 
 
 async def test_cancelled_at_every_step(holes: Server) -> None:
+    # heritage poe 1.77.
     hanging = sockets_to(holes.port)
     async with manager("127.0.0.2", "127.0.0.3", "127.0.0.1", stagger=0.02) as mgr:
         for delay in (0, 0.001, 0.01, 0.021, 0.03, 0.041, 0.05):
@@ -240,6 +237,7 @@ async def test_bound_in_both_families(echo_server: Server) -> None:
 
 async def test_52_failed_addresses_come_back() -> None:
     """heritage pools 3.52: okhttp#7553: one failure of v4 must not shut it out where v6 never works."""
+    # heritage pools 2.9.
     with refused_port() as port:
         async with manager("::1", "127.0.0.1") as mgr:
             for _ in range(3):
@@ -284,10 +282,10 @@ async def test_49_50_short_deadlines_before_a_black_hole(holes: Server) -> None:
         assert sockets_to(holes.port) - hanging <= 2
 
 
-async def test_51_the_owner_of_a_dial_goes_away(holes: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_51_the_owner_of_a_dial_goes_away(holes: Server) -> None:
     """heritage pools 3.51: hyper#3199: others are served by it."""
-    monkeypatch.setattr(_racing, "PATIENCE", 0.1)
-    async with manager("127.0.0.2", "127.0.0.1", stagger=0.05, max_per_host=1) as mgr:
+    options: dict[str, Any] = {"stagger": 0.05, "connect_timeout": 1.0, "max_per_host": 1}
+    async with manager("127.0.0.2", "127.0.0.1", **options) as mgr:
         first = mgr.allocate("t", "many.test", holes.port, timeout=5)
         second = mgr.allocate("t", "many.test", holes.port, timeout=5)
         await turns()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from keepalive import ConnectError, Connection, ConnectionManager, TLSConnector
+from keepalive import ConnectError, Connection, ConnectionManager, SetupError, TLSConnector
 from keepalive.sip import open_leg
 from tests.agent.kit import here as agent_here
 from tests.docs.examples import ROOT, examples, run
@@ -19,6 +19,7 @@ from tests.http.kit import Script
 from tests.support import Lines, Server
 from tests.support.nameserver import NameServer, Zone
 from tests.support.proxies import HttpProxy
+from tests.support.redis import redis_server
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -41,11 +42,15 @@ def test_examples_of_one_name_are_one_example() -> None:
     assert [name for name, variants in codes.items() if len(variants) > 1] == []
 
 
-def test_examples_pass_a_strict_type_checker(tmp_path: Path) -> None:
+def test_examples_pass_a_strict_type_checker(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     pytest.importorskip("mypy", reason="mypy comes with the extra dev")
     for example in examples():
         (tmp_path / f"example_{example.name}.py").write_text(example.code, "utf-8")
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={tmp_path}/cache"]
+    # It takes long over the libraries, which are the same next time.
+    cache = tmp_path / "cache"
+    if pytestconfig.pluginmanager.hasplugin("cacheprovider"):
+        cache = pytestconfig.cache.mkdir("mypy")
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={cache}"]
     checked = subprocess.run(
         [*command, *sorted(map(str, tmp_path.glob("*.py")))],
         cwd=ROOT,
@@ -122,6 +127,48 @@ async def test_a_greeting_for_new_connections_only(capsys: pytest.CaptureFixture
             for _ in range(2):
                 await run("greeting")["main"](mgr, server.host, server.port)
     assert capsys.readouterr().out.splitlines() == ["b'HELLO\\n'", "b'QUESTION\\n'", "b'QUESTION\\n'"]
+
+
+def store(line: bytes) -> bytes:
+    word, _, rest = line.partition(b" ")
+    if word == b"AUTH" and rest != b"secret":
+        return b"ERR wrong password"
+    return {b"AUTH": b"SESSION 1", b"GET": rest.upper(), b"PING": b"PONG", b"RESET": b"OK"}.get(
+        word, b"ERR what?"
+    )
+
+
+async def test_a_client_with_all_hooks() -> None:
+    names = run("lifecycle")
+    with Server(Lines(store)) as server:
+        async with names["manager"]("secret") as mgr:
+            client = names["Store"](mgr, server.host, server.port)
+            assert await client.ask("GET x") == "X"
+            with pytest.raises(names["Refused"]):
+                await client.ask("DROP x")
+        async with names["manager"]("wrong") as mgr:
+            with pytest.raises(SetupError, match="wrong password"):
+                await names["Store"](mgr, server.host, server.port).ask("GET x")
+
+
+async def test_the_client_made_shared() -> None:
+    names = run("shared")
+    with Server(Lines(store)) as server:
+        async with ConnectionManager(lifecycles={"store": names["SharedStore"]()}) as mgr:
+            found: list[str] = []
+
+            async def ask(n: int) -> None:
+                found.append(await names["ask"](mgr, server.host, server.port, f"GET x{n}"))
+
+            async with anyio.create_task_group() as tasks:
+                for n in range(20):
+                    tasks.start_soon(ask, n)
+            assert sorted(found) == sorted(f"X{n}" for n in range(20))
+            assert server.accepted == 1
+
+
+def test_settings_of_single_keys() -> None:
+    assert isinstance(run("settings")["mgr"], ConnectionManager)
 
 
 async def test_limits_at_run_time(capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,6 +264,25 @@ async def test_resolver_of_ones_own() -> None:
 
 
 # -- the other clients ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["redis_py", "redis_commands", "redis_shared"])
+async def test_redis(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], anyio_backend: tuple[str, object]
+) -> None:
+    if name == "redis_py" and anyio_backend[0] == "trio":
+        pytest.skip("redis-py's asyncio client does not run on trio")
+    with redis_server(tmp_path) as server:
+        if name == "redis_py":
+            await run(name)["main"](f"redis://{server.host}:{server.port}/0")
+        else:
+            await run(name)["main"](server.host, server.port)
+    told = {
+        "redis_py": "b'hello' 1\n",
+        "redis_commands": "[42, b'42']\nWRONGTYPE\n",
+        "redis_shared": "b'100' 1\n",
+    }
+    assert capsys.readouterr().out == told[name]
 
 
 @pytest.mark.parametrize("name", ["http", "httpx"])

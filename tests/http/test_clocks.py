@@ -14,6 +14,7 @@ from keepalive.http import Timeout, request
 from keepalive.httpx import Transport
 from tests.http.kit import Script, url
 from tests.support import Server, full_backlog
+from tests.support.clocks import brisk
 
 
 class Slow:
@@ -27,7 +28,9 @@ class Slow:
         return Resolution(("127.0.0.1",), 60.0)
 
 
+@brisk
 async def test_connecting_has_all_its_time_after_a_wait_for_a_place() -> None:
+    # heritage pools 2.6.
     with Server(Script()) as server:
         async with ConnectionManager(max_open=1, resolver=Slow(0.3)) as mgr:
             held = await mgr.allocate("http", server.host, server.port)

@@ -17,6 +17,7 @@ import pytest
 from keepalive import ConnectionManager, TLSConnector, http
 from keepalive.http import ReadTimeout, Timeout
 from tests.support import Behaviour, Server
+from tests.support.clocks import brisk
 from tests.support.waiting import until
 
 from .kit import SIZE, Script, ThenReads, url
@@ -219,6 +220,7 @@ async def test_what_goes_wrong_after_the_head_ends_both_directions(how: str) -> 
                 await until(lambda: not mgr.stats().open)
 
 
+@brisk
 async def test_the_read_limit_begins_when_the_request_is_out() -> None:
     """Not before, since a server need not answer what it has not read."""
     begun = anyio.Event()

@@ -16,6 +16,7 @@ from keepalive.http import (
 )
 from tests.http.kit import CHUNKED, Script, get, ok, once, silent, then_close, then_reset, url
 from tests.support import Server
+from tests.support.clocks import brisk
 from tests.support.waiting import until
 
 # -- the connection after the exchange ---------------------------------------------------------------
@@ -63,12 +64,13 @@ async def test_closed_when_one_side_wishes_or_is_odd(path: str) -> None:
                 assert server.accepted == n
 
 
+@brisk
 async def test_announced_time_is_heeded() -> None:
     with Server(Script({"/": ok(b"x", "Keep-Alive: timeout=1")})) as server:
         async with ConnectionManager(keep_alive=60) as mgr:
             await get(mgr, server)
             assert mgr.stats().idle == 1
-            # closed after half of the second, without traffic
+            await anyio.sleep(0.5)  # closed after half of the second, without traffic
             await until(lambda: not server.connections)
 
 
@@ -123,6 +125,7 @@ STALE: dict[str, Any] = {"close": lambda peer, asked: peer.close(), "reset": lam
 
 @pytest.mark.parametrize("how", STALE)
 async def test_stale_connection_is_retried_once_on_a_fresh_one(how: str) -> None:
+    # heritage pools 2.3.
     script = Script({"/": once(STALE[how], ok())})
     with Server(script) as server:
         async with ConnectionManager() as mgr:

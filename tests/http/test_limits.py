@@ -13,6 +13,7 @@ from keepalive import AllocateTimeout, ConnectionManager, SocketOptions, TCPConn
 from keepalive.http import ReadError, ReadTimeout, Timeout, WriteTimeout
 from tests.http.kit import Script, silent, url
 from tests.support import Server, full_backlog
+from tests.support.clocks import brisk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -57,8 +58,7 @@ async def test_equal_limits_are_told_apart() -> None:
             assert mgr.stats().open == 0
 
 
-async def test_a_continue_that_never_comes_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("keepalive.http.wire.CONTINUE_PATIENCE", 0.05)
+async def test_a_continue_that_never_comes_is_not_waited_for_long() -> None:
     script = Script()
     with Server(script) as server:
         async with ConnectionManager() as mgr:
@@ -105,6 +105,7 @@ class AtTheEnd(Script):
         peer.send(self.answer)
 
 
+@brisk
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nno!"])
 async def test_after_sending_breaks_an_answer_is_not_waited_for_long(answer: bytes) -> None:
     """What the peer said before is on its way. If nothing is, the break is the error, whatever the limits."""

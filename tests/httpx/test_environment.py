@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -71,15 +72,16 @@ async def ways(client: Any, scripts: list[Script], port: int) -> list[Any]:
 
 
 async def compare(lib: Any, environment: dict[str, str], patch: pytest.MonkeyPatch) -> list[Any]:
+    verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # they would read all certificates for each proxy
     scripts = [Script(), Script()]
     with Server(scripts[0]) as one, Server(scripts[1]) as two, refused_port() as port:
         for name, value in environment.items():
             patch.setenv(name, value.format(one=url(one), two=url(two), port=one.port))
-        async with lib.AsyncClient() as client:
+        async with lib.AsyncClient(verify=verify) as client:
             theirs = await ways(client, scripts, port)
-        async with lib.AsyncClient(transport=Transport()) as client:
+        async with lib.AsyncClient(transport=Transport(verify=verify)) as client:
             assert await ways(client, scripts, port) == theirs
-        async with lib.AsyncClient(transport=Transport(trust_env=False)) as client:
+        async with lib.AsyncClient(transport=Transport(verify=verify, trust_env=False)) as client:
             assert not any(any(asked) for _, asked in await ways(client, scripts, port))
     return theirs
 

@@ -43,6 +43,7 @@ def ask_tls(mgr: ConnectionManager, server: Server, timeout: float = 5, **more: 
 async def test_12_cancelled_in_a_handshake(mute_server: Server, client_context: ssl.SSLContext) -> None:
     """heritage pools 3.12: tornado#3614, #2785: hello unanswered, request cancelled; the server sees a
     close."""
+    # heritage poe 1.77.
     async with manager(client_context, max_per_host=3) as mgr:
         before = descriptors()
         requests = [ask_tls(mgr, mute_server) for _ in range(3)]
@@ -80,6 +81,7 @@ async def test_12_another_key_needs_the_place_of_a_handshake(
     mute_server: Server, echo_server: Server, client_context: ssl.SSLContext
 ) -> None:
     """heritage pools 3.12: tornado#3614: an unwanted handshake is given up at once for another key."""
+    # heritage pools 2.1.
     async with manager(client_context, max_open=1) as mgr:
         stuck = ask_tls(mgr, mute_server)
         await mute_server.until(lambda server: server.received > 200)

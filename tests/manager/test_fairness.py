@@ -44,6 +44,7 @@ async def test_31_nobody_starves(echo_server: Server) -> None:
 
     A wait is how many others were served meanwhile: 90 when all is fair.
     """
+    # heritage pools 2.5.
     rng = random.Random(31)
     order = Order()
     waits: list[int] = []
@@ -158,6 +159,7 @@ async def free_cost(mgr: ConnectionManager, server: Server, waiters: int, keys: 
 
 async def test_33_cost_of_a_release_with_many_waiters(echo_server: Server) -> None:
     """heritage pools 3.33: curl#2369, httpx#3215, PR#1035: 10,000 waiters on 100 keys: < 50 us per free."""
+    # heritage pools 2.5.
     async with ConnectionManager(max_per_host=1, max_open=100) as mgr:
         few = await free_cost(mgr, echo_server, 300, 100)
         many = await free_cost(mgr, echo_server, 10_000, 100)

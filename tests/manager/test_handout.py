@@ -134,6 +134,7 @@ async def test_21_pushed_to_all_idle_ones(echo_server: Server) -> None:
 async def test_22_unread_bytes_in_the_buffer(place: Place, read: int) -> None:
     """heritage pools 3.22: redis-py#2624, okhttp#9240: given back with a part of the answer unread:
     closed."""
+    # heritage pools 2.2.
     async with place.manager() as mgr:
         conn = await place.ask(mgr)
         await conn.send(b"0123456789")

@@ -97,6 +97,7 @@ async def _end(mgr: ConnectionManager, request: Request, how: str) -> None:
 @timed
 async def test_19_nothing_holds_a_timed_out_request(echo_server: Server) -> None:
     """heritage pools 3.19: go#33849: the same when its time runs out, and with it the error it raised."""
+    # heritage poe 1.54.
     async with ConnectionManager(max_per_host=1, keep_alive=None) as mgr:
         held = await ask(mgr, echo_server)
         context = Thing()
@@ -132,7 +133,15 @@ def _cancel_all(requests: list[Request]) -> None:
         assert request.cancel()
 
 
-@pytest.mark.parametrize("kind", [_full, _many_keys, _fresh])
+@pytest.mark.parametrize(  # each loop once: what the pool keeps depends on none of them
+    ("kind", "anyio_backend"),
+    [
+        (_full, ("asyncio", {"use_uvloop": False})),
+        (_many_keys, ("asyncio", {"use_uvloop": True})),
+        (_fresh, ("trio", {})),
+    ],
+    ids=["full-asyncio", "many_keys-uvloop", "fresh-trio"],
+)
 async def test_19_fifty_thousand_cancelled_requests(
     echo_server: Server, kind: Callable[[ConnectionManager, Server, int], Request]
 ) -> None:

@@ -156,6 +156,7 @@ async def test_every_reason_to_close(
     options: dict[str, Any],
     echo_server: Server,
 ) -> None:
+    # heritage pools 2.10.
     recorder = Recorder()
     async with ConnectionManager(observer=recorder, **options) as manager:
         await deed(manager, echo_server, recorder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING
 
 import anyio
@@ -15,6 +14,7 @@ from tests.support.requests import ask
 from tests.support.waiting import turns, until_equal
 
 if TYPE_CHECKING:
+    import socket
     import ssl
 
     from keepalive import Connection

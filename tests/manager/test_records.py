@@ -200,6 +200,7 @@ async def test_the_system_s_resolver_says_why() -> None:
 
 async def test_time_outs_tell_the_phase(echo_server: Server, silent_server: Server) -> None:
     """heritage poe 3.23: waiting, resolving, connecting and the handshake can be told apart."""
+    # heritage pools 2.6.
     resolver = GatedResolver()
     async with ConnectionManager(
         max_per_host=1, resolver=resolver, connectors={"tls": TLSConnector()}

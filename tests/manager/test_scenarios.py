@@ -1,4 +1,4 @@
-"""Scenarios: which connection a request gets, and how requests and managers end."""
+"""Which connection a request gets, and how all ends: heritage poe 2.1 to 2.13, 2.50, 2.51."""
 
 from __future__ import annotations
 

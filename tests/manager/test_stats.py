@@ -79,6 +79,7 @@ async def hang(dial: Dial) -> Link:
 
 
 async def test_a_long_story(echo_server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    # heritage pools 2.10.
     checks = Checks()
     connectors = {"hang": FunctionConnector(hang)}
     async with ConnectionManager(

@@ -289,6 +289,7 @@ async def test_every_way_of_giving_back(
 ) -> None:
     """heritage poe 3.13: whoever waits for the key or for room in all goes on, whatever the connection's
     fate."""
+    # heritage poe 1.51.
     wanted = echo_server if waits == "same key" else other_server
     with unchanged_limit(echo_server, other_server):
         async with ConnectionManager(max_open=1) as mgr, anyio.create_task_group() as group:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -26,6 +26,8 @@ class Log:
 
     def __init__(self, **own: Callable[..., object]) -> None:
         self.told: list[tuple[Any, ...]] = []
+        self._of: defaultdict[int, list[tuple[Any, ...]]] = defaultdict(list)
+        self._met: defaultdict[str, set[int]] = defaultdict(set)  # the peers by callback
         self.count: Counter[str] = Counter()
         self._bell = anyio.Event()
         self._own = own
@@ -41,6 +43,8 @@ class Log:
 
         def callback(peer: Peer, *args: Any) -> None:
             self.told.append((name[3:], peer.id, *args))
+            self._of[peer.id].append((name[3:], *args))
+            self._met[name[3:]].add(peer.id)
             self.count[name[3:]] += 1
             bell, self._bell = self._bell, anyio.Event()
             bell.set()
@@ -52,7 +56,7 @@ class Log:
     def of(self, peer: Peer | int) -> list[tuple[Any, ...]]:
         """Return what was told of a peer."""
         number = peer if isinstance(peer, int) else peer.id
-        return [(name, *args) for name, of, *args in self.told if of == number]
+        return list(self._of[number])
 
     def words(self, peer: Peer | int) -> str:
         """Return the same in one line, without arguments."""
@@ -72,9 +76,9 @@ class Log:
     async def ended(self, *peers: Peer) -> None:
         """Wait until these have ended."""
         gone = {peer.id for peer in peers}
-        await self.until(lambda: gone <= {told[1] for told in self.told if told[0] == "disconnected"})
+        await self.until(lambda: gone <= self._met["disconnected"])
 
     async def connected(self, *peers: Peer) -> None:
         """Wait until these are connected."""
         there = {peer.id for peer in peers}
-        await self.until(lambda: there <= {told[1] for told in self.told if told[0] == "success"})
+        await self.until(lambda: there <= self._met["success"])

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from keepalive.multi.core.dispatch import Dispatch
     from tests.support.planting import Bug
 
-MODULES = ("timers", "deferred", "pending", "places", "lifecycle", "input", "output", "dispatch")
+MODULES = ("timers", "places", "lifecycle", "traffic", "dispatch")
 GARDEN = planting.Garden(tuple(f"keepalive.multi.core.{module}" for module in MODULES))
 
 

@@ -117,6 +117,7 @@ NO_IPV6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 lo
 
 @pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=NO_IPV6)])
 async def test_attributes_of_tcp(host: str) -> None:
+    # heritage tcpmulti 1.15.
     log = Log()
     with Server(Lines(), host=host) as server:
         async with log.client() as client:

@@ -81,6 +81,7 @@ async def test_filter_that_takes_nothing_ends_its_own_peer_only(
 
 async def test_stuck_filter_set_in_the_middle() -> None:
     """It meets what the one before has left, in a callback or between two."""
+    # heritage tcpmulti 1.5.
 
     def change(peer: Peer, unit: bytes) -> None:
         peer.input_filter = Stuck()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 async def test_01_thirty_echoes_then_die() -> None:
+    # heritage tcpmulti 1.1.
     rng = random.Random(1)
     lines: dict[int, bytes] = {}
 
@@ -65,6 +66,7 @@ async def test_02_window_of_attempts() -> None:
 
 
 async def test_03_refused() -> None:
+    # heritage tcpmulti 1.16, 1.29.
     seen: list[object] = []
 
     def look(peer: Peer, *_: object) -> None:
@@ -83,6 +85,7 @@ async def test_03_refused() -> None:
 
 
 async def test_04_a_line_and_the_end() -> None:
+    # heritage tcpmulti 1.18.
     class Farewell(Greeting):
         def opened(self, peer: Visitor) -> None:
             super().opened(peer)
@@ -97,6 +100,7 @@ async def test_04_a_line_and_the_end() -> None:
 
 
 async def test_05_input_timeout() -> None:
+    # heritage tcpmulti 1.8, 1.39.
     def more(than: int) -> bool:
         return len(log.inputs(busy)) > than
 
@@ -124,6 +128,7 @@ async def test_05_input_timeout() -> None:
 
 
 async def test_06_connect_timeout() -> None:
+    # heritage tcpmulti 1.7, 1.30.
     log = Log()
     with full_backlog() as nowhere:
         async with log.client(connect_timeout=30) as client:
@@ -140,6 +145,7 @@ async def test_06_connect_timeout() -> None:
 
 async def test_07_shutdown_right_after_much() -> None:
     """And the server answers all of it, while nobody listens."""
+    # heritage tcpmulti 1.17, 1.27.
     log = Log()
     with Server(Echo(), receive_buffer=8192) as server:
         async with log.client() as client:
@@ -157,6 +163,7 @@ async def test_07_shutdown_right_after_much() -> None:
 
 
 async def test_08_filter_change_in_mid_stream() -> None:
+    # heritage tcpmulti 1.36, 1.37.
     def change(peer: Peer, unit: bytes) -> None:
         if unit == b"line":
             peer.filter = BlockFilter(4)
@@ -176,6 +183,7 @@ async def test_08_filter_change_in_mid_stream() -> None:
 
 
 async def test_09_die_spares_other_clients() -> None:
+    # heritage tcpmulti 1.2, 1.28.
     log, others = Log(), Log()
     with Server() as server:
         async with log.client() as client, others.client() as other:
@@ -194,6 +202,7 @@ async def test_09_die_spares_other_clients() -> None:
 
 
 async def test_10_a_thousand_connects_in_a_loop() -> None:
+    # heritage tcpmulti 1.1.
     class Held(Behaviour):
         def received(self, peer: Visitor, data: bytes) -> None:
             peer.send(data)

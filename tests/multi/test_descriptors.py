@@ -20,6 +20,7 @@ import pytest
 from keepalive import TCPConnector, TLSConnector
 from keepalive.multi import EndReason, MultiClient, PeerState
 from tests.support import Lines, Server, Silent
+from tests.support.clocks import brisk
 
 from .kit import Log
 
@@ -136,6 +137,7 @@ async def test_look_ups_that_need_descriptors_too(
 async def test_attempt_waits_until_another_connection_ends(
     addr: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    # heritage tcpmulti 1.14.
     log = Log()
     with Server(Lines()) as server:
         async with log.client() as client:
@@ -158,6 +160,7 @@ async def test_attempt_waits_until_another_connection_ends(
     assert caplog.text.count("no free descriptor") == 1
 
 
+@brisk
 async def test_descriptors_that_never_come_are_told_in_time() -> None:
     log = Log()
     with Server() as server:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.planting import trials
+
 from .mutants import mutant, planted
 from .walk import CONFIGS, walk
 from .world import BrokenPromise
@@ -20,12 +22,11 @@ STEPS = 2000
 @pytest.mark.parametrize("bug", planted(), ids=lambda bug: bug.name)
 def test_planted_bug_is_caught(bug: Bug) -> None:
     core = mutant(bug)
-    for seed in SEEDS:
-        for name in CONFIGS:
-            try:
-                walk(name, seed, STEPS, core)
-            except (Exception, BrokenPromise):
-                return
+    for name, seed in trials(bug, CONFIGS, SEEDS):
+        try:
+            walk(name, seed, STEPS, core)
+        except (Exception, BrokenPromise):
+            return
     pytest.fail("not caught")
 
 

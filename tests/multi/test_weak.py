@@ -39,6 +39,7 @@ async def test_01_a_timer_on_the_default_path_closes() -> None:
 
 
 async def test_02_shutdown_has_an_upper_time_limit() -> None:
+    # heritage tcpmulti 1.22.
     log = Log()
     with Server(Deaf(), receive_buffer=8192) as server:
         async with log.client(shutdown_timeout=0.2) as client:
@@ -53,6 +54,7 @@ async def test_02_shutdown_has_an_upper_time_limit() -> None:
 
 
 async def test_03_shutdown_of_what_is_not_there() -> None:
+    # heritage tcpmulti 1.26.
     log = Log()
     with Server() as server, refused_port() as port:
         async with log.client() as client:
@@ -103,6 +105,7 @@ async def test_04_die_closes_sockets_in_every_state() -> None:
 
 
 async def test_05_reading_the_timeout_changes_nothing() -> None:
+    # heritage tcpmulti 1.38, 1.39.
     log = Log()
     with Server(Silent()) as server:
         async with log.client(input_timeout=0.2) as client:
@@ -115,6 +118,7 @@ async def test_05_reading_the_timeout_changes_nothing() -> None:
 
 
 async def test_06_timeouts_of_one_connection() -> None:
+    # heritage tcpmulti 1.30.
     log = Log()
     with Server(Silent()) as server, full_backlog() as nowhere:
         async with log.client() as client:
@@ -128,6 +132,7 @@ async def test_06_timeouts_of_one_connection() -> None:
 
 
 async def test_07_zero_is_zero_for_the_client_too() -> None:
+    # heritage tcpmulti 1.30.
     log = Log()
     with Server(Silent()) as server:
         async with log.client(
@@ -176,6 +181,7 @@ async def test_09_filters_before_it_is_connected() -> None:
 
 
 async def test_10_a_timeout_too_ends_with_one_disconnected() -> None:
+    # heritage tcpmulti 1.19, 1.21.
     log = Log()
     with full_backlog() as nowhere:
         async with log.client(connect_timeout=0.05) as client:
@@ -209,12 +215,14 @@ async def test_11_flushed_is_told_when_all_has_gone() -> None:
 
 def test_12_what_is_offered_is_there() -> None:
     """The ancestor's `_child` raised, and routes of events were documented but missing."""
+    # heritage tcpmulti 1.11.
     for name in ("on_child", "inline_states", "alias"):
         with pytest.raises(TypeError, match=name):
             MultiClient(**dict[str, Any]({name: None}))
 
 
 async def test_13_a_heap_of_any_mapping_also_of_an_earlier_peer() -> None:
+    # heritage tcpmulti 1.24.
     log = Log()
     with Server() as server:
         async with log.client() as client:
@@ -231,6 +239,7 @@ async def test_13_a_heap_of_any_mapping_also_of_an_earlier_peer() -> None:
 
 
 async def test_14_no_key_of_the_heap_is_reserved() -> None:
+    # heritage tcpmulti 1.32, 1.35.
     log = Log()
     keys = dict.fromkeys(("-ID", "-ADDR", "-TIMEOUT", "id", "addr", "state", "_link", None), "mine")
     with Server() as server:
@@ -245,6 +254,7 @@ async def test_14_no_key_of_the_heap_is_reserved() -> None:
 
 
 async def test_15_each_peer_has_a_filter_of_its_own_from_a_factory() -> None:
+    # heritage tcpmulti 1.9.
     made: list[LineFilter] = []
 
     def factory() -> LineFilter:
@@ -263,6 +273,7 @@ async def test_15_each_peer_has_a_filter_of_its_own_from_a_factory() -> None:
 
 
 async def test_16_timeout_has_no_argument_but_the_peer() -> None:
+    # heritage tcpmulti 1.42.
     log = Log()
     with full_backlog() as nowhere:
         async with log.client(connect_timeout=0.05) as client:
@@ -341,6 +352,7 @@ async def test_18_a_peer_that_never_reads_is_noticed() -> None:
 
 
 async def test_19_one_id_from_beginning_to_end() -> None:
+    # heritage tcpmulti 1.34, 1.41.
     seen: set[int] = set()
     log = Log(on_initialize=lambda p: seen.add(p.id), on_disconnected=lambda p: seen.add(p.id))
     with Server() as server:
@@ -356,6 +368,7 @@ async def test_19_one_id_from_beginning_to_end() -> None:
 
 async def test_20_nothing_follows_the_end() -> None:
     """The ancestor kept its books twice; here, whatever ends a peer, once is once."""
+    # heritage tcpmulti 1.20, 1.21.
 
     def end_it_all(peer: Peer, *_: object) -> None:
         peer.close()

@@ -86,7 +86,7 @@ class Walk(World):
         for record in self.live:
             if record.shut:
                 continue
-            held = record.inner in self.core.pending.held and record.end_of_life() > self.now
+            held = record.inner in self.core.lifecycle.held and record.end_of_life() > self.now
             if record.deadline() <= self.now and held:
                 assert self.core.places.paused or self.asked, "held up by nobody"
                 record.since = self.now  # it is not the peer who is late
@@ -180,12 +180,12 @@ class Walk(World):
         tried = set(self.order)
         firsts = list(dict.fromkeys(self.order))
         assert firsts == [number for number in self.arrival if number in tried], "out of order"
-        core, places, pending = self.core, self.core.places, self.core.pending
+        core, places, lifecycle = self.core, self.core.places, self.core.lifecycle
         assert not places.connecting
         assert places.taken == self.closing + self.borrowed
         left = (
             core.records, places.queue, places.put_off,
-            pending.held, pending.to_read, pending.emptied, core.deferred,
+            lifecycle.held, lifecycle.to_read, lifecycle.emptied, core.deferred,
         )  # fmt: skip
         assert [len(things) for things in left] == [0] * len(left)
         assert core.timers.next() == float("inf"), "a timer of nobody"

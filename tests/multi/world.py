@@ -5,16 +5,17 @@ from __future__ import annotations
 import errno
 import random
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from anyio import BrokenResourceError
 
 from keepalive.multi import BlockFilter, LineFilter, OutputFull, Peer, PeerState
 from keepalive.multi.core.dispatch import Dispatch
-from keepalive.multi.core.effects import Callbacks
 from keepalive.multi.core.places import SHORTAGE
-from keepalive.multi.core.record import Record
-from keepalive.multi.core.states import EndReason, Limits
+from keepalive.multi.core.states import Callbacks, EndReason, Limits, Record
+
+if TYPE_CHECKING:
+    from keepalive.multi.driver import Driver
 
 
 class Oops(Exception):
@@ -366,9 +367,10 @@ class World:
     def connect(self) -> None:
         self.last_id += 1
         timeouts = (float(self.rng.choice((0, 5, 20))), float(self.rng.choice((0, 5, 50))))
-        inner = Record(self.last_id, ("tcp", "host", 1), LineFilter(), timeouts)
-        lifetime = inner.lifetime = float(self.rng.choice((0, 0, 0, 15)))
-        peer = Peer(self, inner)
+        lifetime = float(self.rng.choice((0, 0, 0, 15)))
+        codec = LineFilter()
+        inner = Record(self.last_id, "tcp", "host", 1, codec, codec, *timeouts, lifetime)
+        peer = Peer(cast("Driver", self), inner)
         record = Account(self, inner, peer, timeout=timeouts[0], input_timeout=timeouts[1], lifetime=lifetime)
         self.records[peer.id] = record
         self.live.append(record)

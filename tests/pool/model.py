@@ -193,19 +193,9 @@ class World:
         """Start a warm-up."""
         self._begin("warm", None, key, ready)
         place = self.places.setdefault(key, Place(key))
-        missing = ready - len(place.idle) - len(place.unused) - max(0, place.dialing - len(place.queue))
-        room = min(
-            self.limits.max_open - self.total,
-            self.limits.max_per_host - place.count,
-            self.limits.max_idle - len(self.cold),
-        )
+        expected = rules.to_warm_up(self, place, ready)
         started = self.pool.preconnect(self.pool.keys.of(key), ready, self.now)
-        expected = max(0, min(missing, room))
-        if not rules.may_try(self, place):
-            expected = 0
-        elif place.failures >= self.limits.pause_after:
-            expected = min(1, expected)
-        need(len(started) == (0 if self.pool.closed else expected), "warmed up for more or less than asked")
+        need(len(started) == expected, "warmed up for more or less than asked")
         if started:
             place.warming = max(0, place.dialing + len(started) - len(place.queue))
             place.spare_since = self.now
@@ -309,11 +299,13 @@ class World:
             if ask.waiter.state is not ask.state:
                 raise Violation(f"request {ask.number} is {ask.waiter.state}, and was not woken")
         for link in self.links.values():
-            need(link.slot.extra == link.extra, "another number of borrowed places than of sockets in them")
-            if link.slot.state is not link.where:
-                raise Violation(f"link {link.slot.id} is {link.slot.state}, not {link.where}")
+            slot = link.slot
+            if slot.extra != link.extra:
+                raise Violation("another number of borrowed places than of sockets in them")
+            if slot.state is not link.where:
+                raise Violation(f"link {slot.id} is {slot.state}, not {link.where}")
             if self.told and link.where is not RESERVED:
-                need(self.told[link.slot.id] is link.where, "the observer was not told")
+                need(self.told[slot.id] is link.where, "the observer was not told")
         rules.check(self)
 
     def _carry_out(self, do: Effect, slot: Slot) -> None:
@@ -336,9 +328,7 @@ class World:
             self.step.recalled.append(link)
             while link.extra:
                 self._count(link, -1)
-                self.pool.give_back_extra(
-                    slot, self.now
-                )  # its effects come after those that are there already
+                self.pool.give_back_extra(slot, self.now)  # its effects come after those that are there
         elif do is Effect.ABORT:
             need(link.where is OPENING, "aborted what is not an attempt")
             need(not link.extra, "aborted an attempt that has more than its own place")

@@ -120,6 +120,9 @@ def standing(world: World) -> Wanting:
             world.places[link.key].spare_since = NEVER
     for place in world.places.values():
         queue, dialing = place.queue, place.dialing
+        if not queue and not dialing:  # most of the many: nobody waits, nothing is under way
+            place.warming, place.spare_since = 0, NEVER
+            continue
         if queue:
             need(not place.unused, "waits beside an unused connection")
             need(not place.idle or all(ask.fresh for ask in queue), "waits beside an idle connection")
@@ -149,6 +152,21 @@ def may_try(world: World, place: Place) -> bool:
     """Say whether the key may start one more attempt."""
     tried = place.failures >= world.limits.pause_after and place.dialing > 0
     return place.pauses_until is None and not tried
+
+
+def to_warm_up(world: World, place: Place, ready: int) -> int:
+    """Say how many attempts a warm-up is to start, so that so many connections are ready in the end."""
+    limits = world.limits
+    missing = ready - len(place.idle) - len(place.unused) - max(0, place.dialing - len(place.queue))
+    room = min(
+        limits.max_open - world.total,
+        limits.max_per_host - place.count,
+        limits.max_idle - len(world.cold),
+    )
+    if world.pool.closed or not may_try(world, place):
+        return 0
+    most = 1 if place.failures >= limits.pause_after else room
+    return int(max(0, min(missing, room, most)))
 
 
 def service(world: World, ask: Ask, link: Link, direct: bool, wanting: Wanting) -> None:

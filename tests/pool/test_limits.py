@@ -77,6 +77,7 @@ def test_only_idle_ones_are_evicted() -> None:
 
 
 def test_least_recently_used_goes_first() -> None:
+    # heritage poe 1.49.
     world = scene(4, 3)
     first, second, third = (world.idle(host) for host in (A, B, C))
     world.release(world.claim(world.ask(A)))

@@ -160,8 +160,12 @@ CONFIGS = {
 class Walk:
     """One seeded sequence of steps; each step is an input that users or the network could give."""
 
-    def __init__(self, config: Config, seed: int, make: Callable[..., Pool] = Pool) -> None:
+    def __init__(
+        self, config: Config, seed: int, make: Callable[..., Pool] = Pool, *, recount_after: int = 1
+    ) -> None:
         self.config = config
+        self.recount_after = recount_after
+        self.checks = 0
         self.rng = random.Random(seed)
         self.world = World(config.limits, observed=config.observed, prompt=config.prompt, make=make)
         self.keys = [Key("tcp", f"host{n}", 1, "tcp", f"host{n}", 1) for n in range(config.keys)]
@@ -184,6 +188,12 @@ class Walk:
                 self.check()
 
     def check(self) -> None:
+        """Count the pool's books again after so many steps; the world has judged each of them already."""
+        self.checks += 1
+        if self.checks % self.recount_after == 0:
+            self.recount()
+
+    def recount(self) -> None:
         world = self.world
         away = [link.slot for link in world.links.values() if link.where in AWAY]
         check_pool(world.pool, away, lowered=world.lowered)
@@ -291,6 +301,7 @@ class Walk:
                 world.tick()
         world.now += 1000.0
         world.tick()  # the pauses end
+        self.recount()
         pool = world.pool
         need(
             pool.capacity.total == pool.requests.uncovered == 0 and not pool.requests.open,
@@ -372,19 +383,31 @@ def seal(do: Effect, what: Any) -> tuple[Any, ...]:
     return (do, what.id, what.state) if do is Effect.WAKE else (do, what.id)
 
 
-def walk(name: str, seed: int, inputs: int, *, make: Callable[..., Pool] = Pool, replays: int = 0) -> None:
-    """Walk until there were so many inputs, in episodes with a pool each."""
+def walk(
+    name: str,
+    seed: int,
+    inputs: int,
+    *,
+    make: Callable[..., Pool] = Pool,
+    again: bool = False,
+    recount_after: int = 1,
+) -> None:
+    """Walk until there were so many inputs, in episodes with a pool each.
+
+    :param again: whether a second pool is to show the same effects of the same inputs
+    :param recount_after: the number of steps between two looks at the whole of the pool's books
+    """
     config = CONFIGS[name]
     done = episode = 0
     while done < inputs:
-        one = Walk(config, seed * 1_000_000 + episode, make)
+        one = Walk(config, seed * 1_000_000 + episode, make, recount_after=recount_after)
         try:
             one.run(min(config.episode, inputs))
             if config.end:
                 one.world.shutdown()
                 one.check()
             one.drain()
-            for _ in range(replays):
+            if again:
                 need(replay(config, one.world.trace) == one.world.effects, "equal inputs, other effects (9)")
         except Exception as error:
             error.add_note(f"input {len(one.world.trace)} of episode {episode}: {one.world.trace[-1]}")

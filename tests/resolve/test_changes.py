@@ -24,18 +24,19 @@ HERE = "86400 A 127.0.0.1"
 
 
 @pytest.mark.parametrize("changed", ["hosts", "resolv.conf"])
-async def test_old_answers_do_not_live_on(
-    changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, echo_server: Server
-) -> None:
+async def test_old_answers_do_not_live_on(changed: str, tmp_path: Path, echo_server: Server) -> None:
     """Neither "no such name" nor an address."""
-    monkeypatch.setattr("keepalive.resolve.files.LOOK_EVERY", 0.0)
     hosts, conf = tmp_path / "hosts", tmp_path / "resolv.conf"
     with NameServer(
         Zone({"there.test": ["86400 A 127.0.0.9"], "new.b.test": [HERE]}, negative=300)
     ) as server:
-        monkeypatch.setattr("keepalive.resolve.resolv_conf.PORT", server.port)
         conf.write_text("nameserver 127.0.0.1\noptions ndots:2\n")
-        resolver = DNSResolver(hosts=str(hosts), resolv_conf=str(conf))
+
+        class Watchful(DNSResolver):
+            look_every = 0.0
+            port = server.port
+
+        resolver = Watchful(hosts=str(hosts), resolv_conf=str(conf))
         async with ConnectionManager(resolver=resolver) as mgr:
             for _ in range(2):
                 with pytest.raises(ResolveError):

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+class Watchful(DNSResolver):
+    """Looks at its files each time."""
+
+    look_every = 0.0
+
+
 # -- servers that do not help ------------------------------------------------------------------------
 
 
@@ -107,9 +113,8 @@ async def test_a_family_without_answer_does_not_hold_up_the_other(lost: str) -> 
         assert [part.addresses for part in told] == [found.addresses]
 
 
-async def test_a_family_waits_a_moment_for_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_family_waits_a_moment_for_the_other() -> None:
     """Not for all the time-outs and attempts that its questions have."""
-    monkeypatch.setattr("keepalive.resolve.dns.PATIENCE", 0.02)
     with NameServer(lambda q: () if q.kind == "AAAA" else Zone({"a.test": [V4]})(q)) as server:
         with anyio.fail_after(5):
             assert (await only(server, timeout=60.0).resolve("a.test")).addresses == ("192.0.2.1",)
@@ -168,18 +173,20 @@ async def test_the_search_ends_when_nobody_can_tell() -> None:
         assert server.names() == ["host.a.test"]
 
 
-async def test_resolv_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_resolv_conf(tmp_path: Path) -> None:
     """Read at the first question, and again when it has changed; arguments go first."""
     file = tmp_path / "resolv.conf"
     with NameServer(Zone({"host.a.test": [V4], "host.b.test": ["60 A 192.0.2.2"]})) as server:
-        monkeypatch.setattr("keepalive.resolve.resolv_conf.PORT", server.port)
-        monkeypatch.setattr("keepalive.resolve.files.LOOK_EVERY", 0.0)
-        resolver = DNSResolver(resolv_conf=str(file), hosts=None)
+
+        class Here(Watchful):
+            port = server.port
+
+        resolver = Here(resolv_conf=str(file), hosts=None)
         file.write_text("nameserver 127.0.0.1\nsearch a.test\n")
         assert (await resolver.resolve("host")).addresses == ("192.0.2.1",)
         file.write_text("nameserver 127.0.0.1\nsearch  b.test\n")
         assert (await resolver.resolve("host")).addresses == ("192.0.2.2",)
-        assert (await DNSResolver(search=["a.test"], resolv_conf=str(file)).resolve("host")).addresses == (
+        assert (await Here(search=["a.test"], resolv_conf=str(file)).resolve("host")).addresses == (
             "192.0.2.1",
         )
         server.asked.clear()
@@ -188,12 +195,11 @@ async def test_resolv_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert [(question.kind, question.by_tcp) for question in server.asked] == [("A", True)]
 
 
-async def test_hosts_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("keepalive.resolve.files.LOOK_EVERY", 0.0)
+async def test_hosts_file(tmp_path: Path) -> None:
     file = tmp_path / "hosts"
     file.write_text("192.0.2.7 here.test Other.Test. b\u00fccher.test\n2001:db8::7 here.test\n")
     with NameServer(Zone({"here.test": [V4]})) as server:
-        resolver = only(server, hosts=str(file))
+        resolver = Watchful([server.address], hosts=str(file), timeout=0.2)
         assert set((await resolver.resolve("HERE.test.")).addresses) == {"192.0.2.7", "2001:db8::7"}
         assert (await resolver.resolve("other.test")).addresses == ("192.0.2.7",)
         assert server.asked == []

@@ -20,11 +20,11 @@ from keepalive import (
     TLSConnector,
     http,
 )
+from keepalive.base.hostname import canonical
 from keepalive.httpx.library import Library
 from keepalive.httpx.network import NetworkStream
 from keepalive.multi import MultiClient
 from keepalive.sip.core.identity import matches
-from keepalive.sip.source import canonical
 from tests.support import Server
 from tests.support.proxies import Script
 from tests.support.requests import exchange

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from keepalive import DNSResolver
+from tests.support.clocks import brisk
 from tests.support.nameserver import NameServer, Question, Zone
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ async def test_bad_records_alone_are_not_the_same_as_none(bad: bytes, why: str) 
         assert caught.value.errno == socket.EAI_AGAIN
 
 
+@brisk
 @pytest.mark.parametrize("by_tcp", [False, True])
 async def test_an_answer_that_cannot_be_read_sends_us_to_the_next_server(by_tcp: bool) -> None:
     def answer(question: Question) -> Iterable[bytes]:

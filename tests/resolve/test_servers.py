@@ -10,7 +10,7 @@ import pytest
 
 from keepalive import ConnectionManager, DNSResolver, ResolveError
 from keepalive.resolve import resolv_conf as _resolv
-from keepalive.resolve.standing import DEAD_FOR, Standing
+from keepalive.resolve.server_status import DEAD_FOR, ServerStatus
 from tests.support.nameserver import NameServer, Question, Zone
 
 if TYPE_CHECKING:
@@ -63,16 +63,16 @@ async def test_a_server_that_is_silent_is_asked_when_nobody_else_knows() -> None
 
 def test_who_is_asked_when() -> None:
     one, two, three = ((f"192.0.2.{n}", 53) for n in (1, 2, 3))
-    standing = Standing()
+    status = ServerStatus()
     servers = (one, two, three)
-    standing.answered(two, 1.0)
-    standing.silent(one, 2.0, 4.0)
-    standing.silent(two, 0.5, 4.0)  # others had their answers meanwhile
-    assert standing.order(servers, 5.0) == [two, three, one]
-    assert standing.order(servers, 4.0 + DEAD_FOR) == [one, two, three]  # one question tries it
-    assert standing.order(servers, 4.0 + DEAD_FOR) == [two, three, one]
-    standing.answered(one, 40.0)
-    assert standing.order(servers, 40.0) == [one, two, three]
+    status.answered(two, 1.0)
+    status.silent(one, 2.0, 4.0)
+    status.silent(two, 0.5, 4.0)  # others had their answers meanwhile
+    assert status.order(servers, 5.0) == [two, three, one]
+    assert status.order(servers, 4.0 + DEAD_FOR) == [one, two, three]  # one question tries it
+    assert status.order(servers, 4.0 + DEAD_FOR) == [two, three, one]
+    status.answered(one, 40.0)
+    assert status.order(servers, 40.0) == [one, two, three]
 
 
 async def test_a_server_that_drops_what_has_edns_in_it() -> None:

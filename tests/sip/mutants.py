@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tests.support.planting import Bug
 
 GARDEN = planting.Garden(
-    tuple(f"keepalive.sip.core.{module}" for module in ("routes", "expiry", "completions", "flows"))
+    tuple(f"keepalive.sip.core.{module}" for module in ("routes", "expiry", "outgoing", "flows"))
 )
 
 

@@ -57,6 +57,7 @@ async def heard(sock: socket.socket) -> tuple[bytes, tuple[str, int]]:
 @pytest.mark.parametrize("wildcard", WILDCARDS)
 @pytest.mark.parametrize("way", ["source", "via", "text", "soon"])
 async def test_answers_leave_from_where_they_were_asked(wildcard: str, way: str) -> None:
+    # heritage sip 6.F.
     async with leg("udp", wildcard) as pool:
         with udp() as peer:
             host, port = peer.getsockname()
@@ -179,6 +180,7 @@ async def test_streams_tell_the_local_address_in_both_directions(
 @ipv6
 @pytest.mark.parametrize("form", ["127.0.0.1", "::ffff:127.0.0.1", "::FFFF:7F00:1"])
 async def test_mapped_and_plain_are_one_peer_on_a_stream(form: str) -> None:
+    # heritage sip 1.55, 6.G.
     async with leg("tcp", "::", max_per_peer=1) as pool, leg("tcp", "::") as peer:
         await pool.send_to(request(), (form, port_of(peer)))
         await pool.send_to(request(), ("127.0.0.1", port_of(peer)))

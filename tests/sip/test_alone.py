@@ -45,6 +45,7 @@ async def receive_all(peer: anyio.abc.ByteReceiveStream, count: int) -> bytes:
 async def test_a_flawed_request_is_answered_and_the_connection_goes_on(
     good: bytes, bad: bytes, flaw: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    # heritage sip 6.A.
     told: list[tuple[bytes, str]] = []
     got: list[object] = []
     async with leg() as pool, await dial(pool) as peer:
@@ -124,12 +125,13 @@ async def test_a_flawed_request_in_a_datagram_is_answered(good: bytes, bad: byte
 
 async def test_who_does_not_read_gets_no_endless_answers() -> None:
     async with leg() as pool, await dial(pool) as peer:
-        odd = request().replace(b"Call-ID: ", b"Call-ID: a@b@")
-        for _ in range(300):
+        # A response repeats the Via: so it takes few of them to fill the kernel's buffers.
+        odd = request(via=f"127.0.0.1:5062;padding={'x' * 5000}").replace(b"Call-ID: ", b"Call-ID: a@b@")
+        for _ in range(30):
             await peer.send(odd * 100)
         await peer.send(request())
         await pool.__anext__()
-        assert pool.stats().flaws == {"call-id": 30_000}
+        assert pool.stats().flaws == {"call-id": 3000}
         assert pool.stats().queued < 100_000
 
 

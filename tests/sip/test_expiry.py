@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
 
 import pytest
 
 from keepalive.sip.core.expiry import Expiry
-
-if TYPE_CHECKING:
-    from keepalive.base.timer_queue import Entry
+from keepalive.sip.core.flow import Flow
 
 
-class One:
+class One(Flow):
+    pending = False
+
     def __init__(self, heard: float = 0.0) -> None:
-        self.heard = heard
-        self.spared = self.pending = self.pings = False
-        self.kept_until = 0.0
-        self.timer: Entry | None = None
+        super().__init__("tcp", ("192.0.2.1", 5060), heard)
 
 
 @pytest.mark.parametrize(
     ("count", "limit"), [(1, 120.0), (2, 67.5), (3, 50.0), (5, 36.0), (7, 30.0), (105, 16.0)]
 )
 def test_formula(count: int, limit: float) -> None:
+    # heritage sip 1.43.
     expiry: Expiry[One] = Expiry(15.0, 120.0, 300.0)
     ones = [One() for _ in range(count)]
     for one in ones:
@@ -33,7 +30,7 @@ def test_formula(count: int, limit: float) -> None:
     assert expiry.next() == limit
     assert list(expiry.due(limit - 1e-9)) == []
     # One that was active half a limit later than the others goes half a limit later.
-    ones[0].heard = limit / 2
+    ones[0].last_received = limit / 2
     gone = take(expiry, limit)
     assert gone == [one for one in ones if one is not ones[0]]
     assert expiry.next() <= limit / 2 + 120.0
@@ -48,6 +45,7 @@ def take(expiry: Expiry[One], now: float) -> list[One]:
 
 
 def test_all_that_are_over_the_limit_go_in_one_pass() -> None:
+    # heritage sip 1.45, 1.46.
     expiry: Expiry[One] = Expiry(2.0, 10.0, 300.0)
     ones = [One(), One(), One(3.0)]
     for one in ones:
@@ -57,16 +55,17 @@ def test_all_that_are_over_the_limit_go_in_one_pass() -> None:
 
 
 def test_pending_ones_are_spared_up_to_a_limit() -> None:
+    # heritage sip 1.49.
     expiry: Expiry[One] = Expiry(2.0, 10.0, 60.0)
     one = One()
     one.pending = True
     expiry.add(one)
     assert take(expiry, 10.0) == []
     assert expiry.next() == 60.0
-    one.heard = 50.0
+    one.last_received = 50.0
     assert take(expiry, 60.0) == []
     one.pending = False
-    expiry.settled(one)
+    expiry.end_exemption(one)
     assert expiry.next() == 60.0
     assert take(expiry, 60.0) == [one]
     other = One(100.0)
@@ -83,20 +82,20 @@ def test_the_formula_does_not_concern_those_that_ping_or_are_registered() -> Non
     pinging, registered, for_ever, stranger = ones = [One() for _ in range(4)]
     for one in ones:
         expiry.add(one)
-    pinging.pings = True
-    registered.kept_until = 3600.0
-    for_ever.kept_until = float("inf")
+    pinging.keeps_alive = True
+    registered.registered_until = 3600.0
+    for_ever.registered_until = float("inf")
     assert take(expiry, 41.24) == []
     assert take(expiry, 41.25) == [stranger]
-    pinging.heard = 119.0
+    pinging.last_received = 119.0
     assert take(expiry, 268.9) == []
     assert take(expiry, 269.0) == [pinging]
-    registered.heard = 3590.0
+    registered.last_received = 3590.0
     assert take(expiry, 3600.0) == []
     assert expiry.next() == 3590.0 + 15.0 + 105.0 / 2
     assert take(expiry, expiry.next()) == [registered]
-    for_ever.kept_until = 0.0
-    expiry.settled(for_ever)
+    for_ever.registered_until = 0.0
+    expiry.end_exemption(for_ever)
     assert take(expiry, 4000.0) == [for_ever]
 
 
@@ -113,23 +112,24 @@ def test_walk(seed: int) -> None:
             alive.append(one)
         for one in alive:
             if rng.random() < 0.02:
-                one.heard = float(now)
+                one.last_received = float(now)
             if rng.random() < 0.02:
                 one.pending = not one.pending
-                if one.spared and not one.pending:
-                    expiry.settled(one)
+                if one.exempt and not one.pending:
+                    expiry.end_exemption(one)
             if rng.random() < 0.002:
-                one.pings = True
+                one.keeps_alive = True
             if rng.random() < 0.005:
                 until = now + rng.choice((0, 30, 200))
-                sooner, one.kept_until = until < one.kept_until, until
-                if one.spared and sooner:
-                    expiry.settled(one)
+                sooner, one.registered_until = until < one.registered_until, until
+                if one.exempt and sooner:
+                    expiry.end_exemption(one)
         limit = 5.0 + 45.0 / max(1, len(alive))
         over = {
             one
             for one in alive
-            if now >= one.kept_until and now - one.heard >= max(limit, 80.0 * one.pending, 60.0 * one.pings)
+            if now >= one.registered_until
+            and now - one.last_received >= max(limit, 80.0 * one.pending, 60.0 * one.keeps_alive)
         }
         gone = take(expiry, float(now))
         assert set(gone) == over, f"seed {seed}, now {now}"

@@ -10,7 +10,7 @@ import pytest
 
 from keepalive.sip import core
 from keepalive.sip.core.framer import Framer
-from keepalive.sip.core.reply import bad_request
+from keepalive.sip.core.head import bad_request
 from tests.sip.kit import request, response
 
 if TYPE_CHECKING:
@@ -90,17 +90,20 @@ GOOD = made(b"Content-Length: 5", body=b"\r\n\r\n!")
 
 
 def test_messages_come_out_as_they_went_in() -> None:
+    # heritage sip 1.37.
     one, two = request(body=b"v=0\r\n\r\nOPTIONS"), response(request())
     check(one + two + one, [one, two, one])
 
 
 def test_incomplete_ones_wait() -> None:
+    # heritage sip 2.4, 2.9.
     for cut in range(len(GOOD)):
         assert feed([GOOD[:cut]]) == ([], None, 0)
 
 
 # Rule 1
 def test_line_ends_before_a_message_are_skipped() -> None:
+    # heritage sip 2.1.
     for many in range(6):
         check(b"\r\n" * many + GOOD + b"\r\n" * many, [GOOD], pings=2 * (many // 2))
 
@@ -112,6 +115,7 @@ def test_signs_of_life_are_counted() -> None:
 
 
 def test_other_signs_of_life_are_skipped() -> None:
+    # heritage sip 2.13, 6.H.
     for sign in (b"\n", b"\r\n\0", b"\0\0\0\0", b"\r\n\0\r\n\0", b"\r\n\n"):
         check(sign + GOOD + sign * 2 + GOOD + sign, [GOOD, GOOD])
 
@@ -119,13 +123,14 @@ def test_other_signs_of_life_are_skipped() -> None:
 def test_answers_to_our_pings_are_no_pings() -> None:
     for pieces in every_cut(b"\r\n" + GOOD + b"\r\n\r\n\r\n" + GOOD + b"\r\n\r\n"):
         framer = Framer(MAX_HEADER, MAX_BODY)
-        framer.due = 2
+        framer.pongs_due = 2
         assert sum(len(framer.feed(piece)) for piece in pieces) == 2
-        assert (framer.pongs, framer.due, framer.pings) == (2, 0, 2)
+        assert (framer.pongs, framer.pongs_due, framer.pings) == (2, 0, 2)
 
 
 # Rule 2
 def test_line_feeds_alone_end_no_header() -> None:
+    # heritage sip 2.2.
     check(GOOD[:-5].replace(b"\r\n", b"\n") * 3, [])
 
 
@@ -145,6 +150,7 @@ def test_biggest_header(piece: int) -> None:
 
 
 def test_endless_header_is_found_out_at_the_limit() -> None:
+    # heritage sip 2.3.
     header = b"OPTIONS sip:x SIP/2.0\r\nX: ".ljust(100, b"x")
     assert feed([header], 100) == ([], None, 0)
     assert feed([header, b"x"], 100) == ([], "header too big", 0)
@@ -162,6 +168,7 @@ def test_endless_header_is_found_out_at_the_limit() -> None:
     ],
 )  # fmt: skip
 def test_length(line: bytes) -> None:
+    # heritage sip 2.5.
     message = made(line, body=b"hello")
     check(message + GOOD, [message, GOOD])
 
@@ -194,12 +201,14 @@ def test_length(line: bytes) -> None:
     ],
 )
 def test_bad_length(line: bytes, flaw: str) -> None:
+    # heritage sip 2.6, 2.7, 6.B.
     check(GOOD + made(line, body=b"hello") + GOOD, [GOOD], flaw)
 
 
 # Rule 8
 @pytest.mark.parametrize("digits", [b"65537", b"99999999999999999999", b"9" * 5000])
 def test_body_too_big_is_known_by_the_header(digits: bytes) -> None:
+    # heritage sip 2.8.
     assert feed([made(b"Content-Length: " + digits)]) == ([], "body too big", 0)
 
 
@@ -245,6 +254,7 @@ def test_biggest_body() -> None:
     ],
 )
 def test_broken_message_is_alone(message: bytes, flaw: str) -> None:
+    # heritage sip 2.10, 2.11.
     message += b"\r\n" + REST + b"l: 5\r\n\r\n\r\n\r\n!"
     check_flaws(GOOD + message + GOOD, [(GOOD, ""), (message, flaw), (GOOD, "")])
 
@@ -263,6 +273,7 @@ def test_broken_message_is_alone(message: bytes, flaw: str) -> None:
     ],
 )
 def test_call_id_and_cseq_must_be_there(fields: bytes, flaw: str) -> None:
+    # heritage sip 2.12.
     message = FIRST + fields + b"\r\nl: 0\r\n\r\n"
     check_flaws(message + GOOD, [(message, flaw), (GOOD, "")])  # heritage sip 5.24
 
@@ -289,6 +300,7 @@ def key(via: bytes, *more: bytes, method: bytes = b"OPTIONS") -> bytes:
 
 
 def test_key_is_branch_sent_by_and_method() -> None:
+    # heritage sip 3.1, 6.C.
     mine = key(b"Via: SIP/2.0/TCP a:5060;branch=z9hG4bKx;rport")
     for same in (
         b"v: SIP / 2.0 / UDP  A : 5060\r\n ; BRANCH = z9hG4bKx\r\n ;rport=5;received=192.0.2.1",
@@ -313,6 +325,7 @@ def test_key_is_branch_sent_by_and_method() -> None:
     "branch", [b"", b";branch=0", b";branch=z9hG4bK", b";branch=x, SIP/2.0/TCP c;branch=d"]
 )
 def test_key_without_the_magic_cookie(branch: bytes) -> None:
+    # heritage sip 6.C.
     def of(call: bytes = b"c@d", number: bytes = b"1", tag: bytes = b"t", via: bytes = b"a:5060") -> bytes:
         message = (
             FIRST + b"Via: SIP/2.0/UDP " + via + branch + b"\r\nFrom: <sip:x;tag=no>;tag=" + tag +
@@ -332,6 +345,7 @@ def test_key_has_a_limit() -> None:
 
 
 def test_answer_to_what_cannot_be_read() -> None:
+    # heritage sip 2.14.
     broken = request(branch="z9hG4bKbroken").replace(b"Content-Length: 0\r\n", b"")
     answer = bad_request(broken.partition(b"\r\n\r\n")[0] + b"\r\n", "no content-length")
     assert answer is not None

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keepalive.sip.core.framer import Framer
-from keepalive.sip.core.reply import bad_request
+from keepalive.sip.core.head import bad_request
 from tests.sip.test_framer import FIRST, GOOD, REST, feed
 
 PARTS = st.sampled_from(

@@ -22,6 +22,7 @@ TRANSPORTS = {"u1": "udp", "t1": "tcp", "tn": "tcp"}
 
 @loops_in_turn("transport", *TRANSPORTS)
 async def test_sipp_calls_us(tmp_path: Path, transport: str) -> None:
+    # heritage sip 4.1.
     async with leg(TRANSPORTS[transport], raw=False) as pool:
         callee = Callee(pool)
         status, said = await run(
@@ -77,6 +78,7 @@ async def reachable(proto: str, port: int) -> None:
 
 @loops_in_turn("transport", *TRANSPORTS)
 async def test_we_call_sipp(tmp_path: Path, transport: str) -> None:
+    # heritage sip 4.1.
     proto = TRANSPORTS[transport]
     port = free_port(socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM)
     argv = sipp("-sn", "uas", "-p", str(port), "-t", transport, "-reconnect_close", "false")
@@ -93,6 +95,7 @@ async def test_we_call_sipp(tmp_path: Path, transport: str) -> None:
 
 @loops_in_turn("proto,count,mode", ("udp", 20, ()), ("tcp", 20, ()), ("tcp", 100, ("--raw", "--parallel")))
 async def test_net_sip_asks_us(tmp_path: Path, proto: str, count: int, mode: tuple[str, ...]) -> None:
+    # heritage sip 4.1.
     async with leg(proto, raw=False) as pool:
         await net_sip_asks(pool, tmp_path, "--proto", proto, *mode, count=count)
 
@@ -109,6 +112,7 @@ async def net_sip_asks(pool: SocketPool, folder: Path, *args: str, count: int) -
 
 @loops_in_turn("proto", "udp", "tcp")
 async def test_we_ask_net_sip(tmp_path: Path, proto: str) -> None:
+    # heritage sip 4.1.
     with net_sip_uas(tmp_path, proto) as port:
         async with leg(proto, raw=False) as pool:
             caller = Caller(pool, f"127.0.0.1:{port}")

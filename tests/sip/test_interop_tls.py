@@ -58,6 +58,7 @@ async def test_net_sip_asks_us(files: Files, verify: int) -> None:
 
 @one_loop("uvloop")
 async def test_net_sip_without_certificate_is_refused(files: Files) -> None:
+    # heritage sip 1.29.
     async with leg("tls", tls=files.tls(verify_client=1), raw=False) as pool:
         argv = [*net_sip(), "uac", "--proto", "tls", "--dst", f"127.0.0.1:{port_of(pool)}", "--timeout", "1"]
         status, said = await run([*argv, "--ca", str(files.ca)], files.folder)
@@ -79,6 +80,7 @@ async def test_we_ask_net_sip(files: Files, verify: int) -> None:
 
 
 async def test_client_certificate_refused_after_the_handshake(files: Files) -> None:
+    # heritage sip 1.33.
     more = ["--cert", str(files.pair), "--ca", str(files.ca), "--verify-client", "1"]
     with net_sip_uas(files.folder, "tls", *more) as port:
         async with leg("tls", tls=files.tls(cert=files.strange_pair)) as pool:
@@ -89,6 +91,7 @@ async def test_client_certificate_refused_after_the_handshake(files: Files) -> N
 
 @one_loop("trio")
 async def test_wrong_authority_and_wrong_name(files: Files) -> None:
+    # heritage sip 1.28.
     peer = ["--cert", str(files.pair), "--ca", str(files.ca)]
     with net_sip_uas(files.folder, "tls", *peer) as port:
         async with leg("tls", tls=files.tls(ca=files.strange_ca)) as pool:
@@ -104,6 +107,7 @@ async def test_wrong_authority_and_wrong_name(files: Files) -> None:
 
 
 async def test_one_pool_calls_another(files: Files) -> None:
+    # heritage sip 1.30.
     async with leg("tls", tls=files.tls(verify_client=1), raw=False) as callee:
         Callee(callee)
         async with leg("tls", tls=files.tls(), raw=False) as pool:

@@ -10,9 +10,9 @@ import anyio
 import pytest
 
 from keepalive.sip import SendError, SipTLS
+from keepalive.testing import jump, run_in_virtual_time
 from tests.sip.kit import Outcomes, dial, leg, request, response, told, until
 from tests.support import refused_port
-from tests.support.virtual import jump, run
 from tests.support.waiting import turns
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ class Losses(list[tuple[str, int]]):
 
     def __init__(self, pool: SocketPool, *, lost_idle: bool = False) -> None:
         super().__init__()
-        self.heard: list[Source] = []
-        pool.attach(lambda _, source: self.heard.append(source), self.add, lost_idle=lost_idle)
+        self.last_received: list[Source] = []
+        pool.attach(lambda _, source: self.last_received.append(source), self.add, lost_idle=lost_idle)
 
     def add(self, source: Source, reason: str) -> None:
         self.append((reason, source.port))
@@ -43,8 +43,8 @@ async def test_idle_connections_are_told_if_asked_for(lost_idle: bool) -> None:
         async with await dial(pool) as peer:
             packet = request()
             await peer.send(packet)
-            await until(lambda: losses.heard)
-            [source] = losses.heard
+            await until(lambda: losses.last_received)
+            [source] = losses.last_received
             await pool.send_to(response(packet), source)
             await peer.receive()
         await until(lambda: pool.stats().closed == {"peer": 1})
@@ -61,11 +61,12 @@ def test_expired_ones_are_told_if_asked_for(backend: str) -> None:
             await jump(70.0)
             assert [reason for reason, _ in losses] == ["expired"] * 2
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 @pytest.mark.parametrize("lost_idle", [False, True])
 async def test_a_refused_request_is_told_to_its_sender_only(lost_idle: bool) -> None:
+    # heritage sip 1.32.
     with refused_port() as port:
         async with leg() as pool:
             losses = Losses(pool, lost_idle=lost_idle)
@@ -138,9 +139,9 @@ async def test_a_connection_is_lost_once_at_the_pools_end_too(lost_idle: bool) -
     async with leg() as pool, await dial(pool) as asked, await dial(pool) as quiet:
         losses = Losses(pool, lost_idle=lost_idle)
         await asked.send(request())
-        await until(lambda: losses.heard)
+        await until(lambda: losses.last_received)
         await until(lambda: pool.stats().accepted == 2)
-        assert pool.close(losses.heard[0]) == 1
+        assert pool.close(losses.last_received[0]) == 1
         await pool.aclose()
         await turns(10)
         assert sorted(reason for reason, _ in losses) == ["closed"] + ["shutdown"] * lost_idle
@@ -148,6 +149,7 @@ async def test_a_connection_is_lost_once_at_the_pools_end_too(lost_idle: bool) -
 
 
 async def test_handshakes_that_fail_are_no_connections_lost(tmp_path: Path, ca: Authority) -> None:
+    # heritage sip 1.32.
     pair, trust = ca.write(tmp_path)
     async with leg("tls", tls=SipTLS(cert=pair, ca=trust)) as pool, await dial(pool) as babbler:
         losses = Losses(pool, lost_idle=True)

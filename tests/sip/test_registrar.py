@@ -10,9 +10,9 @@ import anyio
 import pytest
 
 from keepalive.sip import SipTLS
+from keepalive.testing import jump, run_in_virtual_time
 from tests.sip.kit import dial, leg, port_of, request, response, until
 from tests.support import has_ipv6
-from tests.support.virtual import jump, run
 from tests.support.waiting import turns
 
 if TYPE_CHECKING:
@@ -90,11 +90,12 @@ def test_a_hundred_registered_phones_stay_between_their_pings(backend: str, addr
                     await pool.send_to(packet, source)
                 assert await all_of_them.hear() == [packet] * PHONES
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_registrations_hold_without_any_ping_and_end(backend: str) -> None:
+    # heritage sip 6.E.
     async def main() -> None:
         async with leg() as pool:
             registrar = Registrar(pool, 3600)
@@ -111,12 +112,13 @@ def test_registrations_hold_without_any_ping_and_end(backend: str) -> None:
                 await jump(0.1)
                 assert pool.stats().connections == 0
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("ping", [b"\r\n\r\n", b"\r\n", b"\r\n\0"])
 def test_phones_that_ping_stay_without_a_mark(backend: str, ping: bytes) -> None:
+    # heritage sip 6.E.
     async def main() -> None:
         async with leg() as pool:
             registrar = Registrar(pool, None)
@@ -133,7 +135,7 @@ def test_phones_that_ping_stay_without_a_mark(backend: str, ping: bytes) -> None
                 await jump(0.1)
                 assert pool.stats().closed == {"expired": PHONES}
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -159,7 +161,7 @@ def test_a_mark_can_be_shortened_lengthened_and_taken_back(backend: str) -> None
             assert pool.stats().closed == {"expired": 1}
             assert not pool.keep(source, 600)
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -174,7 +176,7 @@ def test_a_registered_phone_that_is_dead_does_not_stay(backend: str) -> None:
             await jump(32.0)
             assert pool.stats().closed == {"silent": 1}
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 async def test_a_ping_that_came_during_a_turn_that_took_too_long_counts() -> None:
@@ -203,7 +205,7 @@ def test_phones_on_tls_stay_too(backend: str, tmp_path: Path, ca: Authority) -> 
             await pool.send_to(packet := request("INVITE"), registrar.sources[0])
             assert (await phone.__anext__())[0] == packet
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 async def test_what_cannot_be_kept() -> None:

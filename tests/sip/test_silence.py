@@ -13,9 +13,9 @@ import pytest
 
 from keepalive import SocketOptions
 from keepalive.sip import SendError, SendTimeout, SipTLS
+from keepalive.testing import jump, run_in_virtual_time
 from tests.sip.kit import Outcomes, dial, leg, port_of, request, response, response_of, told, until
 from tests.support import has_ipv6
-from tests.support.virtual import jump, run
 from tests.support.waiting import turns
 
 if TYPE_CHECKING:
@@ -56,11 +56,12 @@ def test_forty_requests_do_not_all_go_into_a_dead_connection(backend: str, addr:
                 assert pool.stats().opened == 2
                 assert gone == [(where[1], "silent")]
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_it_is_dead_at_the_instant_whatever_is_sent_meanwhile(backend: str) -> None:
+    # heritage sip 6.D.
     async def main() -> None:
         with mute() as listener:
             async with leg() as pool:
@@ -73,7 +74,7 @@ def test_it_is_dead_at_the_instant_whatever_is_sent_meanwhile(backend: str) -> N
                 await jump(0.001)
                 assert pool.stats().closed == {"silent": 1}
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -91,12 +92,13 @@ def test_it_is_dead_over_tls_too(backend: str, tmp_path: Path, ca: Authority) ->
             assert pool.stats().closed == {"silent": 1}
             await until(lambda: peer.stats().closed == {"peer": 1})
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("sign", [b"\r\n", b"S", response(request(), 100, "Trying")])
 def test_any_byte_is_life(backend: str, sign: bytes) -> None:
+    # heritage sip 6.D.
     async def main() -> None:
         with mute() as listener:
             async with leg(message_timeout=1000.0) as pool:
@@ -114,7 +116,7 @@ def test_any_byte_is_life(backend: str, sign: bytes) -> None:
                     await jump(0.1)
                     assert pool.stats().closed == {"silent": 1}
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -129,7 +131,7 @@ def test_what_wants_no_answer_starts_no_clock(backend: str, kind: str) -> None:
                 await jump(100.0)
                 assert pool.stats().closed == {}
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -143,7 +145,7 @@ def test_a_ping_wants_its_pong(backend: str) -> None:
                 await jump(0.1)
                 assert pool.stats().closed == {"silent": 1}
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -157,7 +159,7 @@ def test_no_limit_waits_on(backend: str) -> None:
                 await jump(1.0)
                 assert pool.stats().closed == {"expired": 1}
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -194,7 +196,7 @@ def test_senders_in_the_queue_are_told_and_the_next_message_goes_elsewhere(backe
                 await pool.send_to(request(), where)
                 assert pool.stats().opened == 2
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -213,7 +215,7 @@ def test_what_we_have_not_read_is_no_silence(backend: str) -> None:
                     await jump(40.0)
                     assert pool.stats().closed == {}
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 async def test_after_a_turn_that_took_too_long_what_has_come_counts() -> None:

@@ -9,10 +9,10 @@ import anyio
 import pytest
 
 from keepalive.sip import SendError, SendTimeout, SipTLS
+from keepalive.testing import jump, run_in_virtual_time
 from tests.sip.kit import Outcomes, dial, leg, port_of, request, response, told, until
 from tests.support import full_backlog
 from tests.support.inside import engine_of
-from tests.support.virtual import jump, run
 from tests.support.waiting import turns
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ BACKENDS = ["asyncio", "trio"]
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("count", "limit"), [(1, 120.0), (2, 67.5), (5, 36.0), (7, 30.0)])
 def test_connections_expire_by_the_formula(backend: str, count: int, limit: float) -> None:
+    # heritage sip 1.43, 1.44.
     async def main() -> None:
         async with leg() as pool:
             peers = [await dial(pool) for _ in range(count)]
@@ -37,7 +38,7 @@ def test_connections_expire_by_the_formula(backend: str, count: int, limit: floa
             for peer in peers:
                 await peer.aclose()
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -60,11 +61,12 @@ def test_more_connections_make_the_time_shorter_at_once(backend: str) -> None:
             await old.aclose()
             await new.aclose()
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_open_transaction_spares_until_it_is_answered(backend: str) -> None:
+    # heritage sip 1.49.
     async def main() -> None:
         async with leg() as pool, leg(max_expire=1000.0, min_expire=1000.0, response_timeout=None) as peer:
             packet = request()
@@ -81,7 +83,7 @@ def test_open_transaction_spares_until_it_is_answered(backend: str) -> None:
             await jump(0.1)
             assert pool.stats().closed == {"expired": 1}
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -96,19 +98,20 @@ def test_answered_transactions_do_not_stay_in_memory(backend: str) -> None:
                 await pool.send_to(response(packet), sources[0])
             [flow] = engine_of(pool).flows.all
             await jump(100.0)
-            assert len(flow.tids or ()) == 3
+            assert len(flow.transaction_keys or ()) == 3
             await pool.send_to(response(packets[2]))
             await jump(31.9)
-            assert len(flow.tids or ()) == 3
+            assert len(flow.transaction_keys or ()) == 3
             await jump(0.1)
-            assert flow.tids is None
+            assert flow.transaction_keys is None
             await pool.send_to(response(packets[2]), sources[0])  # the source still knows the way
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_connect_timeout_with_defaults_is_ten_seconds(backend: str) -> None:
+    # heritage sip 1.27.
     async def main() -> None:
         with full_backlog() as hole:
             async with leg() as pool, anyio.create_task_group() as group:
@@ -129,7 +132,7 @@ def test_connect_timeout_with_defaults_is_ten_seconds(backend: str) -> None:
                 assert isinstance(error, SendTimeout)
                 assert error.error_num == errno.ETIMEDOUT
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -146,11 +149,12 @@ def test_5_expiry_never_comes_before_connect_timeout(backend: str) -> None:
                 assert pool.stats().closed == {"timeout": 1}
                 assert outcomes == [(0, "connect")]
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_8_any_byte_counts_and_what_is_pending_stays(backend: str) -> None:
+    # heritage sip 1.42.
     async def main() -> None:
         async with leg(min_expire=30.0, max_expire=30.0, max_pending=90.0) as pool:
             kept, asked, quiet = [await dial(pool) for _ in range(3)]
@@ -172,7 +176,7 @@ def test_8_any_byte_counts_and_what_is_pending_stays(backend: str) -> None:
                 with pytest.raises(anyio.EndOfStream):
                     await asked.receive()
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -189,11 +193,12 @@ def test_19_each_message_has_a_time_of_its_own(backend: str) -> None:
             await jump(15.1)
             assert pool.stats().closed == {"deadline": 1}
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_silent_caller_does_not_hold_a_handshake(backend: str, tmp_path: Path, ca: Authority) -> None:
+    # heritage sip 1.27.
     pair, trust = ca.write(tmp_path)
 
     async def main() -> None:
@@ -212,4 +217,4 @@ def test_silent_caller_does_not_hold_a_handshake(backend: str, tmp_path: Path, c
             with pytest.raises(anyio.EndOfStream):
                 await silent.receive()
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)

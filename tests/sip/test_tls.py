@@ -10,10 +10,10 @@ import pytest
 
 from keepalive.sip import SendError, SipTLS
 from keepalive.sip.core.identity import identities, matches
+from keepalive.testing import jump, run_in_virtual_time
 from tests.sip.handmade import Handmade
 from tests.sip.kit import dial, leg, port_of, request, response, response_of, until
 from tests.support import Authority, Server, Silent
-from tests.support.virtual import jump, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +40,7 @@ def certificate(*names: tuple[str, str], common: str = "") -> dict[str, Any]:
     ],
 )
 def test_identities(names: list[tuple[str, str]], common: str, found: set[str]) -> None:
+    # heritage sip 1.28.
     made = certificate(*names, common=common)
     made["subjectAltName"] = tuple(names)
     assert identities(made) == found
@@ -56,6 +57,7 @@ def tls_of(folder: Path, authority: Authority, *names: str, **more: Any) -> SipT
 
 
 async def test_each_sees_the_others_certificate(tmp_path: Path, ca: Authority) -> None:
+    # heritage sip 1.29.
     tls = tls_of(tmp_path, ca, verify_client=-1)
     async with leg("tls", tls=tls) as pool, leg("tls", tls=tls) as other:
         packet = request()
@@ -87,6 +89,7 @@ def asking(ca: Authority) -> ssl.SSLContext:
 def test_refusal_long_after_the_handshake_is_told(
     tmp_path: Path, ca: Authority, backend: str, late: bool
 ) -> None:
+    # heritage sip 1.33.
     async def main() -> None:
         outcomes: list[Any] = []
         with Handmade(asking(ca)) as server:
@@ -102,7 +105,7 @@ def test_refusal_long_after_the_handshake_is_told(
                 await until(lambda: len(outcomes) == 3)
                 assert [(type(error), error.reason) for error in outcomes] == [(SendError, "tls")] * 3
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 def handed_over(pool: SocketPool) -> bool:
@@ -132,7 +135,7 @@ def test_server_that_gives_no_tickets_may_speak_or_be_silent(
                 await until(lambda: outcomes == [None])
                 await pool.send_to(request(), f"localhost:{server.port}")  # the next ones wait for nothing
 
-    run(backend, main)
+    run_in_virtual_time(main, backend=backend)
 
 
 async def test_refusal_is_read_before_a_broken_write_is_reported(tmp_path: Path, ca: Authority) -> None:
@@ -173,6 +176,7 @@ async def test_refused_certificate_reaches_every_sender(
 
 
 async def test_12_names_that_begin_with_a_digit_are_sent_too(tmp_path: Path) -> None:
+    # heritage sip 1.28.
     ca = Authority()
     seen: list[str | None] = []
     context = ca.server("1a.test")

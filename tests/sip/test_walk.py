@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.planting import trials
+
 from .mutants import mutant, planted
 from .walk import CONFIGS, walk
 from .world import BrokenPromise
@@ -34,12 +36,11 @@ def test_walk_without_a_broken_promise(name: str, seed: int) -> None:
 @pytest.mark.parametrize("bug", planted(), ids=lambda bug: bug.name)
 def test_planted_bug_is_caught(bug: Bug) -> None:
     flows = mutant(bug)
-    for seed in SEEDS:
-        for name in CONFIGS:
-            try:
-                walk(name, seed, SHORT, flows)
-            except (Exception, BrokenPromise):
-                return
+    for name, seed in trials(bug, CONFIGS, SEEDS):
+        try:
+            walk(name, seed, SHORT, flows)
+        except (Exception, BrokenPromise):
+            return
     pytest.fail("not caught")
 
 

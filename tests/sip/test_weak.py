@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 async def test_1_every_message_has_an_outcome_of_its_own() -> None:
+    # heritage sip 1.15.
     with Server(Silent()) as server:
         async with leg() as pool:
             outcomes: Outcomes = []
@@ -104,6 +105,7 @@ async def test_3_what_a_peer_said_before_it_went_is_not_lost() -> None:
 
 
 async def test_4_connect_timeout_is_exact() -> None:
+    # heritage sip 1.27.
     with full_backlog() as hole:
         async with leg(connect_timeout=0.2) as pool:
             started = anyio.current_time()
@@ -120,6 +122,7 @@ async def test_4_connect_timeout_is_exact() -> None:
 
 
 async def test_7_response_goes_to_the_connection_its_request_came_in_on() -> None:
+    # heritage sip 1.16, 1.17.
     async with leg() as pool, await dial(pool) as one, await dial(pool) as two:
         packet = request(branch="z9hG4bKsame")
         await one.send(packet)
@@ -140,6 +143,7 @@ async def test_7_response_goes_to_the_connection_its_request_came_in_on() -> Non
 
 
 async def test_9_ping_is_answered() -> None:
+    # heritage sip 2.1.
     async with leg() as pool, await dial(pool) as peer:
         await peer.send(b"\r\n\r\n")
         assert await peer.receive() == b"\r\n"
@@ -150,6 +154,7 @@ async def test_9_ping_is_answered() -> None:
 
 
 async def test_10_restriction_compares_addresses_on_streams() -> None:
+    # heritage sip 1.52.
     async with leg(dst=("127.0.0.1", 5060)) as pool:
         async with await dial(pool) as peer:
             packet = request()
@@ -268,6 +273,7 @@ async def test_19_started_message_has_a_deadline(start: bytes) -> None:
 
 
 async def test_20_port_0_lets_the_system_choose() -> None:
+    # heritage sip 1.57.
     async with leg("udp") as one, leg("udp") as two:
         assert port_of(one) != port_of(two)
         with pytest.raises(OSError, match="in use"):
@@ -275,6 +281,7 @@ async def test_20_port_0_lets_the_system_choose() -> None:
 
 
 async def test_21_udp_outcomes() -> None:
+    # heritage sip 1.21.
     async with leg("udp") as pool, leg("udp") as other:
         dst = "127.0.0.1", port_of(other)
         await pool.send_to(request(), dst)
@@ -342,6 +349,7 @@ async def test_21_what_goes_over_tcp_is_framed_and_says_so_in_its_via() -> None:
 
 @pytest.mark.parametrize("how", ["sent-by", "received"])
 async def test_22_response_to_a_lost_connection_goes_by_its_via(how: str) -> None:
+    # heritage sip 3.3.
     async with leg() as pool, leg() as home:
         via = f"127.0.0.1:{port_of(home)}"
         if how == "received":
@@ -393,6 +401,7 @@ async def test_22_rport_leads_back_on_a_living_connection() -> None:
 
 
 async def test_23_expiry_goes_on_after_detach_and_attach() -> None:
+    # heritage sip 1.8.
     async with leg(min_expire=0.1, max_expire=0.1) as pool, await dial(pool) as peer:
         await until(lambda: pool.stats().connections)
         pool.attach(lambda *_: None)

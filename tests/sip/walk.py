@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from keepalive.sip import SipConfig
 from keepalive.sip.core.flow import CONNECTING, HANDSHAKE, OPEN
 from keepalive.sip.core.flows import Flows
-from keepalive.sip.core.routes import MEMORY
+from keepalive.sip.core.routes import TRANSACTION_MEMORY
 
 from .world import NEVER, Message, Record, Waiter, World
 
@@ -48,13 +48,13 @@ class Walk(World):
         message = Message(record, rng.randint(1, 12))
         kind = rng.choice(("request", "response", "response", "ping"))
         if kind == "request":
-            message.key, message.asks = b"%d" % rng.randint(1, 6), True
+            message.key, message.expects_answer = b"%d" % rng.randint(1, 6), True
         elif kind == "response":
             message.key = rng.choice([*record.requests, b"%d" % rng.randint(1, 6)])
         else:
-            message.asks = True
+            message.expects_answer = True
         if not record.stood and not record.inbound and rng.random() < spare:
-            message.spare = "elsewhere"
+            message.fallback = self.resend
         who = rng.random()
         if who < 0.5:
             message.callback = self.callback_of(message)
@@ -67,7 +67,7 @@ class Walk(World):
         waiting = sum(len(one.data) for one in record.waiting)
         assert record.queued == waiting
         fits = waiting + len(message.data) <= self.config.max_queue
-        taken = self.flows.submit(record, message, self.now, request=kind == "request")
+        taken = self.flows.enqueue(record, message, self.now)
         assert taken == fits
         if not fits:
             message.number = -1
@@ -76,9 +76,9 @@ class Walk(World):
         record.waiting.append(message)
         if kind == "request":
             assert message.key is not None
-            assert message.opens == (message.key not in record.asked_for)
+            assert message.opens_transaction == (message.key not in record.asked_for)
             record.asked_for[message.key] = None
-        if message.asks and record.stood and record.owes is None:
+        if message.expects_answer and record.stood and record.owes is None:
             record.owes = self.now
         if record.stood and len(record.waiting) == 1:
             self.write(record, rng.choice((0, 3, 1000, 1000)))
@@ -90,12 +90,12 @@ class Walk(World):
             record.life = self.now
         final = self.rng.random() < 0.7
         if final and key in record.requests:
-            record.rests = record.last if record.requests[key] else record.rests
+            record.rests = record.last_used if record.requests[key] else record.rests
             record.requests[key] = False
-        self.flows.responded(record, key, self.now, final=final)
+        self.flows.response_sent(record, key, self.now, final=final)
 
     def withdraw(self) -> None:
-        waiting = [message for record in self.live for message in record.waiting if message.heeded]
+        waiting = [message for record in self.live for message in record.waiting if message.observed]
         if not waiting:
             return
         message = self.rng.choice(waiting)
@@ -104,7 +104,7 @@ class Walk(World):
         self.flows.withdraw(message)
         if not message.sent:
             record.waiting.remove(message)
-            if message.opens and message.key is not None:
+            if message.opens_transaction and message.key is not None:
                 record.asked_for.pop(message.key, None)
 
     def complete_again(self) -> None:
@@ -128,7 +128,7 @@ class Walk(World):
         most, each = self.config.max_connections, self.config.max_per_peer
         full = most is not None and counted >= most
         full = full or (each is not None and sum(one.peer[0] == place[0] for one in self.live) >= each)
-        assert self.flows.full_for(place[0]) == full
+        assert self.flows.limit_reached(place[0]) == full
         if full or len(self.live) > 12:
             return
         record = Record(self, place, self.rng.choice((CONNECTING, HANDSHAKE, OPEN)))
@@ -152,9 +152,9 @@ class Walk(World):
         record.stood, record.life = True, self.now
         if consent:
             record.kept_back, record.consent_due = [], self.now + self.config.connect_timeout
-        if any(message.asks for message in record.waiting):
+        if any(message.expects_answer for message in record.waiting):
             record.owes = self.now
-        self.flows.opened(record, self.now, consent=consent)
+        self.flows.opened(record, self.now, confirm=consent)
         assert record.usable
         self.write(record, self.rng.choice((0, 3, 1000)))
 
@@ -245,8 +245,8 @@ class Walk(World):
                 self.consents(record)
         limit = self.config.response_timeout
         for record in self.live:
-            if record.tids is None and record.requests:
-                assert record.rests + MEMORY <= self.now, "transactions are forgotten too soon"
+            if record.transaction_keys is None and record.requests:
+                assert record.rests + TRANSACTION_MEMORY <= self.now, "transactions are forgotten too soon"
                 assert not any(record.requests.values()), "open transactions are forgotten"
                 record.requests.clear()
             if limit is not None and record.owes is not None and record.owes + limit <= self.now:
@@ -292,14 +292,14 @@ class Walk(World):
         assert self.asked or not self.uncalled, "nobody will call back"
         for record in self.live:
             assert list(record.queue or ()) == record.waiting
-            assert record.taken == record.kept_back
+            assert record.unconfirmed == record.kept_back
             assert set(record.awaited or ()) == set(record.asked_for)
             assert record.unanswered == ({k for k, is_open in record.requests.items() if is_open} or None)
-            assert record.heard == record.life
+            assert record.last_received == record.life
             assert record.pending == record.waits()
             assert record.usable == (record.stood or not record.inbound)
             if record.requests:
-                assert record.tids == list(record.requests)
+                assert record.transaction_keys == list(record.requests)
 
     def finish(self) -> None:
         """Let everything end, and see that nothing is left."""

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from keepalive.sip.core.flow import Flow, FlowState
+from keepalive.sip.core.flow import DRAINING, Flow, FlowState
 from keepalive.sip.core.outgoing import Outgoing
 from keepalive.sip.errors import send_error
 
@@ -49,7 +49,8 @@ class Record(Flow):
     """A connection, and what the world knows of it by itself."""
 
     def __init__(self, world: World, place: tuple[str, int], state: FlowState) -> None:
-        super().__init__("tcp", place, world.now, name=None, state=state)
+        super().__init__("tcp", place, world.now, None, state)
+        self.world = world
         self.since = world.now
         self.given = self.called_back = 0
         self.stood = self.stopped = self.shut = False
@@ -71,6 +72,21 @@ class Record(Flow):
     @property
     def unread(self) -> bool:
         return self.stalled
+
+    def read_again(self) -> None:
+        if self.drains == NEVER and self.state is DRAINING:
+            self.world.drain(self)
+        else:
+            self.world.look(self)
+
+    def stop(self) -> None:
+        self.world.stop(self)
+
+    def report_lost(self, reason: str, *, transactions: bool, stood: bool) -> None:
+        self.world.lost(self, reason, transactions=transactions, stood=stood)
+
+    def close(self) -> None:
+        self.world.close(self)
 
     def waits(self) -> bool:
         """Say whether something is pending, as the world sees it."""
@@ -96,7 +112,7 @@ class World:
         self.uncalled: dict[Message | Record, None] = {}  # callbacks to come
         self.spoken_for: Record | None = None  # whose end it is that is under way
         self.most = 0  # connections when the tick began
-        self.flows: Flows[Any] = make(config, self)
+        self.flows: Flows[Any] = make(config, self.wake_at, self.call_soon)
 
     # -- effects ----------------------------------------------------------------------------------------
 
@@ -123,10 +139,10 @@ class World:
         assert record.stopped
         assert not record.stood
         assert not record.inbound
-        assert out.spare
+        assert out.fallback
         assert not self.closing
         record.waiting.remove(out)
-        out.spare = None
+        out.fallback = None
         self.flows.completions.complete(out, send_error("there", "other way", None))
         self.finished(out, "other way")
 
@@ -137,7 +153,7 @@ class World:
         self.live.remove(record)
         outs = [*(record.kept_back or ()), *record.waiting]
         open_ones = {key for key, is_open in record.requests.items() if is_open} | set(record.asked_for)
-        record.transactions = bool(open_ones - {out.key for out in outs if out.heeded})
+        record.transactions = bool(open_ones - {out.key for out in outs if out.observed})
 
     def lost(self, record: Record, reason: str, *, transactions: bool, stood: bool) -> None:
         assert self.spoken_for is record
@@ -227,7 +243,7 @@ class World:
         record.life, record.owes = self.now, None
         sign = rng.random() < 0.1
         record.lively = record.lively or sign
-        flows.heard(record, self.now, sign=sign)
+        flows.received(record, self.now, sign=sign)
         self.consents(record)
         complete = not sign and rng.random() < 0.8
         if complete:
@@ -239,11 +255,11 @@ class World:
         elif not sign:
             record.part = None
         if record.part is not None or record.deadline is not None:
-            flows.message(record, started=record.part is not None, complete=complete)
+            flows.message_progress(record, started=record.part is not None, complete=complete)
 
     def consents(self, record: Record) -> None:
         """Note that the peer has not refused us."""
-        assert record.taken is None, "messages are held back for nothing"
+        assert record.unconfirmed is None, "messages are held back for nothing"
         for message in record.kept_back or ():
             self.finished(message, "")
         record.kept_back, record.consent_due = None, NEVER
@@ -256,12 +272,12 @@ class World:
             record.requests[key] = was or awaits
             while len(record.requests) > self.config.max_tid:
                 del record.requests[next(iter(record.requests))]
-            record.rests = record.last
-            self.flows.request_came(record, key, awaits=awaits)
+            record.rests = record.last_used
+            self.flows.request_received(record, key, awaits=awaits)
         else:
             key = self.rng.choice([*record.asked_for, key])
             record.asked_for.pop(key, None)
-            self.flows.response_came(record, key)
+            self.flows.response_received(record, key)
 
     def write(self, record: Record, room: int) -> None:
         """Write as far as there is room, as a connection does."""
@@ -271,7 +287,7 @@ class World:
             assert record.queue[0] is message, "out of order"
             count = min(room, len(message.data) - message.sent)
             message.sent += count
-            record.last = self.now
+            record.last_used = self.now
             room -= count
             if message.sent < len(message.data):
                 return
@@ -314,7 +330,7 @@ class World:
         record.kept_back, record.waiting = None, []
         attempt = not record.stood and not record.inbound
         for out in outs:
-            assert not (attempt and out.spare) or self.closing, "there was another way"
+            assert not (attempt and out.fallback) or self.closing, "there was another way"
             self.finished(out, "connect" if attempt and reason == "timeout" else reason)
 
     def overdue(self, record: Record, count: int) -> bool:

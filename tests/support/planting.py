@@ -8,14 +8,23 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+PLANTED = re.compile(r"^(\w+)(?: in (\w+))?: (.+)\n((?:[-+ ].*\n)+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Bug:
-    """A passage of a module, and what is to stand there instead."""
+    """A passage of a module, and what is to stand there instead.
+
+    :ivar walk: the kind of walk that is likely to meet it soonest, or empty
+    """
 
     module: str
+    walk: str
     name: str
     old: str
     new: str
@@ -56,11 +65,20 @@ def _compiled(module: str, file: str, bug: Bug | None) -> ModuleType:
 
 
 def planted(file: Path) -> list[Bug]:
-    """Read bugs from a file: each names its module, what follows is a patch of whole lines."""
+    """Read bugs from a file: each names its module, and perhaps a walk; then comes a patch of whole lines."""
     bugs = []
-    for module, name, patch in re.findall(r"^(\w+): (.+)\n((?:[-+ ].*\n)+)", file.read_text(), re.MULTILINE):
+    for module, walk, name, patch in PLANTED.findall(file.read_text()):
         lines = [(line[0], line[1:] + "\n") for line in patch.splitlines()]
         old = "".join(line for mark, line in lines if mark != "+")
         new = "".join(line for mark, line in lines if mark != "-")
-        bugs.append(Bug(module, name, old, new))
+        bugs.append(Bug(module, walk, name, old, new))
     return bugs
+
+
+def trials(bug: Bug, walks: Collection[str], seeds: Collection[int]) -> Iterator[tuple[str, int]]:
+    """Yield all walks by name and seed, first those that are likely to meet the bug."""
+    assert bug.walk in ("", *walks), f"no walk is called {bug.walk}"
+    likely = [name for name in walks if name == bug.walk]
+    others = [name for name in walks if name != bug.walk]
+    yield from ((name, seed) for seed in seeds for name in likely)
+    yield from ((name, seed) for seed in seeds for name in others)

@@ -17,8 +17,8 @@ Rules, which the walk in the tests holds it to:
    attempt that found no free descriptor is made again; it fails when nobody can make room for too long.
 6. A timer belongs to the peer, see `timers`.
 
-The parts: `places` (whose turn it is to connect), `lifecycle` (ends, callbacks), `input`, `output`,
-`timers`, `deferred` (calls for the next turn) and `pending` (peers that have something to come).
+The parts: `places` (whose turn it is to connect), `lifecycle` (ends, callbacks, calls for the next turn),
+`traffic` (input and output) and `timers`.
 """
 
 from __future__ import annotations
@@ -28,19 +28,12 @@ from typing import TYPE_CHECKING
 
 from keepalive.base.failure import MISTAKES
 
-from .deferred import Deferred
-from .input import Input
 from .lifecycle import Lifecycle
-from .output import Output
-from .pending import Pending
-from .places import Places
 from .states import CLOSED, CONNECTED, CONNECTING, FLUSHING, EndReason
-from .timers import PeerTimers
+from .traffic import Traffic
 
 if TYPE_CHECKING:
-    from .effects import Callbacks, Effects
-    from .record import Connection, Record
-    from .states import Limits
+    from .states import Callbacks, Connection, Effects, Limits, Record
 
 NO_ROOM = "Too many open files, and no connection of this client is there to be closed"
 
@@ -49,19 +42,17 @@ class Dispatch:
     """The core of one client."""
 
     def __init__(self, callbacks: Callbacks, limits: Limits, effects: Effects) -> None:
-        self.deferred = Deferred(effects)
-        self.timers = PeerTimers(limits, effects)
-        self.pending = Pending()
-        self.places = Places(limits, effects, self.timers)
-        self.lifecycle = Lifecycle(callbacks, effects, self.places, self.timers, self.pending, self.deferred)
-        self._input = Input(self.lifecycle, self.places, self.pending, self.deferred)
-        self._output = Output(limits, self.lifecycle, self.timers, self.pending, self.deferred, self._input)
-        self.records = self.lifecycle.records
+        self.lifecycle = lifecycle = Lifecycle(callbacks, limits, effects)
+        self.records = lifecycle.records
+        self.places = lifecycle.places
+        self.timers = lifecycle.timers
+        self.deferred = lifecycle.deferred
+        self._traffic = traffic = Traffic(lifecycle, limits.max_output)
         # These are called for each unit, so they go to their parts directly.
-        self.readable = self._input.readable
-        self.writable = self._output.writable
-        self.send = self._output.send
-        self.set_input_filter = self._input.set_filter
+        self.readable = traffic.readable
+        self.writable = traffic.writable
+        self.send = traffic.send
+        self.set_input_filter = traffic.set_filter
         self.run_deferred = self.deferred.run
         self.freed = self.places.freed
         self.borrow = self.places.borrow
@@ -71,11 +62,9 @@ class Dispatch:
     def enter(self, record: Record, now: float) -> None:
         """Take a new peer in, and start its attempt when its turn comes."""
         self.records[record.id] = record
-        if self.lifecycle.on.on_initialize is not None:
-            self.lifecycle.call("on_initialize", record, (), now)
-            if record.state is CLOSED:
-                return
-        self.places.enter(record, now)
+        self.lifecycle.call("on_initialize", record, (), now)
+        if record.state is not CLOSED:
+            self.places.enter(record, now)
 
     def shutdown(self, record: Record, now: float) -> bool:
         """End a peer when all that was given to `send` has gone."""
@@ -87,14 +76,14 @@ class Dispatch:
         record.state = FLUSHING
         record.since = now
         self.timers.arm(record)
-        self.pending.held.pop(record, None)
+        self.lifecycle.held.pop(record, None)
         link = record.link
         if link is not None:
             record.inbox = None
             if record.outbox is None:
-                self._output.half_close(record)
+                self._traffic.half_close(record)
             elif link.readable or link.layered:
-                self._input.read_later(record)  # what comes is thrown away, but must be read
+                self._traffic.read_later(record)  # what comes is thrown away, but must be read
         return True
 
     def close(self, record: Record, reason: EndReason, now: float) -> bool:
@@ -127,7 +116,7 @@ class Dispatch:
     def resume(self, now: float) -> None:
         """Go on reading."""
         self.places.paused = False
-        self._input.resume()
+        self._traffic.resume()
         self.places.start_next(now)
 
     # -- what is told -------------------------------------------------------------------------------
@@ -141,7 +130,7 @@ class Dispatch:
         if record.state is CONNECTING:
             record.state = CONNECTED
             record.timeout = seconds = record.input_timeout
-            record.since = record.stuck = now
+            record.since = record.progress_at = now
             if seconds and ((entry := record.timer) is None or now + seconds < entry[0]):
                 self.timers.look_by(record, now + seconds)
             if (told := self.lifecycle.on.on_success) is not None:
@@ -197,7 +186,7 @@ class Dispatch:
         reason = EndReason.CONNECT_TIMEOUT
         if record.state is CONNECTED:
             late = record.timeout and record.since + record.timeout <= now
-            if late and record in self.pending.held:  # it is not the peer who is late
+            if late and record in self.lifecycle.held:  # it is not the peer who is late
                 record.since = now
                 self.timers.arm(record)
                 return
@@ -212,4 +201,4 @@ class Dispatch:
         self.records.clear()
         self.places.clear()
         self.deferred.clear()
-        self.pending.held.clear()
+        self.lifecycle.held.clear()

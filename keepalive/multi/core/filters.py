@@ -8,9 +8,12 @@ there for the one that takes its place.
 from __future__ import annotations
 
 import errno
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from keepalive.errors import KeepaliveError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ("BlockFilter", "Filter", "LengthFilter", "LineFilter", "StreamFilter", "UnitError")
 
@@ -82,6 +85,16 @@ def _separator(newline: object) -> bytes:
     return newline
 
 
+def _counted(change: Callable[..., Any]) -> Any:
+    """Make of a method that takes something out, or changes it, one that is counted."""
+
+    def counted(inbox: Inbox, *args: Any) -> Any:
+        inbox.changes += 1
+        return change(inbox, *args)
+
+    return counted
+
+
 class Inbox(bytearray):
     """What has come for a peer and is no unit yet. It counts how often something was taken out or changed.
 
@@ -97,38 +110,13 @@ class Inbox(bytearray):
         super().__init__(data)
         self.changes = 0
 
-    def __delitem__(self, where: Any) -> None:
-        self.changes += 1
-        super().__delitem__(where)
-
-    def __setitem__(self, where: Any, value: Any) -> None:
-        self.changes += 1
-        super().__setitem__(where, value)
-
-    def clear(self) -> None:
-        """Take everything out."""
-        self.changes += 1
-        super().clear()
-
-    def insert(self, where: Any, value: Any) -> None:
-        """Put a byte in."""
-        self.changes += 1
-        super().insert(where, value)
-
-    def pop(self, where: Any = -1) -> int:
-        """Take a byte out."""
-        self.changes += 1
-        return super().pop(where)
-
-    def remove(self, value: Any) -> None:
-        """Take the first such byte out."""
-        self.changes += 1
-        super().remove(value)
-
-    def reverse(self) -> None:
-        """Turn it round."""
-        self.changes += 1
-        super().reverse()
+    __delitem__ = _counted(bytearray.__delitem__)
+    __setitem__ = _counted(bytearray.__setitem__)
+    clear = _counted(bytearray.clear)
+    insert = _counted(bytearray.insert)
+    pop = _counted(bytearray.pop)
+    remove = _counted(bytearray.remove)
+    reverse = _counted(bytearray.reverse)
 
 
 def _changes(buffer: bytearray) -> int:

@@ -1,46 +1,80 @@
-"""How peers end, and what user code is told. Pure."""
+"""How peers end, and what user code is told, at once or later. Pure."""
 
 from __future__ import annotations
 
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any
 
 from keepalive.base.failure import MISTAKES
 from keepalive.base.text import printable
 
+from .places import Places
 from .states import CLOSED, FLUSHING, ClientClosed, EndReason
+from .timers import PeerTimers
 
 if TYPE_CHECKING:
-    from .deferred import Deferred
-    from .effects import Callbacks, Effects
-    from .pending import Pending
-    from .places import Places
-    from .record import Record
-    from .timers import PeerTimers
+    from collections.abc import Callable
+
+    from .states import Callbacks, Effects, Limits, Record
+
+
+class Deferred:
+    """Calls to be made in the next turn of the loop, in order."""
+
+    __slots__ = ("_asked", "_calls", "_effects")
+
+    def __init__(self, effects: Effects) -> None:
+        self._effects = effects
+        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._asked = False  # `run` will be called
+
+    def add(self, what: Callable[..., object], *args: Any) -> None:
+        """Have something called when no user code is running, with the time then as its last argument."""
+        self._calls.append((what, args))
+        if not self._asked:
+            self._asked = True
+            self._effects.call_soon()
+
+    def run(self, now: float) -> None:
+        """Make the calls; what is added meanwhile is for the next time, so that others have their turn."""
+        calls = self._calls
+        try:
+            for _ in range(len(calls)):
+                what, args = calls.popleft()
+                what(*args, now)
+        finally:
+            self._asked = bool(calls)
+            if calls:
+                self._effects.call_soon()
+
+    def clear(self) -> None:
+        """Forget them."""
+        self._calls.clear()
+
+    def __len__(self) -> int:
+        return len(self._calls)
 
 
 class Lifecycle:
-    """The peers there are; it ends them, and calls user code.
+    """The peers there are, and what waits for its turn; it ends them, and calls user code.
 
     :ivar empty: an event, set when the last peer has gone
+    :ivar held: peers that have input, which nobody can take
+    :ivar to_read: peers that will be read from in the next turn
+    :ivar emptied: peers that are to be told that all was sent
     """
 
-    def __init__(
-        self,
-        callbacks: Callbacks,
-        effects: Effects,
-        places: Places,
-        timers: PeerTimers,
-        pending: Pending,
-        deferred: Deferred,
-    ) -> None:
+    def __init__(self, callbacks: Callbacks, limits: Limits, effects: Effects) -> None:
         self.on = callbacks
+        self.effects = effects
+        self.deferred = Deferred(effects)
+        self.timers = PeerTimers(limits, effects)
+        self.places = Places(limits, effects, self.timers)
         self.records: dict[int, Record] = {}
         self.empty: Any = None
-        self.effects = effects
-        self._places = places
-        self._timers = timers
-        self._pending = pending
-        self._deferred = deferred
+        self.held: OrderedDict[Record, None] = OrderedDict()
+        self.to_read: set[Record] = set()
+        self.emptied: dict[Record, None] = {}
 
     # -- the end of a peer --------------------------------------------------------------------------
 
@@ -51,11 +85,13 @@ class Lifecycle:
         del self.records[record.id]
         if not self.records and self.empty is not None:
             self.empty.set()
-        places = self._places
+        places = self.places
         held = record.attempting or record.link is not None
         places.leave(record)
-        self._timers.withdraw(record)
-        self._pending.forget(record)
+        self.timers.withdraw(record)
+        self.held.pop(record, None)
+        self.emptied.pop(record, None)
+        self.to_read.discard(record)
         if held:
             places.shortage_over()
         if self.effects.close(record) and held:
@@ -72,14 +108,14 @@ class Lifecycle:
         if not quiet:
             self.call(name, record, args, now)
         self.disconnected(record, now)
-        self._places.start_next(now)
+        self.places.start_next(now)
 
     def finish(self, record: Record, reason: EndReason, now: float) -> None:
         """Close a peer, whose user knows why."""
         if record.state is not CLOSED:
             self.close(record, reason)
             self.disconnected(record, now)
-            self._places.start_next(now)
+            self.places.start_next(now)
 
     def broken(self, record: Record, operation: str, exc: Exception, now: float) -> None:
         """End a peer whose connection broke."""
@@ -117,13 +153,13 @@ class Lifecycle:
         args = name, 0, text_of(exc)
         if name == "on_initialize":  # within a command: nothing is told before that has ended
             if was_open:
-                self._deferred.add(self.call, "on_error", record, args)
-                self._deferred.add(self.disconnected, record)
+                self.deferred.add(self.call, "on_error", record, args)
+                self.deferred.add(self.disconnected, record)
             return
         self.call("on_error", record, args, now)
         if was_open:
             self.disconnected(record, now)
-            self._places.start_next(now)
+            self.places.start_next(now)
 
     def wake(self, record: Record) -> None:
         """Let the tasks go that wait until nothing waits to be sent."""

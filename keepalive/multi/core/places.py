@@ -16,9 +16,7 @@ from keepalive.base.types import NEVER
 from .states import CONNECTING, FLUSHING
 
 if TYPE_CHECKING:
-    from .effects import Effects
-    from .record import Record
-    from .states import Limits
+    from .states import Effects, Limits, Record
     from .timers import PeerTimers
 
 RETRY = 0.1

@@ -19,9 +19,7 @@ from .states import CONNECTED, CONNECTING, FLUSHING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .effects import Effects
-    from .record import Record
-    from .states import Limits
+    from .states import Effects, Limits, Record
 
 
 class PeerTimers:
@@ -45,7 +43,7 @@ class PeerTimers:
         elif state is CONNECTED or (state is CONNECTING and record.attempting):
             end = record.since + record.timeout if record.timeout else NEVER
             if state is CONNECTED and record.outbox is not None and self._limits.write_timeout:
-                end = min(end, record.stuck + self._limits.write_timeout)
+                end = min(end, record.progress_at + self._limits.write_timeout)
         else:
             return NEVER
         return min(end, record.ends)

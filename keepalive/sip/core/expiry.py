@@ -16,35 +16,17 @@ These stand apart, each with a time of its own at which it is looked at again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic
 
-from keepalive.base.timer_queue import Due, TimerQueue
+from keepalive.base.timer_queue import TimerQueue
+
+from .flow import F
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Mortal(Due, Protocol):
-    """What can expire."""
-
-    heard: float
-    """When something was last received from its peer, or answered to it; what else is sent is no life."""
-    spared: bool
-    """Whether it stands apart."""
-    pings: bool
-    """Whether its peer keeps it alive."""
-    kept_until: float
-    """When its peer's registration ends; in the past if it has none."""
-
-    @property
-    def pending(self) -> bool:
-        """Whether bytes, or transactions, wait on it."""
-
-
-M = TypeVar("M", bound=Mortal)
-
-
-class Expiry(Generic[M]):
+class Expiry(Generic[F]):
     """Who expires when."""
 
     def __init__(
@@ -54,8 +36,8 @@ class Expiry(Generic[M]):
         self._span = max_expire - min_expire
         self._max_pending = max_pending
         self._ping_expire = ping_expire
-        self._quiet: TimerQueue[M] = TimerQueue()  # by when they were last heard; the limit comes on top
-        self._spared: TimerQueue[M] = TimerQueue()  # by when to look at them again
+        self._idle: TimerQueue[F] = TimerQueue()  # by when they were last heard; the limit comes on top
+        self._exempt: TimerQueue[F] = TimerQueue()  # by when to look at them again
         self.count = 0
         """How many connections there are; the formula's n."""
 
@@ -64,52 +46,52 @@ class Expiry(Generic[M]):
         """Seconds of quiet that a connection may have now."""
         return self._min + self._span / max(1, self.count)
 
-    def add(self, one: M) -> None:
+    def add(self, flow: F) -> None:
         """Watch a connection; `heard` must be set."""
         self.count += 1
-        one.spared = False
-        self._quiet.enter(one, one.heard)
+        flow.exempt = False
+        self._idle.enter(flow, flow.last_received)
 
-    def remove(self, one: M) -> None:
+    def remove(self, flow: F) -> None:
         """Watch it no more."""
         self.count -= 1
-        (self._spared if one.spared else self._quiet).withdraw(one)
+        (self._exempt if flow.exempt else self._idle).withdraw(flow)
 
-    def settled(self, one: M) -> None:
+    def end_exemption(self, flow: F) -> None:
         """Note that a reason is gone for which one was spared."""
-        self._spared.withdraw(one)
-        one.spared = False
-        self._quiet.enter(one, one.heard)
+        self._exempt.withdraw(flow)
+        flow.exempt = False
+        self._idle.enter(flow, flow.last_received)
 
     def next(self) -> float:
         """Return when `due` may find something, or `NEVER`."""
-        return min(self._quiet.next() + self.limit, self._spared.next())
+        return min(self._idle.next() + self.limit, self._exempt.next())
 
-    def due(self, now: float) -> Iterator[M]:
+    def due(self, now: float) -> Iterator[F]:
         """Yield those whose time has come, by the limit as it is at the beginning; remove each at once."""
         limit = self.limit
-        while self._quiet.next() + limit <= now:
-            yield from self._judge(self._quiet, now, limit)
-        while self._spared.next() <= now:
-            yield from self._judge(self._spared, now, limit)
+        while self._idle.next() + limit <= now:
+            yield from self._check_first(self._idle, now, limit)
+        while self._exempt.next() <= now:
+            yield from self._check_first(self._exempt, now, limit)
 
-    def _judge(self, timers: TimerQueue[M], now: float, limit: float) -> Iterator[M]:
+    def _check_first(self, timers: TimerQueue[F], now: float, limit: float) -> Iterator[F]:
         """Look at the first one: it goes, or gets another time."""
-        one = next(timers.pop_due(timers.next()))
-        until = self._until(one)
-        one.spared = until > now
-        if one.spared:
-            self._spared.enter(one, until)
+        flow = next(timers.pop_due(timers.next()))
+        until = self._exempt_until(flow)
+        flow.exempt = until > now
+        if flow.exempt:
+            self._exempt.enter(flow, until)
         else:
-            self._quiet.enter(one, one.heard)  # where `remove` finds it
-            if one.heard + limit <= now:
-                yield one
+            self._idle.enter(flow, flow.last_received)  # where `remove` finds it
+            if flow.last_received + limit <= now:
+                yield flow
 
-    def _until(self, one: M) -> float:
+    def _exempt_until(self, flow: F) -> float:
         """Return until when one is spared."""
-        until = one.kept_until
-        if one.pending:
-            until = max(until, one.heard + self._max_pending)
-        if one.pings:
-            until = max(until, one.heard + self._ping_expire)
+        until = flow.registered_until
+        if flow.pending:
+            until = max(until, flow.last_received + self._max_pending)
+        if flow.keeps_alive:
+            until = max(until, flow.last_received + self._ping_expire)
         return until

@@ -1,91 +1,57 @@
 """The connections of one pool: who has which state, what completes which message, and who is late. Pure.
 
-What happens outside comes in as a call, with its time; what is to be done outside goes out by `Effects`.
-An effect may call back in here: each is the last thing that its call does to what it is about.
+What happens outside comes in as a call, with its time; what is to be done outside, the `Flow` does, or who
+made the table. That may call back in here: each is the last thing that its call does to what it is about.
 """
 
 from __future__ import annotations
 
 import errno
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Generic
 
 from keepalive.base.timer_queue import TimerQueue
 from keepalive.base.types import NEVER
-from keepalive.sip.errors import send_error
 
-from .completions import Completions
 from .expiry import Expiry
-from .flow import CLOSED, CONNECTING, DRAINING, OPEN, Deadline, Due, Flow
+from .flow import CLOSED, CONNECTING, DRAINING, OPEN, Deadline, F
+from .outgoing import Completions
 from .routes import Routes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from keepalive.sip.config import SipConfig
 
     from .outgoing import Outgoing
 
 MAX_AWAITED: Final = 1024
 """Requests sent on one connection whose final response is looked out for; older ones no longer spare it."""
-DRAIN: Final = 1.0
-"""Seconds a peer has for reading why its connection ends."""
-
-F = TypeVar("F", bound=Flow)
-C = TypeVar("C", bound=Flow, contravariant=True)
-
-
-class Effects(Protocol[C]):
-    """What is done outside."""
-
-    def look(self, flow: C) -> None:
-        """Read once more what the kernel has: after a turn that took long the poller has not told it yet."""
-
-    def resend(self, out: Outgoing) -> None:
-        """Send a message to its other destination."""
-
-    def stop(self, flow: C) -> None:
-        """Stop the attempt, the sending and the reading of a connection that ends."""
-
-    def lost(self, flow: C, reason: str, *, transactions: bool, stood: bool) -> None:
-        """Tell the user of an end, if he wants to know of such a one.
-
-        :param transactions: some are open on it, of which nobody else is told
-        :param stood: it was open
-        """
-
-    def drain(self, flow: C) -> None:
-        """Throw away what comes."""
-
-    def close(self, flow: C) -> None:
-        """Close its socket."""
-
-    def call_soon(self) -> None:
-        """Call back with what `Completions.due` yields, in a turn of its own."""
-
-    def wake_at(self, when: float) -> None:
-        """Call `tick` at this time, instead of a later one."""
+DRAIN: Final = 1.0  # seconds a peer has for reading why its connection ends
 
 
 class Flows(Generic[F]):
     """All connections of a pool.
 
-    :ivar all: the connections, those that drain too
-    :ivar extra: further sockets of attempts; they count as connections
-    :ivar closed_by: how many have ended, by reason
+    :param wake_at: called to have `tick` called at this time, instead of a later one
+    :param call_soon: called to have what `Completions.due` yields called, in a turn of its own
     """
 
-    def __init__(self, limits: SipConfig, effects: Effects[F]) -> None:
+    def __init__(
+        self, limits: SipConfig, wake_at: Callable[[float], None], call_soon: Callable[[], None]
+    ) -> None:
         self._limits = limits
-        self._effects = effects
-        self.completions = Completions(effects.call_soon)
+        self._wake_at = wake_at
+        self.completions = Completions(call_soon)
         self._deadlines: TimerQueue[Deadline] = TimerQueue()
         self._armed = NEVER
-        self.all: dict[F, None] = {}
+        self.all: dict[F, None] = {}  # those that drain too
         self.routes: Routes[F] = Routes(limits.max_tid)
         self.expiry: Expiry[F] = Expiry(
             limits.min_expire, limits.max_expire, limits.max_pending, limits.ping_expire
         )
-        self.extra = 0
-        self.closed_by: Counter[str] = Counter()
+        self.extra = 0  # further sockets of attempts; they count as connections
+        self.closed_by: Counter[str] = Counter()  # how many have ended, by reason
         self.closed = False
 
     # -- time ------------------------------------------------------------------------------------------
@@ -95,9 +61,9 @@ class Flows(Generic[F]):
         self._armed = NEVER
         try:
             for deadline in self._deadlines.pop_due(now):
-                self._late(deadline, now)
+                deadline.on_expiry(deadline.flow, now)
             for flow in self.expiry.due(now):
-                if flow.pending or not self._speaks(flow):
+                if flow.pending or not self._received_more(flow):
                     self.end(flow, "expired", errno.ETIMEDOUT, "the connection was quiet for too long", now)
             self.routes.forget_old(now)
         finally:
@@ -106,10 +72,10 @@ class Flows(Generic[F]):
     def _arm(self, when: float) -> None:
         if when < self._armed:
             self._armed = when
-            self._effects.wake_at(when)
+            self._wake_at(when)
 
-    def _start(self, flow: F, kind: Due, since: float, seconds: float) -> Deadline:
-        deadline = Deadline(flow, kind, since)
+    def _start(self, flow: F, expired: Callable[[F, float], None], since: float, seconds: float) -> Deadline:
+        deadline = Deadline(flow, expired, since)
         self._put_off(deadline, since + seconds)
         return deadline
 
@@ -124,38 +90,21 @@ class Flows(Generic[F]):
 
     def _stop_all(self, flow: F) -> None:
         self._stop(flow)
-        if flow.patience is not None:
-            self._deadlines.withdraw(flow.patience)
-            flow.patience = None
+        if flow.response_deadline is not None:
+            self._deadlines.withdraw(flow.response_deadline)
+            flow.response_deadline = None
 
-    def _late(self, deadline: Deadline, now: float) -> None:
-        flow: Any = deadline.flow
-        limits = self._limits
-        if deadline.kind is Due.OPENING:
-            text = f"not open within {limits.connect_timeout:g} s"
-            self.end(flow, "timeout", errno.ETIMEDOUT, text, now)
-        elif deadline.kind is Due.CONSENT:
-            self._not_refused(flow, now)
-        elif deadline.kind is Due.ANSWER:
-            self._silent(flow, deadline, now)
-        elif deadline.kind is Due.DRAIN:
-            self.close(flow)
-        elif deadline.since + limits.message_timeout > now:
-            self._put_off(deadline, deadline.since + limits.message_timeout)
-        else:
-            self.end(flow, "deadline", errno.ETIMEDOUT, "a message was not completed in time", now)
-
-    def _speaks(self, flow: F) -> bool:
+    def _received_more(self, flow: F) -> bool:
         """Look once more before a connection ends for its silence; say whether there is something."""
         if flow.ended:
             return False
-        before = flow.heard
-        self._effects.look(flow)
-        return flow.heard > before or flow.unread
+        before = flow.last_received
+        flow.read_again()
+        return flow.last_received > before or flow.unread
 
     # -- to stand --------------------------------------------------------------------------------------
 
-    def full_for(self, address: str) -> bool:
+    def limit_reached(self, address: str) -> bool:
         """Say whether a limit forbids one more connection to or from an address."""
         most, each = self._limits.max_connections, self._limits.max_per_peer
         return (most is not None and len(self.all) + self.extra >= most) or (
@@ -169,109 +118,117 @@ class Flows(Generic[F]):
         self.expiry.add(flow)
         self._arm(self.expiry.next())
         if flow.state is not OPEN:
-            flow.deadline = self._start(flow, Due.OPENING, now, self._limits.connect_timeout)
+            flow.deadline = self._start(flow, self._open_timed_out, now, self._limits.connect_timeout)
 
-    def opened(self, flow: F, now: float, *, consent: bool) -> None:
+    def _open_timed_out(self, flow: F, now: float) -> None:
+        text = f"not open within {self._limits.connect_timeout:g} s"
+        self.end(flow, "timeout", errno.ETIMEDOUT, text, now)
+
+    def opened(self, flow: F, now: float, *, confirm: bool) -> None:
         """Note that a connection stands; messages go both ways from here.
 
-        :param consent: it is one of TLS 1.3, to a server. Of a client's certificate that knows only after
+        :param confirm: it is one of TLS 1.3, to a server. Of a client's certificate that knows only after
             the client's end of the handshake, and it need not say that it is content. Most servers give
             tickets then, or answer; a silent one has the time it has for a handshake for refusing
         """
         self._stop(flow)
         flow.state = OPEN
-        flow.last = flow.heard = now
-        if consent:
-            flow.taken = []
-            flow.deadline = self._start(flow, Due.CONSENT, now, self._limits.connect_timeout)
-        if any(out.asks for out in flow.queue or ()):
-            self._ask(flow, now)
-        self.settle(flow)
+        flow.last_used = flow.last_received = now
+        if confirm:
+            flow.unconfirmed = []
+            flow.deadline = self._start(flow, self._confirm_timed_out, now, self._limits.connect_timeout)
+        if any(out.expects_answer for out in flow.queue or ()):
+            self._start_response_timer(flow, now)
+        self.update_exemption(flow)
 
-    def consented(self, flow: F) -> None:
+    def confirmed(self, flow: F) -> None:
         """Complete the messages that have waited for the server's consent."""
-        taken, flow.taken = flow.taken, None
+        taken, flow.unconfirmed = flow.unconfirmed, None
         self._stop(flow)
         for out in taken or ():
             self.completions.complete(out, None)
-        self.settle(flow)
+        self.update_exemption(flow)
 
-    def _not_refused(self, flow: F, now: float) -> None:
+    def _confirm_timed_out(self, flow: F, now: float) -> None:
         """Take it for consent that the server has had its time and said nothing, not even just now."""
         flow.deadline = None
-        waiting = flow.taken
-        self._effects.look(flow)
-        if flow.taken is waiting:  # it has neither consented nor refused, nor ended
+        waiting = flow.unconfirmed
+        flow.read_again()
+        if flow.unconfirmed is waiting:  # it has neither consented nor refused, nor ended
             if flow.unread:
-                flow.deadline = self._start(flow, Due.CONSENT, now, self._limits.connect_timeout)
+                flow.deadline = self._start(flow, self._confirm_timed_out, now, self._limits.connect_timeout)
             else:
-                self.consented(flow)
+                self.confirmed(flow)
 
     # -- what comes ------------------------------------------------------------------------------------
 
-    def heard(self, flow: F, now: float, *, sign: bool) -> None:
+    def received(self, flow: F, now: float, *, sign: bool) -> None:
         """Note that bytes have come.
 
         :param sign: they are a sign of life and nothing else (RFC 5626 4.4.1)
         """
-        flow.last = flow.heard = now
-        flow.asked = None
+        flow.last_used = flow.last_received = now
+        flow.asked_since = None
         if sign:
-            flow.pings = True
-        if flow.taken is not None:
-            self.consented(flow)
-        self.settle(flow)
+            flow.keeps_alive = True
+        if flow.unconfirmed is not None:
+            self.confirmed(flow)
+        self.update_exemption(flow)
 
-    def message(self, flow: F, *, started: bool, complete: bool) -> None:
+    def message_progress(self, flow: F, *, started: bool, complete: bool) -> None:
         """Give a message that has begun its time, or forget it when it is complete.
 
         :param complete: whether another one has been completed before it just now
         """
         if not started:
-            if flow.taken is None:
+            if flow.unconfirmed is None:
                 self._stop(flow)
         elif flow.deadline is None:
-            flow.deadline = self._start(flow, Due.MESSAGE, flow.heard, self._limits.message_timeout)
+            limit = self._limits.message_timeout
+            flow.deadline = self._start(flow, self._message_timed_out, flow.last_received, limit)
         elif complete:
-            flow.deadline.since = flow.heard
+            flow.deadline.since = flow.last_received
 
-    def request_came(self, flow: F, key: bytes, *, awaits: bool) -> None:
-        """Bind a request to the connection it came in on; see `Routes.came_in`."""
-        self.routes.came_in(flow, key, awaits=awaits)
+    def _message_timed_out(self, flow: F, now: float) -> None:
+        deadline = flow.deadline
+        assert deadline is not None, "it has come"
+        until = deadline.since + self._limits.message_timeout
+        if until > now:
+            self._put_off(deadline, until)
+        else:
+            self.end(flow, "deadline", errno.ETIMEDOUT, "a message was not completed in time", now)
+
+    def request_received(self, flow: F, key: bytes, *, awaits: bool) -> None:
+        """Bind a request to the connection it came in on; see `Routes.add_transaction`."""
+        self.routes.add_transaction(flow, key, awaits=awaits)
         self._arm(self.routes.next())
-        self.settle(flow)  # an older one may have been forgotten for it
+        self.update_exemption(flow)  # an older one may have been forgotten for it
 
-    def response_came(self, flow: F, key: bytes) -> None:
+    def response_received(self, flow: F, key: bytes) -> None:
         """Note a final response."""
         if flow.awaited is not None:
             flow.awaited.pop(key, None)
-            self.settle(flow)
+            self.update_exemption(flow)
 
     # -- what goes -------------------------------------------------------------------------------------
 
-    def submit(self, flow: F, out: Outgoing, now: float, *, request: bool = False) -> bool:
-        """Put a message in the queue, or refuse it: then it is completed.
-
-        :param request: its response will be looked out for
-        """
+    def enqueue(self, flow: F, out: Outgoing, now: float) -> bool:
+        """Put a message in the queue, or refuse it: then it is completed."""
         if flow.queued + len(out.data) > self._limits.max_queue:
-            text = "too many bytes wait already"
-            self.completions.complete(out, send_error(out.where, "queue", errno.ENOBUFS, text))
+            self.completions.fail(out, "queue", errno.ENOBUFS, "too many bytes wait already")
             return False
-        if request and out.key is not None:
-            out.opens = self._await(flow, out.key)
+        if out.expects_answer and out.key is not None:
+            out.opens_transaction = self._expect_response(flow, out.key)
         out.flow = flow
-        if out.asks and flow.state is OPEN:
-            self._ask(flow, now)
-        if flow.queue is None:
-            flow.queue = deque()
+        if out.expects_answer and flow.state is OPEN:
+            self._start_response_timer(flow, now)
+        flow.queue = flow.queue or deque()
         flow.queue.append(out)
         flow.queued += len(out.data)
         return True
 
-    def _await(self, flow: F, key: bytes) -> bool:
-        if flow.awaited is None:
-            flow.awaited = {}
+    def _expect_response(self, flow: F, key: bytes) -> bool:
+        flow.awaited = flow.awaited or {}
         if key in flow.awaited:
             return False
         flow.awaited[key] = None
@@ -285,30 +242,30 @@ class Flows(Generic[F]):
         assert queue is not None, "it had a message"
         queue.popleft()
         flow.queued -= len(out.data)
-        if flow.taken is None:
+        if flow.unconfirmed is None:
             self.completions.complete(out, None)
         else:
-            flow.taken.append(out)
+            flow.unconfirmed.append(out)
         if not queue:
             flow.queue = None
-            self.settle(flow)
+            self.update_exemption(flow)
 
-    def responded(self, flow: F, key: bytes, now: float, *, final: bool) -> None:
+    def response_sent(self, flow: F, key: bytes, now: float, *, final: bool) -> None:
         """Note that a request has had a response, if not its final one.
 
         Its peer has time from now on, however long the answer took: it is waiting, and then an ACK comes, or
         the next request. From a dead peer none comes, so this cannot go on for ever.
         """
         if key in (flow.unanswered or ()):
-            flow.heard = now
+            flow.last_received = now
         if final:
-            self.routes.answered(flow, key)
+            self.routes.transaction_answered(flow, key)
             self._arm(self.routes.next())
-        self.settle(flow)
+        self.update_exemption(flow)
 
     def withdraw(self, out: Outgoing) -> None:
         """Take a message out of the queue, if no byte of it has gone out; nobody wants to know of it."""
-        flow: Any = out.flow
+        flow = out.flow
         if out.finished or flow is None:
             return
         out.callback = out.parked = None
@@ -316,35 +273,36 @@ class Flows(Generic[F]):
             flow.queue.remove(out)
             flow.queued -= len(out.data)
             out.finished = True
-            if out.opens and flow.awaited is not None and out.key is not None:
+            if out.opens_transaction and flow.awaited is not None and out.key is not None:
                 flow.awaited.pop(out.key, None)
-            self.settle(flow)
+            self.update_exemption(flow)
 
     # -- to answer -------------------------------------------------------------------------------------
 
-    def _ask(self, flow: F, now: float) -> None:
+    def _start_response_timer(self, flow: F, now: float) -> None:
         """Note that the peer of an open connection owes something: it has `response_timeout` for any byte.
 
         The time runs from the first such message since something came: those after it do not prolong it.
         """
         limit = self._limits.response_timeout
-        if flow.asked is None and limit is not None:
-            flow.asked = now
-            if flow.patience is None:  # else it is due too early, and put off then: cheaper than moving it
-                flow.patience = self._start(flow, Due.ANSWER, now, limit)
+        if flow.asked_since is None and limit is not None:
+            flow.asked_since = now
+            if flow.response_deadline is None:  # one that comes too early is put off: cheaper than moving it
+                flow.response_deadline = self._start(flow, self._response_timed_out, now, limit)
 
-    def _silent(self, flow: F, patience: Deadline, now: float) -> None:
+    def _response_timed_out(self, flow: F, now: float) -> None:
         """End a connection whose peer has said nothing, unless something of it waits to be read."""
-        limit = self._limits.response_timeout
+        limit, response_deadline = self._limits.response_timeout, flow.response_deadline
         assert limit is not None, "checked when it was asked"
-        if flow.asked is not None and flow.asked + limit <= now and self._speaks(flow):
-            flow.asked = None  # even if it is we who do not read
+        assert response_deadline is not None, "it has come"
+        if flow.asked_since is not None and flow.asked_since + limit <= now and self._received_more(flow):
+            flow.asked_since = None  # even if it is we who do not read
         if flow.ended:
             return
-        if flow.asked is None:
-            flow.patience = None
-        elif flow.asked + limit > now:
-            self._put_off(patience, flow.asked + limit)
+        if flow.asked_since is None:
+            flow.response_deadline = None
+        elif flow.asked_since + limit > now:
+            self._put_off(response_deadline, flow.asked_since + limit)
         else:
             text = f"nothing came for {limit:g} s, though it was asked"
             self.end(flow, "silent", errno.ETIMEDOUT, text, now)
@@ -353,17 +311,17 @@ class Flows(Generic[F]):
 
     def keep(self, flow: F, until: float) -> None:
         """Spare a connection from expiry until a time, or no more."""
-        sooner, flow.kept_until = until < flow.kept_until, until
-        if sooner and flow.spared:
-            self._unspare(flow)
+        sooner, flow.registered_until = until < flow.registered_until, until
+        if sooner and flow.exempt:
+            self._end_exemption(flow)
 
-    def settle(self, flow: F) -> None:
+    def update_exemption(self, flow: F) -> None:
         """Note that something is pending no more."""
-        if flow.spared and not flow.pending:
-            self._unspare(flow)
+        if flow.exempt and not flow.pending:
+            self._end_exemption(flow)
 
-    def _unspare(self, flow: F) -> None:
-        self.expiry.settled(flow)
+    def _end_exemption(self, flow: F) -> None:
+        self.expiry.end_exemption(flow)
         self._arm(self.expiry.next())
 
     # -- the end ---------------------------------------------------------------------------------------
@@ -385,22 +343,22 @@ class Flows(Generic[F]):
         had = {*(flow.unanswered or ()), *(flow.awaited or ())}
         self.routes.remove(flow)
         self._arm(self.routes.next())
-        self._effects.stop(flow)
-        outs = [*(flow.taken or ()), *(flow.queue or ())]
-        flow.queue = flow.taken = flow.awaited = None
+        flow.stop()
+        outs = [*(flow.unconfirmed or ()), *(flow.queue or ())]
+        flow.queue = flow.unconfirmed = flow.awaited = None
         flow.queued = 0
-        had.difference_update([out.key for out in outs if out.heeded and out.key is not None])
+        had.difference_update([out.key for out in outs if out.observed and out.key is not None])
         for out in outs:
-            if phase is CONNECTING and out.spare is not None and not out.finished and not self.closed:
-                self._effects.resend(out)
+            if phase is CONNECTING and out.fallback is not None and not out.finished and not self.closed:
+                out.fallback(out)
             else:
                 where = "connect" if phase is CONNECTING and reason == "timeout" else reason
-                self.completions.complete(out, send_error(out.where, where, number, text))
-        self._effects.lost(flow, reason, transactions=bool(had), stood=phase is OPEN)
+                self.completions.fail(out, where, number, text)
+        flow.report_lost(reason, transactions=bool(had), stood=phase is OPEN)
         if drain and not self.closed:
             flow.state = DRAINING
-            flow.deadline = self._start(flow, Due.DRAIN, now, DRAIN)
-            self._effects.drain(flow)
+            flow.deadline = self._start(flow, lambda one, _: self.close(one), now, DRAIN)
+            flow.read_again()
         else:
             self.close(flow)
 
@@ -409,7 +367,7 @@ class Flows(Generic[F]):
         self._stop_all(flow)
         flow.state = CLOSED
         self.all.pop(flow, None)
-        self._effects.close(flow)
+        flow.close()
 
     def shutdown(self, now: float) -> None:
         """End all connections; there will be no further ones."""

@@ -15,6 +15,7 @@ The rules:
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from .head import Flaw, Head, parse_head, read_head
@@ -22,43 +23,25 @@ from .head import Flaw, Head, parse_head, read_head
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_SIGNS: Final = re.compile(rb"(?:\r\n)+|[\n\0]+")
+_KEEPALIVES: Final = re.compile(rb"(?:\r\n)+|[\n\0]+")
 _END: Final = b"\r\n\r\n"
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Framer:
-    """Cuts one stream into messages.
+    """Cuts one stream into messages."""
 
-    :ivar flaw: why the stream cannot be read on, once that is so
-    :ivar pings: double CR LFs seen and not answered yet; whoever answers sets it to 0
-    :ivar due: pings of ours that the peer has not answered yet; whoever sends one adds it
-    :ivar pongs: answers to them; whoever counts these sets it to 0
-    """
-
-    __slots__ = (
-        "_buffer",
-        "_half",
-        "_head",
-        "_max_body",
-        "_max_header",
-        "_need",
-        "_seen",
-        "due",
-        "flaw",
-        "pings",
-        "pongs",
-    )
-
-    def __init__(self, max_header: int, max_body: int) -> None:
-        self._max_header = max_header
-        self._max_body = max_body
-        self._buffer: bytearray | None = None  # a message begun
-        self._seen = 0  # so far the buffer has no end of header
-        self._head: Head | None = None  # of a message whose body is not all there
-        self._need = 0  # its size
-        self._half = False  # one CR LF was seen last that answers no ping
-        self.flaw: Flaw | None = None
-        self.pings = self.due = self.pongs = 0
+    max_header: int
+    max_body: int
+    flaw: Flaw | None = None  # why the stream cannot be read on
+    pings: int = 0  # double CR LFs seen and not answered yet; whoever answers sets it to 0
+    pongs_due: int = 0  # pings of ours that the peer has not answered yet; whoever sends one adds it
+    pongs: int = 0  # answers to them; whoever counts these sets it to 0
+    _buffer: bytearray | None = None  # a message begun
+    _searched: int = 0  # so far the buffer has no end of header
+    _head: Head | None = None  # of a message whose body is not all there
+    _size: int = 0  # its size
+    _odd_crlf: bool = False  # one CR LF was seen last that answers no ping
 
     @property
     def started(self) -> bool:
@@ -69,17 +52,15 @@ class Framer:
         """Take the next bytes of the stream; return the messages that are complete now, in order."""
         if self.flaw is not None:
             return ()
-        buffer: bytes | bytearray
-        if self._buffer is None:
-            buffer = data
-        else:
+        buffer: bytes | bytearray = data
+        if self._buffer is not None:
             self._buffer += data
             buffer = self._buffer
-            if len(buffer) < self._need:
+            if len(buffer) < self._size:
                 return ()
         found: list[Head] = []
         try:
-            rest = self._cut(buffer, found)
+            rest = self._split(buffer, found)
         except Flaw as flaw:
             self.flaw = flaw
             self._buffer = self._head = None
@@ -92,76 +73,79 @@ class Framer:
             del self._buffer[:rest]
         return found
 
-    def _cut(self, buffer: bytes | bytearray, found: list[Head]) -> int:
+    def _split(self, buffer: bytes | bytearray, found: list[Head]) -> int:
         """Append complete messages to `found`; return where what is left begins."""
         pos, size = 0, len(buffer)
         while pos < size:
             head = self._head
             if head is None:
-                pos = self._skip(buffer, pos)
-                end = buffer.find(_END, max(pos, pos + self._seen))
+                pos = self._skip_keepalives(buffer, pos)
+                end = buffer.find(_END, max(pos, pos + self._searched))
                 if end < 0:
-                    self._check_endless(buffer, pos)
+                    self._check_unfinished(buffer, pos)
                     return pos
-                self._seen = 0
-                head = self._take_header(buffer, pos, end)
-                self._need = end + 4 - pos + head.length
-            stop = pos + self._need
+                self._searched = 0
+                head = self._parse_header(buffer, pos, end)
+                self._size = end + 4 - pos + head.length
+            stop = pos + self._size
             if stop > size:
                 self._head = head
                 return pos
             whole = pos == 0 and stop == size and type(buffer) is bytes
             head.raw = bytes(buffer) if whole else bytes(buffer[pos:stop])
             found.append(head)
-            self._head, self._need = None, 0
+            self._head, self._size = None, 0
             pos = stop
         return pos
 
-    def _skip(self, buffer: bytes | bytearray, pos: int) -> int:
+    def _skip_keepalives(self, buffer: bytes | bytearray, pos: int) -> int:
         """Skip signs of life before a message."""
-        while pos < len(buffer) and buffer[pos] <= 13 and (signs := _SIGNS.match(buffer, pos)) is not None:
+        while pos < len(buffer) and buffer[pos] <= 13 and (found := _KEEPALIVES.match(buffer, pos)):
             if buffer[pos] == 13:
-                self._take_signs((signs.end() - pos) // 2)
+                self._count_crlfs((found.end() - pos) // 2)
             else:
-                self._half = False
-            pos = signs.end()
+                self._odd_crlf = False
+            pos = found.end()
         if buffer[pos : pos + 2] not in (b"", b"\r"):  # the rest of a line's end may be to come
-            self._half = False
+            self._odd_crlf = False
         return pos
 
-    def _take_signs(self, count: int) -> None:
+    def _count_crlfs(self, count: int) -> None:
         """Take so many CR LFs: each is half a ping, or an answer to one of ours."""
-        if self._half:
+        if self._odd_crlf:
             self.pings += 1
-            self._half = False
+            self._odd_crlf = False
             count -= 1
-        answers = min(count, self.due)
-        self.due -= answers
+        answers = min(count, self.pongs_due)
+        self.pongs_due -= answers
         self.pongs += answers
         count -= answers
         self.pings += count // 2
-        self._half = bool(count % 2)
+        self._odd_crlf = bool(count % 2)
 
-    def _check_endless(self, buffer: bytes | bytearray, pos: int) -> None:
+    def _check_unfinished(self, buffer: bytes | bytearray, pos: int) -> None:
         size = len(buffer) - pos
-        if size > self._max_header:
+        if size > self.max_header:
             # What may be the beginning of the header's end is not the header's.
             tail = next(n for n in (3, 2, 1, 0) if buffer.endswith(_END[:n]))
-            if size - tail > self._max_header:
-                raise Flaw("header too big", bytes(buffer[pos : pos + self._max_header]))
-        self._seen = max(0, size - 3)
+            if size - tail > self.max_header:
+                raise Flaw("header too big", bytes(buffer[pos : pos + self.max_header]))
+        self._searched = max(0, size - 3)
 
-    def _take_header(self, buffer: bytes | bytearray, pos: int, end: int) -> Head:
+    def _parse_header(self, buffer: bytes | bytearray, pos: int, end: int) -> Head:
         header = bytes(buffer[pos : end + 2])
-        if end - pos > self._max_header:
-            raise Flaw("header too big", header[: self._max_header])
-        head = read_head(header)
-        if head.length > self._max_body:
+        if end - pos > self.max_header:
+            raise Flaw("header too big", header[: self.max_header])
+        try:
+            head = read_head(header)
+        except Flaw as flaw:
+            raise Flaw(flaw.reason, header) from flaw
+        if head.length > self.max_body:
             raise Flaw("body too big", header)
         return head
 
 
-def whole(data: bytes) -> Head | None:
+def parse_datagram(data: bytes) -> Head | None:
     """Read a datagram, which is one message whatever its length says; None if it is only a sign of life."""
     skip = len(data) - len(data.lstrip(b"\r\n\0"))
     if len(data) - skip < 13:  # a keep-alive (RFC 5626 4.4 and older ways)
@@ -175,6 +159,6 @@ def whole(data: bytes) -> Head | None:
         if head.length > len(data) - end - 4:
             raise Flaw("body cut off")
     except Flaw as flaw:
-        head = Head(header, b"", 0, b"", b"", -1, flaw.reason)
+        head = Head(header, flaw=flaw.reason)
     head.raw = data[skip:] if skip else data
     return head

@@ -1,97 +1,98 @@
-"""One message on its way out. Pure."""
+"""Messages on their way out, and what became of them: told to who sent them once each, in order. Pure."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from keepalive.sip.errors import send_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from keepalive.sip.errors import SendError
+    from keepalive.transport.runtime import Wakeable
 
-    from .head import Head
-
-
-class Waiter(Protocol):
-    """Who waits for a message to be completed."""
-
-    def done(self) -> bool:
-        """Say whether it waits no more."""
-
-    def set_result(self, _: None, /) -> None:
-        """Let it go on."""
+    Call = tuple[Callable[[Any], object], SendError | None]
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Outgoing:
-    """One message on its way out, and who wants to know what became of it.
+    """One message on its way out, and who wants to know what became of it."""
 
-    :ivar key: of its transaction, None for a keep-alive
-    :ivar asks: the peer owes something for it: a response, or for two CR LFs one (RFC 5626 4.4.1)
-    :ivar opens: its transaction has begun with it
-    :ivar fresh: it goes on a connection of its own
-    :ivar flow: the `Flow` it goes on, else None
-    :ivar pings: how many of ours it is, each of which the peer may answer
-    :ivar sent: bytes of it that the kernel (or TLS) has taken
-    :ivar went: where it went, once all of it has (a `Source`)
-    :ivar finished: it is completed
-    :ivar spare: where it may go if nobody is to be found where it goes first (a `Target`)
-    """
-
-    __slots__ = (
-        "asks",
-        "callback",
-        "data",
-        "error",
-        "finished",
-        "flow",
-        "fresh",
-        "key",
-        "opens",
-        "parked",
-        "pings",
-        "sent",
-        "spare",
-        "went",
-        "where",
-    )
-
-    def __init__(
-        self,
-        data: bytes,
-        where: str = "",
-        callback: Callable[[Any], object] | None = None,
-        *,
-        fresh: bool = False,
-    ) -> None:
-        self.data = data
-        self.where = where
-        self.callback = callback
-        self.fresh = fresh
-        self.key: bytes | None = None
-        self.asks = self.opens = False
-        self.parked: Waiter | None = None
-        self.flow: object = None
-        self.spare: Any = None
-        self.went: Any = None
-        self.sent = self.pings = 0
-        self.finished = False
-        self.error: SendError | None = None
-
-    def read(self, head: Head | None) -> None:
-        """Note what it is; None for a keep-alive."""
-        if head is None:
-            self.pings = len(self.data) // 4
-            self.asks = self.pings > 0
-        else:
-            self.key = head.key
-            self.asks = not head.code and head.method != b"ACK"
+    data: bytes
+    where: str = ""  # it goes, for people
+    callback: Callable[[Any], object] | None = None
+    fresh: bool = False  # it goes on a connection of its own
+    key: bytes | None = None  # of its transaction, None for a keep-alive
+    expects_answer: bool = False  # a response, or for two CR LFs one (RFC 5626 4.4.1)
+    pings: int = 0  # so many of ours it is, each of which the peer may answer
+    opens_transaction: bool = False
+    parked: Wakeable | None = None  # the task that awaits it
+    flow: Any = None  # the `Flow` it goes on
+    fallback: Callable[[Any], object] | None = None  # sends it elsewhere, if nobody is to be found there
+    sent: int = 0  # bytes of it that the kernel (or TLS) has taken
+    sent_to: Any = None  # the `Source` it went to, once all of it has
+    finished: bool = False  # it is completed
+    error: SendError | None = None
 
     @property
-    def heeded(self) -> bool:
+    def observed(self) -> bool:
         """Whether somebody is told what becomes of it."""
         return self.callback is not None or self.parked is not None
 
-    def check(self) -> None:
-        """Raise what became of it, if that is an error."""
-        if self.error is not None:
-            raise self.error
+
+class Completions:
+    """The completions of one pool's messages.
+
+    :param soon: called to have `due` called, in a turn of its own
+    """
+
+    def __init__(self, soon: Callable[[], None]) -> None:
+        self._soon = soon
+        self._waiting: deque[Call] = deque()
+        self._scheduled = False
+        self.sent = 0  # messages that are with the kernel
+        self.failed: Counter[str] = Counter()  # those that will not be, by reason
+
+    def complete(self, out: Outgoing, error: SendError | None) -> None:
+        """Complete a message; a second time is ignored. Who awaits it goes on at once, a callback waits."""
+        if out.finished:
+            return
+        out.finished = True
+        out.error = error
+        out.flow = None
+        if error is None:
+            self.sent += 1
+        else:
+            self.failed[error.reason] += 1
+        parked, callback = out.parked, out.callback
+        out.parked = out.callback = None
+        if parked is not None and not parked.done():
+            parked.set_result(None)
+        if callback is not None:
+            self.call_soon(callback, error)
+
+    def fail(self, out: Outgoing, reason: str, number: int | None, text: str | None = None) -> None:
+        """Complete a message with the error for an errno, or a text, or both."""
+        self.complete(out, send_error(out.where or "?", reason, number, text))
+
+    def call_soon(self, callback: Callable[[Any], object], error: SendError | None) -> None:
+        """Enter a callback behind all that came before."""
+        self._waiting.append((callback, error))
+        if not self._scheduled:
+            self._scheduled = True
+            self._soon()
+
+    def due(self) -> Iterator[Call]:
+        """Yield the callbacks of this turn; what they lead to has a turn of its own."""
+        self._scheduled = False
+        for _ in range(len(self._waiting)):
+            if self._waiting:
+                yield self._waiting.popleft()
+
+    def rest(self) -> Iterator[Call]:
+        """Yield all callbacks, and those that they lead to: there will be no further turn."""
+        while self._waiting:
+            yield self._waiting.popleft()

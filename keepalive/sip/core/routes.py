@@ -1,139 +1,112 @@
-"""Which connection a message goes out on. Pure: connections are any objects with the fields of `Routable`.
+"""Which connection a message goes out on. Pure.
 
 Three tables: connections by the peer's address and port; connections by the address and port that a verified
 peer asked to be called back at (RFC 5923, "alias"); and transactions, by the key of each request (its
 `transaction_key`), with the connections it came in on. A connection's entries go with it, and only its own;
-and its transactions when none of them has been open for `MEMORY` seconds: an idle connection shall cost
-little.
+and its transactions when none of them has been open for `TRANSACTION_MEMORY` seconds: an idle connection
+shall cost little.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Generic
 
 from keepalive.base.types import NEVER
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from .flow import F
 
-MEMORY: Final = 32.0
+if TYPE_CHECKING:
+    from .flow import HostPort
+
+TRANSACTION_MEMORY: Final = 32.0
 """Seconds for which an answered transaction is remembered: its answer may be repeated (RFC 3261: 64*T1)."""
 
-Place = tuple[str, int]
-"""An address and a port."""
 
-
-class Routable(Protocol):
-    """What the tables need of a connection."""
-
-    peer: Place
-    aliases: tuple[Place, ...]
-    last: float
-    tids: list[bytes] | None
-    """Transactions whose request came in on it, the latest last."""
-    unanswered: set[bytes] | None
-    """Those of them whose final response is awaited."""
-
-    def leads_to(self, name: str | None) -> bool:
-        """Say whether a request for this (verified) name may go out on it; None for any."""
-
-
-R = TypeVar("R", bound=Routable)
-
-
-class Routes(Generic[R]):
+class Routes(Generic[F]):
     """The tables of one pool."""
 
     def __init__(self, max_tid: float) -> None:
         self._max_tid = max_tid
-        self._by_peer: dict[Place, list[R]] = {}
-        # A list only where there are several: nearly always it is one, and there are many of these.
-        self._by_tid: dict[bytes, R | list[R]] = {}
-        self._resting: dict[R, float] = {}  # all they remember is answered, since then; the first first
+        self._by_peer: dict[HostPort, list[F]] = {}
+        self._by_key: dict[bytes, tuple[F, ...]] = {}
+        self._all_answered: dict[F, float] = {}  # all they remember is answered, since then; the first first
         self.per_address: dict[str, int] = {}
         """How many connections there are to or from each address."""
 
-    def add(self, one: R) -> None:
+    def add(self, flow: F) -> None:
         """Enter a connection."""
-        address = one.peer[0]
+        address = flow.peer[0]
         self.per_address[address] = self.per_address.get(address, 0) + 1
-        self._by_peer.setdefault(one.peer, []).append(one)
+        self._by_peer.setdefault(flow.peer, []).append(flow)
 
-    def alias(self, one: R, place: Place) -> None:
+    def alias(self, flow: F, place: HostPort) -> None:
         """Note that requests for this place may go out on it; it has been verified."""
-        if place != one.peer and place not in one.aliases:
-            one.aliases = (*one.aliases, place)
-            self._by_peer.setdefault(place, []).append(one)
+        if place != flow.peer and place not in flow.aliases:
+            flow.aliases = (*flow.aliases, place)
+            self._by_peer.setdefault(place, []).append(flow)
 
-    def remove(self, one: R) -> None:
+    def remove(self, flow: F) -> None:
         """Forget a connection and all that is its own."""
-        address = one.peer[0]
+        address = flow.peer[0]
         self.per_address[address] -= 1
         if not self.per_address[address]:
             del self.per_address[address]
-        for place in (one.peer, *one.aliases):
-            on = self._by_peer[place]
-            on.remove(one)
-            if not on:
+        for place in (flow.peer, *flow.aliases):
+            known = self._by_peer[place]
+            known.remove(flow)
+            if not known:
                 del self._by_peer[place]
-        self._forget_all(one)
-        one.aliases = ()
+        self._forget_all(flow)
+        flow.aliases = ()
 
-    def came_in(self, one: R, key: bytes, *, awaits: bool) -> None:
+    def add_transaction(self, flow: F, key: bytes, *, awaits: bool) -> None:
         """Bind a request to the connection it came in on.
 
         :param awaits: whether it will have a final response
         """
-        tids = one.tids
-        if tids is None:
-            tids = one.tids = []
-        on = self._by_tid.get(key)
-        if on is None:
-            self._by_tid[key] = one
-        elif on is one or (isinstance(on, list) and one in on):
-            tids.remove(key)  # a repeated one becomes the latest
-        elif isinstance(on, list):
-            on.append(one)
+        keys = flow.transaction_keys = flow.transaction_keys or []
+        known = self._by_key.get(key, ())
+        if flow in known:
+            keys.remove(key)  # a repeated one becomes the latest
         else:
-            self._by_tid[key] = [on, one]
-        tids.append(key)
+            self._by_key[key] = (*known, flow)
+        keys.append(key)
         if awaits:
-            if one.unanswered is None:
-                one.unanswered = set()
-            one.unanswered.add(key)
-        if len(tids) > self._max_tid:
-            oldest = tids.pop(0)
-            self._forget(oldest, one)
-            self._close(one, oldest)
-        self._note_rest(one)
+            flow.unanswered = flow.unanswered or set()
+            flow.unanswered.add(key)
+        if len(keys) > self._max_tid:
+            oldest = keys.pop(0)
+            self._forget(oldest, flow)
+            self._mark_answered(flow, oldest)
+        self._update_all_answered(flow)
 
-    def _close(self, one: R, key: bytes) -> None:
-        if one.unanswered is not None:
-            one.unanswered.discard(key)
-            if not one.unanswered:
-                one.unanswered = None
+    def _mark_answered(self, flow: F, key: bytes) -> None:
+        if flow.unanswered is not None:
+            flow.unanswered.discard(key)
+            if not flow.unanswered:
+                flow.unanswered = None
 
-    def _note_rest(self, one: R) -> None:
-        self._resting.pop(one, None)
-        if one.unanswered is None:
-            self._resting[one] = one.last
+    def _update_all_answered(self, flow: F) -> None:
+        self._all_answered.pop(flow, None)
+        if flow.unanswered is None:
+            self._all_answered[flow] = flow.last_used
 
     def next(self) -> float:
         """Return when `forget_old` will find something, or `NEVER`."""
-        return next(iter(self._resting.values()), NEVER) + MEMORY
+        return next(iter(self._all_answered.values()), NEVER) + TRANSACTION_MEMORY
 
     def forget_old(self, now: float) -> None:
         """Forget the transactions of connections where none has been open for so long."""
         while self.next() <= now:
-            self._forget_all(next(iter(self._resting)))
+            self._forget_all(next(iter(self._all_answered)))
 
-    def _forget_all(self, one: R) -> None:
-        self._resting.pop(one, None)
-        for key in one.tids or ():
-            self._forget(key, one)
-        one.tids = one.unanswered = None
+    def _forget_all(self, flow: F) -> None:
+        self._all_answered.pop(flow, None)
+        for key in flow.transaction_keys or ():
+            self._forget(key, flow)
+        flow.transaction_keys = flow.unanswered = None
 
-    def for_response(self, key: bytes, place: Place | None, address: str | None = None) -> R | None:
+    def for_response(self, key: bytes, place: HostPort | None, address: str | None = None) -> F | None:
         """Return where a request came in: if on several connections, the one of that place, or the latest.
 
         Peers may use the same key. So of connections from several addresses none is taken of which the place
@@ -141,38 +114,28 @@ class Routes(Generic[R]):
 
         :param address: where the request is known to have come from
         """
-        on = self._by_tid.get(key)
-        if on is None:
-            return None
-        found = on if isinstance(on, list) else [on]
+        found = self._by_key.get(key, ())
         if address is not None:
-            found = [one for one in found if one.peer[0] == address]
+            found = tuple(flow for flow in found if flow.peer[0] == address)
         elif place is not None and len(found) > 1:
-            found = [one for one in found if one.peer[0] == place[0]] or found
-            if len({one.peer[0] for one in found}) > 1:
+            found = tuple(flow for flow in found if flow.peer[0] == place[0]) or found
+            if len({flow.peer[0] for flow in found}) > 1:
                 return None  # it would be a guess
-        found = [one for one in found if one.peer == place] or found
+        found = tuple(flow for flow in found if flow.peer == place) or found
         return found[-1] if found else None
 
-    def _forget(self, key: bytes, one: R) -> None:
-        on = self._by_tid.get(key)
-        if on is one:
-            del self._by_tid[key]
-        elif isinstance(on, list):
-            on.remove(one)
-            if len(on) == 1:
-                self._by_tid[key] = on[0]
+    def _forget(self, key: bytes, flow: F) -> None:
+        known = tuple(other for other in self._by_key.pop(key, ()) if other is not flow)
+        if known:
+            self._by_key[key] = known
 
-    def answered(self, one: R, key: bytes) -> None:
+    def transaction_answered(self, flow: F, key: bytes) -> None:
         """Note that a request has had its final response."""
-        if one.unanswered is not None and key in one.unanswered:
-            self._close(one, key)
-            self._note_rest(one)
+        if flow.unanswered is not None and key in flow.unanswered:
+            self._mark_answered(flow, key)
+            self._update_all_answered(flow)
 
-    def for_request(self, place: Place, name: str | None) -> R | None:
+    def for_request(self, place: HostPort, name: str | None) -> F | None:
         """Return the most recently used connection that leads there, if there is one."""
-        return _latest(one for one in self._by_peer.get(place, ()) if one.leads_to(name))
-
-
-def _latest(found: Iterable[R]) -> R | None:
-    return max(found, key=lambda one: one.last, default=None)
+        found = (flow for flow in self._by_peer.get(place, ()) if flow.serves(name))
+        return max(found, key=lambda flow: flow.last_used, default=None)

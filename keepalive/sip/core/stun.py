@@ -11,8 +11,7 @@ COOKIE: Final = 0x2112A442
 BINDING_REQUEST: Final = 0x0001
 BINDING_SUCCESS: Final = 0x0101
 XOR_MAPPED_ADDRESS: Final = 0x0020
-OPTIONAL: Final = 0x8000
-"""Attributes from here on may be passed over by who does not know them."""
+OPTIONAL: Final = 0x8000  # attributes from here on may be passed over by who does not know them
 
 
 def is_stun(data: bytes) -> bool:
