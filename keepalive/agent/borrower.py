@@ -360,7 +360,8 @@ class Borrower:
         self.hand.return_kept()
 
     def _emptied(self) -> None:
-        self.changed.set()
+        if self.closed:  # `drain` may wait
+            self.changed.set()
 
     async def drain(self, grace: float) -> None:
         """Wait until nothing is in use, for `grace` seconds at most."""

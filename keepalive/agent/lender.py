@@ -75,7 +75,7 @@ class Lender(Observer):
 
     def adjust(self, policy: Policy, config: Config) -> None:
         """Go by another configuration from now on. Of the limits these hold for what is open, too."""
-        self.pool.policy = policy
+        self.pool.go_by(policy)
         limits = config.limits.get(policy.name, {})
         self._max_open = limits.get("max_open", 128)
         if self.manager.usable:
@@ -175,6 +175,9 @@ class Lender(Observer):
 
 
 def _behind(key: Key) -> dict[str, Any]:
+    """Return what lies behind a proxy, if it is not the same: a manager knows the plain case at a glance."""
+    if key[:3] == key[3:]:
+        return {}
     return {"for_scheme": key.for_scheme, "for_addr": key.for_addr, "for_port": key.for_port}
 
 

@@ -141,7 +141,7 @@ class Agent:
             if policy is not None:
                 lender.adjust(policy, config)
                 continue
-            lender.pool.policy = lender.pool.policy.closed()
+            lender.pool.go_by(lender.pool.policy.closed())
             lender.manager.shutdown()
             del self.lenders[name, user]
             self.reactor.spawn(partial(_close_when_returned, lender), lambda: None, "keepalive pool")

@@ -96,7 +96,7 @@ class Desk:
     def _forbidden(self, client: Client, pool: Pool, key: Key) -> tuple[str, str] | None:
         if self.draining:
             return "closed", "the agent is being shut down"
-        if not pool.policy.allows(key):
+        if not pool.allows(key):
             return (
                 "denied",
                 f"the agent's configuration allows no connection to it in the pool {pool.policy.name!r}",

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from .policy import Policy
 
 
+_REMEMBERED = 4096
+
+
 class Stage(Enum):
     """How far a loan has come."""
 
@@ -59,14 +62,29 @@ class Pool:
     :ivar keepable: loans that their borrowers may keep for a while after use, by key
     """
 
-    __slots__ = ("crowded", "keepable", "manager", "policy", "waiting")
+    __slots__ = ("_allowed", "crowded", "keepable", "manager", "policy", "waiting")
 
     def __init__(self, policy: Policy, manager: Any = None) -> None:
         self.policy = policy
+        self._allowed: dict[Key, bool] = {}
         self.manager = manager
         self.crowded = False
         self.waiting: dict[Key, int] = {}
         self.keepable: dict[Key, dict[Loan, None]] = {}
+
+    def go_by(self, policy: Policy) -> None:
+        """Go by another policy from now on."""
+        self.policy = policy
+        self._allowed.clear()
+
+    def allows(self, key: Key) -> bool:
+        """Say whether a key may be connected to; remembered, within bounds, for it is asked at each loan."""
+        allowed = self._allowed.get(key)
+        if allowed is None:
+            if len(self._allowed) >= _REMEMBERED:
+                self._allowed.clear()
+            allowed = self._allowed[key] = self.policy.allows(key)
+        return allowed
 
     def wanted(self, key: Key) -> bool:
         """Say whether somebody waits for what a connection of this key would give."""
