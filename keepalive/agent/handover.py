@@ -119,13 +119,13 @@ def _send(sock: socket.socket, item: Item, carried: socket.socket | None) -> Non
     if carried is not None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", (carried.fileno(),)))]
     data = packed(item)
-    sent = 0
+    sent, deadline = 0, time.monotonic() + PATIENCE
     while not sent:
         try:
             sent = sock.sendmsg((data,), rights)
         except OSError as exc:
-            if exc.errno != errno.ETOOMANYREFS:  # the new one has not taken enough of them yet
-                raise
+            if exc.errno != errno.ETOOMANYREFS or time.monotonic() > deadline:
+                raise  # else the new one has not taken enough of them yet
             time.sleep(0.001)
     if sent < len(data):
         sock.sendall(data[sent:])

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("keepalive")
 
+MOST_STRANGERS = 1024
+"""So many may be connected who have not greeted; one more, and the first is dropped if he has had time to."""
+SHY = 5.0
+"""Seconds for that."""
 SHORT_PAUSE = 0.1
 """Seconds until it is tried again to accept, where descriptors are short."""
 _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -61,6 +65,7 @@ class Agent:
         self.config = config
         self.desk = Desk()
         self.peers: set[Peer] = set()
+        self._strangers: dict[Peer, None] = {}
         self.lenders: dict[tuple[str, int | None], Lender] = {}
         self._inherited = inherited
         self.on_succeed: Callable[[Peer], None] | None = None
@@ -158,9 +163,32 @@ class Agent:
         for listener in self.listeners:
             try:
                 while (accepted := listener.try_accept()) is not None:
-                    self.join(accepted[0], credentials(accepted[0]))
+                    self._greet(accepted[0])
             except OSError as exc:
-                self._again.move(SHORT_PAUSE if exc.errno in _SHORT else 0)
+                short = exc.errno in _SHORT
+                self._again.move(SHORT_PAUSE if short else 0)
+                if short:
+                    self._make_room()
+
+    def _make_room(self) -> None:
+        """Drop the first half of those who have not greeted, for the sake of their descriptors."""
+        for peer in list(self._strangers)[: len(self._strangers) // 2 + 1]:
+            self._read(peer)  # it may have, and was not heard yet
+            if peer in self._strangers:
+                self._gone(peer)
+
+    def _greet(self, sock: socket.socket) -> None:
+        """Take in who has just connected. Of those who say nothing for long only the last ones stay."""
+        try:
+            peer = self.join(sock, credentials(sock))
+        except OSError:
+            sock.close()
+            raise
+        self._strangers[peer] = None
+        if len(self._strangers) > MOST_STRANGERS:
+            first = next(iter(self._strangers))
+            if self.now() - first.client.heard > SHY:
+                self._gone(first)
 
     def join(self, sock: socket.socket, who: tuple[int, int, int], rest: bytes = b"") -> Peer:
         """Take a connected process in."""
@@ -198,6 +226,7 @@ class Agent:
         if not peer.client.gone:
             peer.channel.close()
             self.peers.discard(peer)
+            self._strangers.pop(peer, None)
             self.desk.leave(peer.client)
 
     # -- what they say --------------------------------------------------------------------------------
@@ -213,6 +242,7 @@ class Agent:
             self.teller.drop((peer.client, f"the configuration has nothing for user {peer.user}"))
             return
         peer.greeted = True
+        self._strangers.pop(peer, None)
         lender = self.lender(policy.name, None if policy.shared else peer.user)
         self.desk.introduce(peer.client, lender.pool, sticky=message.sticky, patience=message.patience)
         peer.channel.post(wire.packed(wire.Welcome(version, peer.client.patience, policy.name)))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import sys
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from keepalive.agent import wire
 from tests.support import Server
 
 from .kit import Process, open_files, service, until
@@ -208,6 +210,29 @@ def test_agent_short_of_descriptors_serves_whom_it_can(path: Path, echo_server: 
         assert crowd.hear() == "well still"
         holders[0].say("use")
         assert holders[0].hear() == "used again"
+
+
+def test_silent_strangers_use_up_no_descriptors(path: Path, echo_server: Server) -> None:
+    limited = ["sh", "-c", 'ulimit -n 48; exec "$@"', "sh"]
+    with service(path, before=limited), ExitStack() as stack:
+        for _ in range(60):
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+            sock.connect(str(path))
+        with borrower("hold", path, echo_server) as honest:
+            assert honest.hear() == "held hello"
+
+
+def test_hundreds_of_borrowers_are_connected_at_a_time(path: Path, echo_server: Server) -> None:
+    with service(path) as agent, ExitStack() as stack:
+        hello = wire.packed(wire.Hello([1]))
+        lines = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(700)]
+        for line in lines:
+            line.connect(str(path))
+            line.sendall(hello)
+        assert all(line.recv(100) for line in lines)
+        with borrower("hold", path, echo_server) as honest:
+            assert honest.hear() == "held hello"
+        assert open_files(agent.process.pid) > 700
 
 
 @pytest.mark.parametrize("sticky", [0.0, 0.005])
