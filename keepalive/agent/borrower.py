@@ -35,6 +35,8 @@ logger = logging.getLogger("keepalive")
 GRACE = 0.5
 """Seconds that the agent is given to say itself that time has run out, and in which phase."""
 _REMEMBERED = 1024
+_FEW = 3
+"""So many requests at a time are asked for, and connections returned, without delay."""
 
 
 class Borrower:
@@ -105,6 +107,7 @@ class Borrower:
         """Ask the agent, now or when there is one."""
         self.asked[asked.number] = asked
         asked.per_key.waiting += 1
+        self.line.busy = len(self.asked) > _FEW
         if asked.seconds != NEVER:
             due = asked.since + asked.seconds
             self._late.enter(asked, due + GRACE if self.line.state is LineState.UP else max(due, self.now()))
@@ -239,6 +242,7 @@ class Borrower:
         asked = self.asked.pop(message.number, None)
         if asked is not None:
             asked.per_key.waiting -= 1
+            self.line.busy = len(self.asked) > _FEW
         if asked is None or number is None:
             if number is not None:
                 os.close(number)

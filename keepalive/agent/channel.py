@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from keepalive.transport.link import Link
 
 from .core.frames import Frames
+from .wire import Descriptors, packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,24 +19,30 @@ if TYPE_CHECKING:
     from keepalive.transport.poller import Poller
 
     Done = Callable[[OSError | None], None]
+    Entry = tuple[bytes, int | None, Done | None]
 
 _CHUNK = 65536
 # As plain numbers: to reckon with the flags of the standard library takes a microsecond each time.
 _CLOEXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
 _CUT_SHORT = int(socket.MSG_CTRUNC)
 _SOCKET, _RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
-_SPACE = socket.CMSG_SPACE(64 * 4)
+_MOST = 64
+"""Descriptors in one call."""
+_TOGETHER = 8192
+"""Bytes after which no further message is put into the same call."""
+_SPACE = socket.CMSG_SPACE(_MOST * 4)
 
 
 class Channel(Link):
     """One end of the line between a borrower and its agent. Nothing waits in here.
 
+    :ivar corked: what is posted waits for `flush`
     :ivar descriptors: those that have come, in order; None stands for one that found no place in this process
     """
 
     minds_room = False
 
-    __slots__ = ("_flushing", "_frames", "_poller", "descriptors", "outbox")
+    __slots__ = ("_flushing", "_frames", "_poller", "corked", "descriptors", "outbox")
 
     def __init__(self, sock: socket.socket, poller: Poller, most: int, rest: bytes = b"") -> None:
         super().__init__(sock, poller)
@@ -43,7 +50,8 @@ class Channel(Link):
         self._frames = Frames(most)
         self._frames.rest = rest
         self.descriptors: deque[int | None] = deque()
-        self.outbox: deque[tuple[bytes, int | None, Done | None]] = deque()
+        self.outbox: deque[Entry] = deque()
+        self.corked = False
         self._flushing = _Flush(self)
 
     # -- receiving ------------------------------------------------------------------------------------
@@ -82,6 +90,11 @@ class Channel(Link):
         """The beginning of a message that has not come to its end."""
         return self._frames.rest
 
+    def expect(self, count: int) -> None:
+        """Take note that so many descriptors have come just now; those that found no place stand as None."""
+        found = [number for number in self.descriptors if number is not None]
+        self.descriptors = deque(found + [None] * (count - len(found)))
+
     # -- sending --------------------------------------------------------------------------------------
 
     def post(self, data: bytes, descriptor: int | None = None, done: Done | None = None) -> None:
@@ -91,41 +104,64 @@ class Channel(Link):
         :param done: called when the descriptor has gone out, with None; or with what prevents it: the message
             is then not sent either
         """
-        if self.outbox:
-            self.outbox.append((data, descriptor, done))
-        else:
-            self._deliver(data, descriptor, done)
-
-    def _deliver(self, data: bytes, descriptor: int | None, done: Done | None) -> bool:
-        try:
-            if descriptor is None:
-                sent = self.sock.send(data)
-            else:
-                rights = (_SOCKET, _RIGHTS, array.array("i", (descriptor,)))
-                sent = self.sock.sendmsg((data,), (rights,))
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError as exc:
-            if done is not None:
-                done(exc)
-            return True  # if the peer has gone, what it has is taken back when its end is read
-        if sent and done is not None:
-            done(None)
-        if sent == len(data):
-            return True
-        self.outbox.appendleft((data[sent:], None if sent else descriptor, None if sent else done))
-        if self.writer is None:
-            self.writer = self._flushing
-            self._poller.mind_room(self, True)
-        return False
+        self.outbox.append((data, descriptor, done))
+        if self.writer is None and not self.corked:
+            self.flush()
 
     def flush(self) -> None:
-        """Send what has waited."""
-        while self.outbox and self._deliver(*self.outbox.popleft()):
+        """Send what has waited: as much as goes into one call together, for each call wakes the peer."""
+        self.corked = False
+        while self.outbox and self._send_some():
             pass
-        if not self.outbox and not self.closed:
-            self.writer = None
-            self._poller.mind_room(self, False)
+        if self.closed or bool(self.outbox) == (self.writer is not None):
+            return
+        self.writer = self._flushing if self.outbox else None
+        self._poller.mind_room(self, bool(self.outbox))
+
+    def _send_some(self) -> bool:
+        """Send what stands first; False if there is no room for all of it."""
+        taken: list[Entry] = []
+        descriptors: list[int] = []
+        size = 0
+        for entry in self.outbox:
+            if size > _TOGETHER or len(descriptors) == _MOST:
+                break
+            taken.append(entry)
+            size += len(entry[0])
+            if entry[1] is not None:
+                descriptors.append(entry[1])
+        data = taken[0][0] if len(taken) == 1 else b"".join([entry[0] for entry in taken])
+        if len(descriptors) > 1:
+            data = packed(Descriptors(len(descriptors))) + data
+        try:
+            sent = self._send(data, descriptors)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as exc:
+            self._refused(taken, exc)
+            return True
+        for _ in taken:
+            self.outbox.popleft()
+        if sent < len(data):
+            self.outbox.appendleft((data[sent:], None, None))
+        for _, _, done in taken:
+            if done is not None:
+                done(None)
+        return sent == len(data)
+
+    def _send(self, data: bytes, descriptors: list[int]) -> int:
+        if not descriptors:
+            return self.sock.send(data)
+        return self.sock.sendmsg((data,), ((_SOCKET, _RIGHTS, array.array("i", descriptors)),))
+
+    def _refused(self, taken: list[Entry], exc: OSError) -> None:
+        """Give up what the kernel does not send. If the peer has gone, its end will be read, too."""
+        carrying = [entry for entry in taken if entry[1] is not None] or taken
+        for entry in carrying:
+            self.outbox.remove(entry)
+        for _, _, done in carrying:
+            if done is not None:
+                done(exc)
 
     def withdraw(self, descriptor: int) -> bool:
         """Take a message that has not begun to go out back, by its descriptor."""

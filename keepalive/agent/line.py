@@ -53,6 +53,7 @@ class Line:
     :ivar session: grows with each agent that is met: what was lent by one is nothing to the next
     :ivar why: what has become of the last call
     :ivar refused: the agent does not want this process
+    :ivar busy: many requests wait: what is said may wait for the end of the loop's turn
     :ivar due: when to call again
     :ivar patience: seconds after which the agent takes a silent borrower for dead
     """
@@ -68,6 +69,7 @@ class Line:
         self.session = 0
         self.why = "not called yet"
         self.refused = False
+        self.busy = False
         self.due = NEVER
         self.patience = NEVER
         self.pool = ""
@@ -91,9 +93,20 @@ class Line:
         self.channel.post(wire.packed(self._hello))
 
     def post(self, message: FromClient) -> None:
-        """Say something, if there is somebody to hear it."""
+        """Say something, if there is somebody to hear it; with what else this turn of the loop has to say, if
+        much goes on anyway.
+        """  # noqa: D205  # one sentence that does not fit a line
+        channel = self.channel
+        if channel is None:
+            return
+        if self.busy and not channel.corked:
+            channel.corked = True
+            self._reactor.call_soon_threadsafe(self._uncork)
+        channel.post(wire.packed(message))
+
+    def _uncork(self) -> None:
         if self.channel is not None:
-            self.channel.post(wire.packed(message))
+            self.channel.flush()
 
     def read(self) -> None:
         """Take what the agent says."""
@@ -120,7 +133,10 @@ class Line:
             self.refused = True
             self._failed(f"it refuses: {message.text}")
         elif self.state is LineState.UP:
-            self._owner.heard(message, channel)
+            if isinstance(message, wire.Descriptors):
+                channel.expect(message.count)
+            else:
+                self._owner.heard(message, channel)
         elif isinstance(message, wire.Welcome) and message.version in VERSIONS:
             self.state = LineState.UP
             self.refused = False
@@ -150,6 +166,7 @@ class Line:
     def end(self) -> None:
         """Hang up for good."""
         self.state = LineState.ENDED
+        self._uncork()
         self.why = "this manager was shut down"
         self.due = NEVER
         self._close()

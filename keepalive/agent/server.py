@@ -260,6 +260,7 @@ class Agent:
         if self.on_succeed is None or peer.user not in (0, os.geteuid()) or not known:
             self.teller.drop((peer.client, "it may not take this agent's place"))
         else:
+            self.teller.uncork()
             self.on_succeed(peer)
 
     def _allocate(self, peer: Peer, message: wire.Allocate, *, again: bool = False) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from keepalive import Connection
     from keepalive.transport.reactor import Reactor
 
+    from .channel import Channel
     from .core.desk import Desk
     from .core.records import Client, Loan
 
@@ -48,6 +49,8 @@ class Teller:
         self._armed = NEVER
         self._acting = False
         self._empty = anyio.Event()
+        self._gathering = False
+        self._corked: list[Channel] = []
         self._does: dict[Effect, Callable[[Any], None]] = {
             Effect.ENTER: self._enter,
             Effect.WITHDRAW: self._withdraw,
@@ -130,7 +133,10 @@ class Teller:
             self.desk.failed(loan, exc)
         else:
             self.desk.served(loan, conn, self.now())
+        # Many tasks wake in one turn of the loop; what they have for one borrower goes out together.
+        self._gathering = True
         self.act()
+        self._gathering = False
 
     def _withdraw(self, loan: Loan) -> None:
         if loan.request is not None:
@@ -166,7 +172,19 @@ class Teller:
             family,
             sealed,
         )
+        if self._gathering and not channel.corked:
+            channel.corked = True
+            self._corked.append(channel)
+            if len(self._corked) == 1:
+                self._reactor.call_soon_threadsafe(self.uncork)
         channel.post(wire.packed(message), sock.fileno(), partial(self._sent, loan))
+
+    def uncork(self) -> None:
+        """Send what was gathered."""
+        corked, self._corked = self._corked, []
+        for channel in corked:
+            if not channel.closed:
+                channel.flush()
 
     def _sent(self, loan: Loan, exc: OSError | None) -> None:
         relay = self.relays.get(loan)

@@ -158,12 +158,20 @@ class Numbers(Struct, tag="numbers", array_like=True, frozen=True):
     fields: dict[str, int | dict[str, int]]
 
 
+class Descriptors(Struct, tag="descriptors", array_like=True, frozen=True):
+    """So many descriptors come with this, one for each of the next `Lent`."""
+
+    count: int
+
+
 class Leaving(Struct, tag="leaving", array_like=True, frozen=True):
     """The agent ends soon: nothing more is lent."""
 
 
 FromClient: TypeAlias = Hello | Succeed | Allocate | Release | Discard | Cancel | HalfClose | Ping | Ask
-FromAgent: TypeAlias = Welcome | Refusal | Lent | Failed | Recall | Cut | Over | Numbers | Leaving
+FromAgent: TypeAlias = (
+    Welcome | Refusal | Lent | Failed | Recall | Cut | Over | Numbers | Descriptors | Leaving
+)
 
 BadMessage = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What the two decoders raise."""

@@ -80,7 +80,36 @@ async def grab(mgr: Any, host: str, port: int, options: dict[str, Any]) -> None:
     conn.release()
 
 
-KINDS = {"hold": hold, "work": work, "grab": grab}
+async def rush(mgr: Any, host: str, port: int, options: dict[str, Any]) -> None:
+    """Ask for more at once than this process has descriptors for, so that they come, and fail, together."""
+    held: list[Any] = []
+    short = 0
+
+    async def one(number: int) -> None:
+        nonlocal short
+        try:
+            conn = await mgr.allocate("http", host, port, 10)
+        except KeepaliveError as exc:
+            assert getattr(exc, "error_num", None) == 24, exc
+            short += 1
+            return
+        held.append(conn)
+        data = b"%d" % number
+        await conn.send(data)
+        assert await conn.receive() == data
+
+    for _ in range(2):  # the second time they are all there, and go out together
+        async with anyio.create_task_group() as group:
+            for number in range(options["tasks"]):
+                group.start_soon(one, number)
+        for conn in held:
+            conn.release()
+        held.clear()
+    stats = await mgr.pool_stats()
+    say("short" if short else "enough", stats.lent)
+
+
+KINDS = {"rush": rush, "hold": hold, "work": work, "grab": grab}
 
 
 async def main() -> None:

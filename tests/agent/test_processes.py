@@ -183,6 +183,15 @@ def test_borrower_short_of_descriptors_is_told_and_goes_on(path: Path, echo_serv
         assert first.hear() == "well still"
 
 
+@pytest.mark.parametrize(("files", "said"), [(40, "short 0"), (200, "enough 0")])
+def test_many_that_come_together_fail_each_by_itself(
+    path: Path, echo_server: Server, files: int, said: str
+) -> None:
+    options = {"files": files, "tasks": 60}
+    with service(path, "--config", str(many(path))), borrower("rush", path, echo_server, **options) as crowd:
+        assert crowd.hear() == said
+
+
 def many(path: Path) -> Path:
     file = path.with_suffix(".toml")
     file.write_text(
