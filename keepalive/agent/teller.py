@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from .lender import Lender, failure, hang_up, sealed_by
 from .relay import Relay
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from keepalive import Connection
@@ -121,7 +121,7 @@ class Teller:
             self.desk.failed(loan, exc)
             return
         if conn is not None:
-            self.desk.served(loan, conn, self.now())
+            self._served(loan, conn)
             return
         self.desk.waits(loan)
         self._reactor.spawn(partial(self._wait, loan, loan.request), _nothing, "keepalive loan")
@@ -132,11 +132,19 @@ class Teller:
         except KeepaliveError as exc:
             self.desk.failed(loan, exc)
         else:
-            self.desk.served(loan, conn, self.now())
+            self._served(loan, conn)
         # Many tasks wake in one turn of the loop; what they have for one borrower goes out together.
         self._gathering = True
         self.act()
         self._gathering = False
+
+    def _served(self, loan: Loan, conn: Connection) -> None:
+        """Tell the desk; the lender knows only now which of its sockets this is."""
+        lender: Lender = loan.pool.manager
+        found = lender.opened_socket(conn)
+        if found is not None:
+            loan.sock, loan.family = found
+        self.desk.served(loan, conn, self.now())
 
     def _withdraw(self, loan: Loan) -> None:
         if loan.request is not None:
@@ -146,12 +154,8 @@ class Teller:
         conn, channel = loan.conn, loan.client.peer.channel
         if loan.stage is not Stage.OUT or channel.closed:
             return
-        lender: Lender = loan.pool.manager
-        found = lender.opened_socket(conn)
-        sealed = None
-        if found is not None:
-            sock, family = found
-            loan.sock = sock
+        sock, sealed = loan.sock, None
+        if sock is not None:
             conn.look_away()
         else:
             try:
@@ -161,7 +165,7 @@ class Teller:
             except OSError as exc:
                 self._undelivered(loan, exc)
                 return
-            sock, family, sealed = relay.theirs, int(socket.AF_UNIX), sealed_by(conn)
+            sock, sealed = relay.theirs, sealed_by(conn)
         message = wire.Lent(
             loan.number,
             conn.from_cache,
@@ -169,7 +173,7 @@ class Teller:
             conn.idle_for,
             conn.age,
             not loan.recalled,
-            family,
+            loan.family,
             sealed,
         )
         if self._gathering and not channel.corked:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import ssl
     from pathlib import Path
 
+    from keepalive import Connection
+
 
 async def test_borrower_speaks_to_the_peer_over_the_agents_connection(
     tmp_path: Path, echo_server: Server
@@ -357,16 +359,24 @@ async def test_unread_bytes_under_tls_close_the_connection(
         await until(lambda: tls_server.connections == 0)
 
 
+async def greeted(mgr: agents.AgentManager, server: Server) -> Connection:
+    """Return a TLS connection whose server has finished its part of the handshake, too."""
+    conn: Connection = await request(mgr, server, scheme="https")
+    await conn.send(b"x")
+    assert await conn.receive() == b"x"
+    return conn
+
+
 async def test_clean_end_and_torn_end_of_tls_differ(
     tmp_path: Path, tls_server: Server, client_context: ssl.SSLContext
 ) -> None:
     async with here(tmp_path, config(client_context)) as ag, ag.connect() as mgr:
-        conn = await request(mgr, tls_server, scheme="https")
+        conn = await greeted(mgr, tls_server)
         tls_server.disconnect_all()
         with pytest.raises(EndOfStream):
             await conn.receive()
         conn.release()
-        conn = await request(mgr, tls_server, scheme="https")
+        conn = await greeted(mgr, tls_server)
         tls_server.cut_all()
         with pytest.raises(anyio.BrokenResourceError):
             await conn.receive()

@@ -126,6 +126,7 @@ class Loan:
     :ivar recalled: the borrower knows that it may not keep it
     :ivar since: when it was asked for
     :ivar sock: the socket that was lent; the shell's
+    :ivar family: of that socket
     :ivar token: it stands for a connection that is in another agent's hands
     :ivar keep_for: how long the borrower says it may stay idle; the shell's
     """
@@ -133,6 +134,7 @@ class Loan:
     __slots__ = (
         "client",
         "conn",
+        "family",
         "keep_for",
         "key",
         "number",
@@ -158,5 +160,6 @@ class Loan:
         self.recalled = True
         self.since = 0.0
         self.sock: Any = None
+        self.family = 1  # a relay's socket pair; see socket.AF_UNIX
         self.token = False
         self.keep_for: float | None = None
