@@ -130,6 +130,18 @@ async def test_discard_closes_at_once(tmp_path: Path, echo_server: Server) -> No
         conn.discard()
 
 
+async def test_requests_that_come_together_get_each_its_own(tmp_path: Path, echo_server: Server) -> None:
+    async with here(tmp_path) as ag, ag.connect() as mgr:
+        for conn in [await request(mgr, echo_server) for _ in range(2)]:
+            conn.release()
+        first, second = [await asked for asked in [request(mgr, echo_server) for _ in range(2)]]
+        first.discard()
+        await until(lambda: echo_server.connections == 1)
+        await second.send(b"x")
+        assert await second.receive() == b"x"
+        second.release()
+
+
 async def test_dropped_connection_comes_back(tmp_path: Path, echo_server: Server) -> None:
     async with here(tmp_path, max_per_host=1) as ag, ag.connect() as mgr:
         conn = await request(mgr, echo_server)
