@@ -58,8 +58,10 @@ IMPURE = {
     "threading",
     "os",
 }
-PURE_FOLDERS = ("pool", "multi/core", "sip/core", "agent/core")
+PURE_FOLDERS = ("pool", "multi/core", "sip/core", "agent/core", "http/http2/core")
 PURE_FILES = ("connect/happy_eyeballs.py", "connect/history.py", "connect/deadlines.py", "resolve/cache.py")
+DECIDING = {"h2", "hpack"}
+"""Third parties that decide, and do no I/O either."""
 # Third parties, by room; a program that does not use a feature never loads what only that feature needs.
 THIRD_PARTIES = {
     "agent": {"anyio", "msgspec"},
@@ -71,7 +73,7 @@ THIRD_PARTIES = {
     "transport": {"anyio", "trio"},
     "testing": {"anyio", "trio"},
     "sip": {"anyio", "sipmessage"},
-    "http": {"anyio", "httptools", "trio"},  # trio: for a task without a nursery
+    "http": {"anyio", "h2", "hpack", "httptools", "trio"},  # trio: for a task without a nursery
     "redis": {"anyio", "hiredis", "redis", "trio"},  # trio: for a cheap sleep
     "httpx": {"anyio", "httpx", "httpx2"},  # for types; what runs is imported by its name, httpx2 or httpx
 }
@@ -194,7 +196,7 @@ def test_this_part_is_pure(name: str) -> None:
 
 def check_pure(file: Path) -> None:
     seen = {found.module.split(".")[0] for found in ALL if found.file == file}
-    assert seen - {"keepalive"} <= sys.stdlib_module_names, file
+    assert seen - {"keepalive"} - DECIDING <= sys.stdlib_module_names, file
     assert not seen & IMPURE, file
     for node in ast.walk(ast.parse(file.read_text())):
         assert not isinstance(node, (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)), file
@@ -225,6 +227,8 @@ def test_importing_loads_no_more_than_needed() -> None:
         "socksio",
         "dns",
         "idna",
+        "h2",
+        "hpack",
     }
     assert not set(done.stdout.split()) & optional
 

@@ -141,7 +141,7 @@ class Borrower:
         asked.state, asked.ticket = State.ENDED, None
         if asked.timer is not None:
             self._late.withdraw(asked)
-        link.touched = False
+        link.touched, link.deadline = False, NEVER
         per_key.lent += 1
         self.hand.held += 1
         self._count(per_key, asked.reuse)

@@ -21,9 +21,12 @@ from .line import LineState
 from .loan import Asked, PerKey, Request
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
     from typing import Self
+
+    from keepalive.abc import Lifecycle
 
     from .wire import Numbers
 
@@ -120,6 +123,15 @@ class AgentManager:
         """Whether it serves requests made here: entered in this event loop and process, and not shut down."""
         borrower = self._borrower
         return borrower is not None and borrower.reactor.here() and not borrower.closed
+
+    @property
+    def lifecycles(self) -> Mapping[str, Lifecycle[Any]]:
+        """Nothing is done with its connections beside their use."""
+        return MappingProxyType({})
+
+    def time(self) -> float:
+        """Return the time, in seconds, of the clock by which its connections' deadlines go."""
+        return self._running().now()
 
     @property
     def connected(self) -> bool:

@@ -164,6 +164,27 @@ class Connection(LinkStream):
             raise ValueError(msg)
         link.look_away()
 
+    # -- time limits --------------------------------------------------------------------------------
+
+    def time(self) -> float:
+        """Return the time of the clock that `deadline` goes by, in seconds."""
+        return self._driver.now()
+
+    @property
+    def deadline(self) -> float:
+        """When a `receive` or `send` of this handle that waits raises `TimeoutError`; infinite at first.
+
+        By the clock `time()`. It costs next to nothing, where a cancel scope around each call costs as much
+        as the call. What a `receive` would have got is there for the next one; after a `send` that was cut
+        the connection is not reused.
+        """
+        return NEVER if self._link is None else self._link.deadline
+
+    @deadline.setter
+    def deadline(self, when: float) -> None:
+        if self._link is not None:
+            self._link.deadline = when
+
     # -- giving it back -----------------------------------------------------------------------------
 
     def release(self, keep_for: float | None = None) -> None:

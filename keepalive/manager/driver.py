@@ -175,7 +175,7 @@ class Driver:
             now = waiter.since if reuse is IMMEDIATE else self.now()
             slot = pool.claim(waiter, now)
             link: Link = slot.link
-            link.touched = False
+            link.touched, link.deadline = False, NEVER
             if pool.effects:
                 self.act()
             kind = Connection if slot.shares is None else SharedConnection

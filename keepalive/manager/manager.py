@@ -81,8 +81,7 @@ class ConnectionManager:
         other scheme TCP unless this says otherwise
     :param lifecycles: what the protocol of a scheme does with its connections: sets them up, checks and
         resets them, answers while they are idle, says goodbye, or shares them; see `abc.Lifecycle`
-    :param check_after: seconds of idleness after which a connection is checked before it is handed out, if
-        its life cycle has a `check`; None never
+    :param check_after: seconds of idleness after which its life cycle's `check` is asked; None never
     :param check_timeout: seconds such a check, or a reset, may take; then the connection is closed
     :param settings: what differs for some keys: `KeySettings` by scheme, by (scheme, host) or by (scheme,
         host, port); what is said of the narrowest counts
@@ -138,6 +137,7 @@ class ConnectionManager:
         self._timeout = arguments.seconds("timeout", timeout, any_sign=True)
         arguments.instance("resolver", resolver, Resolver)
         arguments.instance("observer", observer, Observer)
+        self.lifecycles = checked_lifecycles(lifecycles)
         self._options = Options(
             resolver=DNSResolver() if resolver is None else resolver,
             connectors=checked_connectors(connectors),
@@ -145,7 +145,7 @@ class ConnectionManager:
             stagger=arguments.seconds("stagger", stagger),
             max_lifetime=arguments.positive_seconds("max_lifetime", max_lifetime),
             check_after=arguments.seconds("check_after", check_after),
-            lifecycles=checked_lifecycles(lifecycles),
+            lifecycles=self.lifecycles,
             settings=checked_settings(settings),
             retire_moved=arguments.flag("retire_moved", retire_moved),
             reuse_dropped=arguments.flag("reuse_dropped", reuse_dropped),
@@ -226,6 +226,10 @@ class ConnectionManager:
             raise RuntimeError(msg)
         driver.check_here()
         return driver
+
+    def time(self) -> float:
+        """Return the time, in seconds, of the clock by which its connections' deadlines go."""
+        return self._running().now()
 
     # -- requests -----------------------------------------------------------------------------------
 
@@ -361,9 +365,7 @@ class ConnectionManager:
 
         :param scheme, addr, port, for_scheme, for_addr, for_port: the key, as for `allocate`
         :param n: how many, > 0
-        :raises TypeError, ValueError: an argument is wrong; the message names it
-        :raises ManagerClosed: the manager has been shut down
-        :raises RuntimeError: not entered yet, or another event loop or thread
+        :raises TypeError, ValueError, ManagerClosed, RuntimeError: as `allocate` does
         """
         driver = self._open_driver()
         ready = arguments.whole("n", n, least=1, most=1_000_000)
@@ -389,8 +391,6 @@ class ConnectionManager:
         go on, and so do requests that wait.
 
         :return: how many idle ones were closed
-        :raises TypeError, ValueError: an argument is wrong; the message names it
-        :raises RuntimeError: not entered yet, or another event loop or thread
         """
         driver = self._running()
         parts = zip(Key._fields, (scheme, addr, port, for_scheme, for_addr, for_port), strict=True)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Mapping
+    from typing import Any
+
+    from keepalive.connect.lifecycle import Lifecycle
 
     from .connection import Connection
 
@@ -17,6 +20,13 @@ class Manager(Protocol):
     @property
     def usable(self) -> bool:
         """Whether it serves requests made here: entered in this event loop and process, and not shut down."""
+
+    @property
+    def lifecycles(self) -> Mapping[str, Lifecycle[Any]]:
+        """What is done with its connections beside their use, by scheme; empty where nothing is."""
+
+    def time(self) -> float:
+        """Return the time, in seconds, of the clock by which its connections' deadlines go."""
 
     def allocate(
         self,

@@ -172,7 +172,10 @@ class Pool:
             if slot is not None and slot.trusted_until <= now:
                 slot = assignment.pass_doubtful(slot, now, fresh)
         if slot is not None:
-            assignment.give(waiter, slot, IMMEDIATE)
+            if slot.shares is None:
+                assignment.reserve(waiter, slot, IMMEDIATE)
+            else:
+                assignment.share(waiter, slot, IMMEDIATE)
         elif deadline <= now or self._parts.closed:
             self.requests.fail(waiter, Failure.SHUTDOWN if self._parts.closed else Failure.TIMEOUT)
             assignment.reconcile(per_key, now)  # what it passed may have changed

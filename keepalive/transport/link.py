@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from anyio import BrokenResourceError
 from anyio.abc import SocketAttribute
 
-from keepalive.base.types import CloseReason
+from keepalive.base.types import NEVER, CloseReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from keepalive.base.timer_queue import Entry
 
     from .runtime import Parking, Wakeable
 
@@ -27,11 +29,22 @@ FAIR_RUN = 64
 _LOOK = int(socket.MSG_PEEK | getattr(socket, "MSG_DONTWAIT", 0))
 
 
+class Alarms(Protocol):
+    """What wakes a task that waits at a link when the link's deadline has come."""
+
+    def watch(self, link: Link) -> None:
+        """Have the task that begins to wait here woken at the deadline."""
+
+    def forget(self, link: Link) -> None:
+        """Note that a link is closed."""
+
+
 class Registry(Protocol):
     """The poller, as far as a link needs it."""
 
     park: Callable[[], Parking]
     freed: Callable[[], None] | None
+    deadlines: Alarms
 
     def add(self, link: Link) -> None:
         """Register a link, for good."""
@@ -56,6 +69,8 @@ class Link:
     :ivar starved: who waits to send waits for the peer to speak: TLS renegotiates
     :ivar touched: something was sent or received (or tried) since this was set to False
     :ivar failed: the errno that the kernel gave for a connection that is broken; it gives it only once
+    :ivar deadline: when a task that waits here gives up, by the clock of the poller's owner
+    :ivar late: its time has come, and it was woken for that
     :ivar torn: a `send` was interrupted in the middle, or the stream failed: not fit for reuse
     :ivar doubtful: more than `readable` and who is inside it decides on its reuse: ask `reuse_blocker`
     """
@@ -66,6 +81,7 @@ class Link:
         "away",
         "closed",
         "credit",
+        "deadline",
         "doubtful",
         "eof",
         "eof_sent",
@@ -73,6 +89,7 @@ class Link:
         "failed",
         "fd",
         "hung",
+        "late",
         "name",
         "poller",
         "readable",
@@ -81,6 +98,7 @@ class Link:
         "sock",
         "starved",
         "state",
+        "timer",
         "torn",
         "touched",
         "writer",
@@ -119,6 +137,9 @@ class Link:
         self.doubtful = self.layered
         self.touched = False
         self.credit = FAIR_RUN
+        self.deadline = NEVER
+        self.late = False
+        self.timer: Entry | None = None
         poller.add(self)
 
     @property
@@ -250,9 +271,15 @@ class Link:
             return
         self.closed = True
         self.poller.remove(self)
+        if self.timer is not None:
+            self.poller.deadlines.forget(self)
         self.sock.close()
         if self.poller.freed is not None:
             self.poller.freed()
+        self.wake()
+
+    def wake(self) -> None:
+        """Wake whoever is parked here."""
         for parked in (self.reader, self.writer):
             if parked is not None and not parked.done():
                 parked.set_result(None)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from .link import Link
+    from .link import Alarms, Link
     from .runtime import Cancellable, Runtime
 
 
@@ -35,6 +35,9 @@ _MANY = 256
 
 class Poller:
     """The sockets of one manager and what the kernel says of them. See `new_poller`."""
+
+    deadlines: Alarms
+    """Wakes the tasks that wait at links when their time has come; whoever makes the poller sets it."""
 
     def __init__(self, runtime: Runtime, unread: Callable[[Link], None], rounds: int = 1) -> None:
         """Start watching; `unread` is called for each link with something to read and nobody reading."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from . import fork
+from .deadlines import Deadlines
 from .poller import new_poller
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Reactor:
         self.tasks = 0
         self._no_task = anyio.Event()
         self.poller = new_poller(runtime, unread, rounds)
+        self._deadlines = self.poller.deadlines = Deadlines(self.clock, self.timer)
         fork.watch(self)
 
     @property
@@ -131,6 +133,7 @@ class Reactor:
         for link in list(self.poller.links.values()):
             link.close()
         self.poller.close()
+        self._deadlines.cancel()
         fork.forget(self)
         with anyio.CancelScope(shield=True):
             await self._runtime.aclose()

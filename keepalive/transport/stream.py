@@ -8,6 +8,8 @@ from anyio import BusyResourceError, ClosedResourceError, DelimiterNotFound, End
 from anyio.abc import ByteStream
 from anyio.lowlevel import checkpoint
 
+from keepalive.base.types import NEVER
+
 from .link import FAIR_RUN
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ async def until_writable(link: Link) -> None:
     """Park until the poller sees room to send, or the link is closed."""
     link.credit = FAIR_RUN
     parked = link.writer = link.poller.park()
+    if link.deadline != NEVER:
+        link.poller.deadlines.watch(link)
     try:
         await parked
     finally:
@@ -55,6 +59,11 @@ async def let_others_write(link: Link) -> None:
         await checkpoint()
     finally:
         link.writer = None
+
+
+def _late(link: Link) -> TimeoutError:
+    link.late = False
+    return TimeoutError("the deadline of the connection has come")
 
 
 class LinkStream(ByteStream):
@@ -108,6 +117,8 @@ class LinkStream(ByteStream):
         while data is None:
             link.credit = FAIR_RUN
             parked = link.reader = link.poller.park()
+            if link.deadline != NEVER:
+                link.poller.deadlines.watch(link)
             try:
                 await parked
             finally:
@@ -115,6 +126,8 @@ class LinkStream(ByteStream):
             if self._link is not link or link.closed:
                 raise ClosedResourceError
             data = link.try_receive(max_bytes)
+            if data is None and link.late and link.deadline != NEVER:
+                raise _late(link)
         if not data:
             raise EndOfStream
         return data
@@ -222,6 +235,8 @@ class LinkStream(ByteStream):
             link.credit -= 1 + (sent >> 16)  # much at a time takes its time, too
             if not sent:
                 await until_writable(link)
+                if link.late and link.deadline != NEVER and not link.closed:
+                    raise _late(link)
             elif link.credit < 0:
                 await let_others_write(link)
             self._check_open(link)

@@ -426,6 +426,19 @@ class Answerer(Greeting):
 # -- HTTP, and who may do what -------------------------------------------------------------------------------
 
 
+async def test_deadline_of_a_connection_holds_and_goes_with_its_use(
+    tmp_path: Path, silent_server: Server
+) -> None:
+    async with here(tmp_path) as ag, ag.connect(sticky=1) as mgr:
+        conn = await request(mgr, silent_server)
+        conn.deadline = mgr.time() + 0.02
+        with pytest.raises(TimeoutError):
+            await conn.receive()
+        conn.release()
+        async with request(mgr, silent_server) as conn:
+            assert conn.deadline == float("inf")
+
+
 async def test_http_client_works_over_an_agent(tmp_path: Path) -> None:
     with Server(HttpOrigin()) as server:
         async with here(tmp_path) as ag, ag.connect(sticky=0.05) as mgr:

@@ -16,6 +16,7 @@ from keepalive.sip import open_leg
 from tests.agent.kit import here as agent_here
 from tests.docs.examples import ROOT, examples, run
 from tests.http.kit import Script
+from tests.http2.kit import Origin
 from tests.support import Lines, Server
 from tests.support.nameserver import NameServer, Zone
 from tests.support.proxies import HttpProxy
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from keepalive import Connector
     from keepalive.sip import Source
+    from tests.support import Authority
 
 
 def test_every_example_has_a_name_and_is_run_here() -> None:
@@ -59,6 +61,14 @@ def test_examples_pass_a_strict_type_checker(tmp_path: Path, pytestconfig: pytes
         check=False,
     )
     assert checked.returncode == 0, checked.stdout
+
+
+async def test_http2(capsys: pytest.CaptureFixture[str], ca: Authority) -> None:
+    context = ca.server()
+    context.set_alpn_protocols(["h2"])
+    with Server(Origin(), tls=context) as server:
+        await run("http2")["main"](f"https://localhost:{server.port}/", ca.client())
+    assert capsys.readouterr().out.splitlines() == ["200 2 b'hello'"] * 3 + ["1 opened"]
 
 
 # -- the manager ----------------------------------------------------------------------------------------
