@@ -25,7 +25,18 @@ if TYPE_CHECKING:
     from keepalive.transport.link import Link
     from keepalive.transport.tls import TLSSessionAttribute
 
-    from .abc import Connector, Fleet, Lifecycle, Observer, Places, Resolution, Resolver, Shares, Stream
+    from .abc import (
+        Connector,
+        Fleet,
+        Lifecycle,
+        Manager,
+        Observer,
+        Places,
+        Resolution,
+        Resolver,
+        Shares,
+        Stream,
+    )
     from .errors import (
         AllocateError,
         AllocateTimeout,
@@ -63,6 +74,7 @@ __all__ = (
     "KeyStats",
     "Lifecycle",
     "Link",
+    "Manager",
     "ManagerClosed",
     "Observer",
     "Phase",
@@ -115,6 +127,7 @@ _HOMES = {
     "KeyStats": "manager.stats",
     "Lifecycle": "abc",
     "Link": "transport.link",
+    "Manager": "abc",
     "ManagerClosed": "errors",
     "Observer": "abc",
     "Phase": "base.types",

@@ -4,6 +4,7 @@ from .connect.connector import Connector
 from .connect.lifecycle import Lifecycle, Shares
 from .manager.fleet import Fleet, Places
 from .manager.observer import Observer
+from .manager.protocol import Manager
 from .resolve.resolver import Resolution, Resolver
 from .transport.stream import LinkStream as Stream
 
@@ -11,6 +12,7 @@ __all__ = (
     "Connector",
     "Fleet",
     "Lifecycle",
+    "Manager",
     "Observer",
     "Places",
     "Resolution",

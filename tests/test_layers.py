@@ -38,8 +38,10 @@ BELOW["__init__"] = BELOW["testing"] | {"abc"}
 PUBLIC = {"__init__", "abc", "errors", "testing"}
 BELOW["http"] = PUBLIC
 BELOW["httpx"] = PUBLIC | {"http"}
+# What borrows needs links and a reactor of its own, beside the manager's public names.
+BELOW["agent"] = PUBLIC | {"base", "transport"}
 BELOW["fleet"] = BELOW["redis"] = PUBLIC
-BELOW["cli"] = PUBLIC | {"fleet", "http", "multi", "sip"}
+BELOW["cli"] = PUBLIC | {"agent", "fleet", "http", "multi", "sip"}
 BELOW["__main__"] = {"cli", *PUBLIC}
 
 # What decides must not know of: clocks, chance, loops, sockets, logs.
@@ -56,12 +58,13 @@ IMPURE = {
     "threading",
     "os",
 }
-PURE_FOLDERS = ("pool", "multi/core", "sip/core", "fleet/core", "http/http2/core")
+PURE_FOLDERS = ("pool", "multi/core", "sip/core", "agent/core", "fleet/core", "http/http2/core")
 PURE_FILES = ("connect/happy_eyeballs.py", "connect/history.py", "connect/deadlines.py", "resolve/cache.py")
 DECIDING = {"h2", "hpack"}
 """Third parties that decide, and do no I/O either."""
 # Third parties, by room; a program that does not use a feature never loads what only that feature needs.
 THIRD_PARTIES = {
+    "agent": {"anyio", "msgspec"},
     "base": {"anyio", "idna"},  # anyio: the errors of its streams
     "connect": {"anyio", "idna", "socksio"},
     "cli": {"anyio", "click", "rich"},
@@ -219,6 +222,7 @@ def test_importing_loads_no_more_than_needed() -> None:
         "click",
         "rich",
         "httptools",
+        "msgspec",
         "redis",
         "hiredis",
         "socksio",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 
-from keepalive import ConnectionManager
+from keepalive import Manager
 
 from .errors import NoAnswer, ReadError, Refused
 from .head import GENEROUS, HeadLimits
@@ -79,7 +79,7 @@ class Exchange:
 
     def __init__(
         self,
-        manager: ConnectionManager,
+        manager: Manager,
         place: Place,
         message: Message,
         timeout: Timeout | None = None,
@@ -220,14 +220,16 @@ class Client:
 
     def __init__(
         self,
-        manager: ConnectionManager,
+        manager: Manager,
         *,
         headers: HeaderInput | None = None,
         timeout: Timeout | float | None = None,
         head_limits: HeadLimits = GENEROUS,
         http2: bool = False,
     ) -> None:
-        _check("manager", manager, ConnectionManager)
+        if isinstance(manager, type) or not isinstance(manager, Manager):
+            msg = f"manager must be a ConnectionManager, not {manager!r}"
+            raise TypeError(msg)
         _check("head_limits", head_limits, HeadLimits)
         self._head_limits = head_limits
         self._manager = manager
@@ -296,7 +298,7 @@ def _check(name: str, value: object, kind: type) -> None:
 
 
 def request(
-    manager: ConnectionManager,
+    manager: Manager,
     method: str,
     url: str,
     *,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 
-from keepalive import AllocateError, ConnectionManager, KeepaliveError, http
+from keepalive import AllocateError, KeepaliveError, Manager, http
 
 from .library import Library, base_transports, library_of
 from .network import NetworkStream
@@ -74,7 +74,7 @@ class Transport(Base):
 
     def __init__(
         self,
-        manager: ConnectionManager | None = None,
+        manager: Manager | None = None,
         *,
         verify: ssl.SSLContext | str | bool = True,
         cert: Any = None,
@@ -162,7 +162,7 @@ class Transport(Base):
     async def _exchange(
         self,
         library: Library,
-        manager: ConnectionManager,
+        manager: Manager,
         place: http.Place,
         message: http.Message,
         timeout: http.Timeout | None,
@@ -264,7 +264,7 @@ def _checked_retries(retries: object) -> int:
 
 
 def _check(manager: object) -> None:
-    if not isinstance(manager, ConnectionManager):
+    if isinstance(manager, type) or not isinstance(manager, Manager):
         msg = f"manager must be a ConnectionManager, not {manager!r}"
         raise TypeError(msg)
 

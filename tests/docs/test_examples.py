@@ -6,13 +6,14 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
 from keepalive import ConnectError, Connection, ConnectionManager, SetupError, TLSConnector
 from keepalive.sip import open_leg
+from tests.agent.kit import here as agent_here
 from tests.docs.examples import ROOT, examples, run
 from tests.fleet import servers as fleet_servers
 from tests.http.kit import Script
@@ -21,6 +22,7 @@ from tests.support import Lines, Server
 from tests.support.nameserver import NameServer, Zone
 from tests.support.proxies import HttpProxy
 from tests.support.redis import redis_server
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     import ssl
@@ -306,6 +308,40 @@ async def test_http(name: str, capsys: pytest.CaptureFixture[str]) -> None:
         await run(name)["main"](f"http://127.0.0.1:{server.port}/")
         assert server.accepted == 1
     assert "200" in capsys.readouterr().out
+
+
+async def test_borrowing(tmp_path: Path, echo_server: Server) -> None:
+    async with agent_here(tmp_path) as ag:
+        assert await run("borrow")["ask"](ag.path, echo_server.host, echo_server.port) == b"PING"
+
+
+async def test_application_with_an_agent(
+    tmp_path: Path, http_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = run("agent_app")["app"]
+    said: list[dict[str, Any]] = []
+    begun, over = anyio.Event(), anyio.Event()
+
+    async def receive() -> dict[str, Any]:
+        if begun.is_set():
+            await over.wait()
+        begun.set()
+        return {}
+
+    async def send(message: dict[str, Any]) -> None:
+        said.append(message)
+
+    async with agent_here(tmp_path) as ag, anyio.create_task_group() as group:
+        monkeypatch.setenv("AGENT", ag.path)
+        monkeypatch.setenv("UPSTREAM", f"http://127.0.0.1:{http_server.port}/")
+        group.start_soon(app, {"type": "lifespan"}, receive, send)
+        await until(lambda: bool(said))
+        for _ in range(3):
+            await app({"type": "http"}, receive, send)
+        over.set()
+    assert [message.get("body") for message in said].count(b"hello") == 3
+    assert said[-1] == {"type": "lifespan.shutdown.complete"}
+    assert http_server.accepted == 1
 
 
 async def test_many_connections(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,7 @@ MODULES = (
     "keepalive",
     *(
         f"keepalive.{name}"
-        for name in ("abc", "errors", "fleet", "http", "httpx", "multi", "redis", "sip", "testing")
+        for name in ("abc", "agent", "errors", "fleet", "http", "httpx", "multi", "redis", "sip", "testing")
     ),
 )
 
