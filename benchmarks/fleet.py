@@ -122,7 +122,9 @@ async def cycle() -> None:
             without.append(await measure(plain))
             with_fleet.append(await measure(bound))
     ratio = median(one / other for one, other in zip(with_fleet, without, strict=True))
-    print(f"{median(without) * 1e6:.2f} us without, {median(with_fleet) * 1e6:.2f} us with a fleet: {ratio:.3f} x")
+    print(
+        f"{median(without) * 1e6:.2f} us without, {median(with_fleet) * 1e6:.2f} us with a fleet: {ratio:.3f} x"
+    )
     await listener.aclose()
     redis.close()
 
