@@ -1,9 +1,9 @@
 """What a fleet costs: at the store, and in a member's warm cycle.
 
-``python -m benchmarks.fleet store [MEMBERS] [KEYS] [SECONDS]`` plays so many members of so many keys each against
-a redis-server of its own, and prints how much of a core that server used, when all have their places.
-``python -m benchmarks.fleet cycle`` prints the time of allocate and release of an idle connection, without and
-with a fleet.
+``python -m benchmarks.fleet store [MEMBERS] [KEYS] [SECONDS]`` plays members of so many keys each against a
+redis-server of its own, and prints how much of a core that used when all have their places.
+``python -m benchmarks.fleet cycle`` prints the time of allocate and release of an idle connection, without
+and with a fleet.
 """
 
 from __future__ import annotations
