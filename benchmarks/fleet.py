@@ -1,9 +1,9 @@
 """What a fleet costs: at the store, and in a member's warm cycle.
 
-``python -m benchmarks.fleet store [MEMBERS] [KEYS] [SECONDS]`` plays so many members of so many
-keys each against a redis-server of its own, and prints how much of a core that server used.
-``python -m benchmarks.fleet cycle`` prints the time of allocate and release of an idle connection,
-without and with a fleet.
+``python -m benchmarks.fleet store [MEMBERS] [KEYS] [SECONDS]`` plays members of so many keys each against a
+redis-server of its own, and prints how much of a core that used when all have their places.
+``python -m benchmarks.fleet cycle`` prints the time of allocate and release of an idle connection, without
+and with a fleet.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from statistics import median
+from typing import Any
 
 import anyio
 import coredis
@@ -81,8 +82,10 @@ async def store(members: int, keys: int, seconds: float) -> None:
                     if effect is Do.SEND:
                         calls += 1
                         said += len(call.claims)
-                        raw = await client.evalsha(script, keys=[meta("f")], args=arguments(call, "bench"))
-                        player.answered(call.seq, answer(list(raw)), time.monotonic())  # type: ignore[arg-type]  # the script answers with a list
+                        raw: Any = await client.evalsha(
+                            script, keys=[meta("f")], args=arguments(call, "bench")
+                        )
+                        player.answered(call.seq, answer(raw), time.monotonic())
                 await anyio.sleep(max(0.0, player.due - time.monotonic()))
 
         async with anyio.create_task_group() as tasks:
@@ -123,8 +126,8 @@ async def cycle() -> None:
             without.append(await measure(plain))
             with_fleet.append(await measure(bound))
     ratio = median(one / other for one, other in zip(with_fleet, without, strict=True))
-    first, second = median(without) * 1e6, median(with_fleet) * 1e6
-    print(f"{first:.2f} us without, {second:.2f} us with a fleet: {ratio:.3f} x")
+    times = [median(found) * 1e6 for found in (without, with_fleet)]
+    print(f"{times[0]:.2f} us without, {times[1]:.2f} us with a fleet: {ratio:.3f} x")
     await listener.aclose()
     redis.close()
 
@@ -133,6 +136,7 @@ if __name__ == "__main__":
     what, *numbers = sys.argv[1:] or ["cycle"]
     if what == "store":
         given = [int(number) for number in numbers]
-        anyio.run(store, *(given + [1000, 100, 20][len(given) :]))  # type: ignore[arg-type]  # three numbers
+        members, keys, seconds = given + [1000, 100, 20][len(given) :]
+        anyio.run(store, members, keys, float(seconds))
     else:
         anyio.run(cycle)

@@ -15,7 +15,7 @@ from keepalive import ConnectError, Connection, ConnectionManager, SetupError, T
 from keepalive.sip import open_leg
 from tests.agent.kit import here as agent_here
 from tests.docs.examples import ROOT, examples, run
-from tests.fleet import servers as fleet_servers
+from tests.fleet.servers import redis_server as fleet_store
 from tests.http.kit import Script
 from tests.http2.kit import Origin
 from tests.support import Lines, Server
@@ -211,7 +211,7 @@ def test_virtual_time(backend: str) -> None:
 
 
 async def test_a_fleet(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    with Server(Lines()) as server, fleet_servers.redis_server(tmp_path) as redis:
+    with Server(Lines()) as server, fleet_store(tmp_path) as redis:
         await run("fleet")["main"](redis.url, server.host, server.port)
     assert capsys.readouterr().out.splitlines() == ["b'HELLO\\n'", "1 members"]
 

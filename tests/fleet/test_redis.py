@@ -166,7 +166,7 @@ async def test_lowered_limits_are_met_within_a_lease(
         assert [one.limit for one in found.keys if one.key == key] == [2]
         await set_limit(redis.url, "f", None, key)
         lent += [await mgr.allocate("tcp", "127.0.0.1", backend_server.port, timeout=10) for _ in range(2)]
-        assert backend_server.open == 4
+        await until(lambda: backend_server.open == 4)
         for conn in lent:
             conn.discard()
 

@@ -125,8 +125,6 @@ class Walk:
         self.finish()
         kept = [slot for slot in fair if slot in self.open]
         need(kept == fair, "closed in somebody's hands")
-        idle = [slot for slot in self.open if slot.per_key is per_key and slot.state is IDLE]
-        need(not idle or per_key.count <= self.allowed(key), "idle beyond what is allowed")
         if more and waited and self.pool.capacity.total < LIMITS.max_open:
             room = per_key.count < self.allowed(key)
             need(not room or not per_key.queue or per_key.waiting <= len(per_key.opening), "places unused")
@@ -156,6 +154,10 @@ class Walk:
             elif do is Effect.SHORT:
                 self.short.append(what.key)
         self.asks = [ask for ask in self.asks if ask.state in (QUEUED, SERVED)]
+        for slot in self.open:
+            per_key = slot.per_key
+            beyond = slot.state is IDLE and per_key.count > self.allowed(per_key.key)
+            need(not beyond, "idle beyond what is allowed")
         away = [slot for slot in self.open if slot.state in (LENT, CLOSING)]
         check_pool(self.pool, away, lowered=True)
 

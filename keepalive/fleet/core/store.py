@@ -381,6 +381,12 @@ class Store:
                 if contended_before and 0 <= was_told < target and own is not None:
                     own.told = target = was_told
                 return target
+        return self._share_out(key, caller, target, freed=freed, began=began)
+
+    def _share_out(self, key: str, caller: str, target: int, *, freed: bool, began: bool) -> int:
+        """Tell each member what its share of a contended key asks of it; return the caller's target."""
+        places = self.keys[key]
+        free = self.limit(key) - places.held
         places.settled = self.clock
         mine = self._shares(key, self.step)
         short: float = -free
