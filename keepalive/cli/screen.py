@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import sys
 from typing import TYPE_CHECKING
@@ -19,6 +20,20 @@ if TYPE_CHECKING:
     from rich.progress import ProgressColumn
 
 _ENDLESS = 100_000  # cells; nobody folds lines in a pipe
+
+
+def prepare_streams() -> None:
+    """Make standard output and error take any text, and take it whole."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(getattr(stream, "buffer", None), io.RawIOBase):
+            # PYTHONUNBUFFERED: a write that the kernel takes in part, as when the process is stopped and goes
+            # on, would lose its rest. Whoever writes here flushes, so a buffer delays nothing.
+            buffer = io.BufferedWriter(io.FileIO(stream.fileno(), "w", closefd=False))
+            stream = io.TextIOWrapper(buffer, stream.encoding)
+            setattr(sys, name, stream)
+        if isinstance(stream, io.TextIOWrapper):  # names and answers hold what its encoding may not
+            stream.reconfigure(errors="backslashreplace")
 
 
 def console() -> Console:

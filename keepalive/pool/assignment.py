@@ -28,6 +28,7 @@ from .states import (
     RESETTING,
     SERVED,
     SHARED,
+    SHORT,
     VALIDATE,
     WAKE,
     Failure,
@@ -67,38 +68,33 @@ class Assignment:
 
     def assign(self, slot: Slot, now: float) -> None:
         """Find the next place of a connection that has just become free."""
-        if slot.shares is not None:
-            self._assign_shares(slot, slot.shares, now)
-            return
-        if (
-            slot.uses >= slot.per_key.limits.max_uses
-            or slot.expires <= now
-            or self._parts.closed
-            or self._capacity.shrunk
-        ):
-            reason = self._unusable(slot, now)
-            if reason is not None:
+        if slot.shares is None:
+            if (
+                slot.uses >= slot.per_key.limits.max_uses
+                or slot.expires <= now
+                or self._parts.closed
+                or self._capacity.shrunk
+            ) and (reason := self._unusable(slot, now)) is not None:
                 self._connections.close(slot, reason)
                 return
-        queue = slot.per_key.queue
-        if queue is not None:
-            waiter = queue.oldest_plain() if slot.uses else queue.oldest()
-            if waiter is not None and not (
-                slot.uses and (queue.mixed or self._room.waiting) and self._outranked(queue, waiter)
-            ):
-                self._requests.leave_queue(waiter)
-                self.reserve(waiter, slot, DEFERRED)
-                self._effects.append((WAKE, waiter))
+            queue = slot.per_key.queue
+            if queue is not None:
+                waiter = queue.oldest_plain() if slot.uses else queue.oldest()
+                if waiter is not None and not (
+                    slot.uses and (queue.mixed or self._room.waiting) and self._outranked(queue, waiter)
+                ):
+                    self._requests.leave_queue(waiter)
+                    self.reserve(waiter, slot, DEFERRED)
+                    self._effects.append((WAKE, waiter))
+                    return
+            if slot.expires <= now:
+                self._connections.expire(slot, now)
                 return
-        if slot.expires <= now:
-            self._connections.expire(slot, now)
+        elif not self._assign_shares(slot, slot.shares, now):
             return
-        if IDLE not in slot.state.next:
+        # It waits idle. One whose capacity has changed may have done so before.
+        if IDLE not in slot.state.next and slot.state is not IDLE:
             raise illegal(slot, IDLE)
-        self.rest(slot)
-
-    def rest(self, slot: Slot) -> None:
-        """Let a connection wait idle."""
         slot.state = IDLE
         self._idle.add(slot)
         if not slot.uses:
@@ -108,20 +104,20 @@ class Assignment:
         if len(self._idle.line) > self._limits.max_idle:
             self.trim(CloseReason.SURPLUS)
 
-    def _assign_shares(self, slot: Slot, shares: Shares, now: float) -> None:
-        """Give the free shares of a connection to requests; without a borrower it waits idle, or ends."""
+    def _assign_shares(self, slot: Slot, shares: Shares, now: float) -> bool:
+        """Give the free shares of a connection to requests; say whether it waits idle, without a borrower."""
         per_key = slot.per_key
         ends = self._parts.closed or not lends(slot, now)
-        if not shares.lent and (ends or (self._capacity.shrunk and self._capacity.exceeded(per_key))):
+        if not shares.lent and (ends or self._capacity.exceeded(per_key)):
             reason = self._unusable(slot, now) or CloseReason.USES
             self._connections.close_taken(slot, reason)
-            return
+            return False
         if ends:
             per_key.shared.pop(slot, None)
-            return
+            return False
         if per_key.count > per_key.limits.max_per_host:
             offer(slot)  # lends nothing until one of the key has ended with its last share
-            return
+            return False
         while shares.lent < shares.capacity and (queue := per_key.queue) is not None and lends(slot, now):
             used = slot.uses or shares.lent
             waiter = queue.oldest_plain() if used else queue.oldest()
@@ -130,14 +126,11 @@ class Assignment:
             self._requests.leave_queue(waiter)
             self.share(waiter, slot, DEFERRED)
             self._effects.append((WAKE, waiter))
-        if shares.lent:
-            offer(slot)
-        elif slot.expires <= now:
+        if not shares.lent and slot.expires <= now:
             self._connections.close_taken(slot, why_expired(slot, now))
-        else:
-            if slot.state is not IDLE and IDLE not in slot.state.next:
-                raise illegal(slot, IDLE)
-            self.rest(slot)
+            return False
+        offer(slot)
+        return not shares.lent
 
     def trim(self, reason: CloseReason) -> None:
         """Close the least recently used of all idle connections, as long as there are too many."""
@@ -299,6 +292,8 @@ class Assignment:
         if not crowded or per_key.idle or per_key.preparing:
             self.reconcile(per_key, now)
         # Otherwise others wait already that no attempt stands for: one more changes nothing for anybody.
+        if per_key.limits.leased and not waiter.covered and waiter.state is QUEUED:
+            self._effects.append((SHORT, per_key))
         if waiter.phases is not None and waiter.state is QUEUED and not waiter.covered:
             self._requests.begin_phase(waiter, now)
 
