@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from keepalive.transport.link import Link
     from keepalive.transport.tls import TLSSessionAttribute
 
-    from .abc import Connector, Lifecycle, Observer, Resolution, Resolver, Shares, Stream
+    from .abc import Connector, Fleet, Lifecycle, Observer, Places, Resolution, Resolver, Shares, Stream
     from .errors import (
         AllocateError,
         AllocateTimeout,
         ConnectError,
+        FleetError,
         KeepaliveError,
         ManagerClosed,
         QueueFull,
@@ -52,6 +53,8 @@ __all__ = (
     "Connector",
     "DNSResolver",
     "Dial",
+    "Fleet",
+    "FleetError",
     "HTTPProxyConnector",
     "HostName",
     "KeepaliveError",
@@ -63,6 +66,7 @@ __all__ = (
     "ManagerClosed",
     "Observer",
     "Phase",
+    "Places",
     "QueueFull",
     "Request",
     "RequestCancelled",
@@ -101,6 +105,8 @@ _HOMES = {
     "Connector": "abc",
     "DNSResolver": "resolve.dns",
     "Dial": "connect.dial",
+    "Fleet": "abc",
+    "FleetError": "errors",
     "HTTPProxyConnector": "connect.http_proxy",
     "HostName": "base.hostname",
     "KeepaliveError": "errors",
@@ -112,6 +118,7 @@ _HOMES = {
     "ManagerClosed": "errors",
     "Observer": "abc",
     "Phase": "base.types",
+    "Places": "abc",
     "QueueFull": "errors",
     "Request": "manager.request",
     "RequestCancelled": "errors",

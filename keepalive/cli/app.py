@@ -16,6 +16,7 @@ from keepalive.http import InvalidURL, parse_url
 
 from .demo import Demo
 from .fetch import GetOptions
+from .fleet import fleet
 from .get import Get
 from .limits import raise_limit
 from .loops import backend_option, run
@@ -67,6 +68,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 @click.version_option(package_name="keepalive-manager", prog_name="keepalive")
 def cli() -> None:
     """Show a connection manager at work, on an embedded server or on real URLs."""
+
+
+cli.add_command(fleet)
 
 
 @cli.command()

@@ -28,6 +28,7 @@ from .states import (
     RESETTING,
     SERVED,
     SHARED,
+    SHORT,
     VALIDATE,
     WAKE,
     Failure,
@@ -269,6 +270,8 @@ class Assignment:
         if not crowded or per_key.idle or per_key.preparing:
             self.reconcile(per_key, now)
         # Otherwise others wait already that no attempt stands for: one more changes nothing for anybody.
+        if per_key.limits.leased and not waiter.covered and waiter.state is QUEUED:
+            self._effects.append((SHORT, per_key))
         if waiter.phases is not None and waiter.state is QUEUED and not waiter.covered:
             self._requests.begin_phase(waiter, now)
 

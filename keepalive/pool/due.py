@@ -72,7 +72,7 @@ class Due:
 
     def time_out(self, waiter: Waiter, now: float) -> None:
         """Fail a request whose time has run out, and tell what it was waiting for."""
-        per_key, phase = waiter.per_key, "queue"
+        per_key, phase = waiter.per_key, waiter.per_key.queue_phase
         if waiter.state is QUEUED:
             if waiter.covered:
                 attempt = next(iter(per_key.opening or per_key.preparing))

@@ -14,7 +14,9 @@ import pytest
 from keepalive import ConnectError, Connection, ConnectionManager, SetupError, TLSConnector
 from keepalive.sip import open_leg
 from tests.docs.examples import ROOT, examples, run
+from tests.fleet import servers as fleet_servers
 from tests.http.kit import Script
+from tests.http2.kit import Origin
 from tests.support import Lines, Server
 from tests.support.nameserver import NameServer, Zone
 from tests.support.proxies import HttpProxy
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from keepalive import Connector
     from keepalive.sip import Source
+    from tests.support import Authority
 
 
 def test_every_example_has_a_name_and_is_run_here() -> None:
@@ -57,6 +60,14 @@ def test_examples_pass_a_strict_type_checker(tmp_path: Path, pytestconfig: pytes
         check=False,
     )
     assert checked.returncode == 0, checked.stdout
+
+
+async def test_http2(capsys: pytest.CaptureFixture[str], ca: Authority) -> None:
+    context = ca.server()
+    context.set_alpn_protocols(["h2"])
+    with Server(Origin(), tls=context) as server:
+        await run("http2")["main"](f"https://localhost:{server.port}/", ca.client())
+    assert capsys.readouterr().out.splitlines() == ["200 2 b'hello'"] * 3 + ["1 opened"]
 
 
 # -- the manager ----------------------------------------------------------------------------------------
@@ -195,6 +206,12 @@ async def test_fakes() -> None:
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_virtual_time(backend: str) -> None:
     run("virtual_time")["test_idle_connections_end"](backend)
+
+
+async def test_a_fleet(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with Server(Lines()) as server, fleet_servers.redis_server(tmp_path) as redis:
+        await run("fleet")["main"](redis.url, server.host, server.port)
+    assert capsys.readouterr().out.splitlines() == ["b'HELLO\\n'", "1 members"]
 
 
 # -- its parts ------------------------------------------------------------------------------------------
