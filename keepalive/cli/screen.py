@@ -7,7 +7,7 @@ import io
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.cells import cell_len, set_cell_size
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.progress import ProgressColumn
-    from typing_extensions import Buffer
 
 _ENDLESS = 100_000  # cells; nobody folds lines in a pipe
 
@@ -31,7 +30,7 @@ class _Whole(io.FileIO):
     The kernel may take a write in part, as when the process is stopped amid it; Python would lose the rest.
     """
 
-    def write(self, data: Buffer, /) -> int:
+    def write(self, data: Any, /) -> int:
         view = memoryview(data)
         done = 0
         while done < view.nbytes:
