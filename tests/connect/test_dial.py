@@ -24,7 +24,7 @@ from tests.support import Server, has_ipv6, refused_port
 from tests.support.inside import driver_of
 from tests.support.requests import at_rest, exchange
 from tests.support.sockets import fill
-from tests.support.waiting import turns
+from tests.support.waiting import turns, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,9 +98,9 @@ async def test_a_black_hole_costs_one_stagger_once(holes: Server) -> None:
 @pytest.mark.parametrize("limits", [{"max_per_host": 1}, {"max_open": 1}])
 async def test_without_room_one_after_the_other(limits: dict[str, int], holes: Server) -> None:
     hanging = sockets_to(holes.port)
-    options: dict[str, Any] = {"stagger": 0.05, "connect_timeout": 1.0, **limits}
-    async with manager("127.0.0.2", "127.0.0.1", **options) as mgr:
-        request = mgr.allocate("t", "many.test", holes.port, timeout=5)
+    async with manager("127.0.0.2", "127.0.0.1", stagger=0.05, **limits) as mgr:
+        request = mgr.allocate("t", "many.test", holes.port, timeout=30)
+        await until(lambda: sockets_to(holes.port) > hanging)
         with anyio.move_on_after(0.12):
             await anyio.sleep_forever()
         assert (mgr.stats().open, sockets_to(holes.port) - hanging) == (1, 1)
@@ -109,11 +109,13 @@ async def test_without_room_one_after_the_other(limits: dict[str, int], holes: S
 
 
 async def test_connect_timeout_is_shared_out(holes: Server) -> None:
-    options: dict[str, Any] = {"max_open": 1, "stagger": 0.05, "connect_timeout": 0.6}
+    options: dict[str, Any] = {"max_open": 1, "stagger": 0.05, "connect_timeout": 3}
+    start = time.monotonic()
     async with (
         manager("127.0.0.2", "127.0.0.1", **options) as mgr,
-        mgr.allocate("t", "many.test", holes.port, timeout=5) as conn,
+        mgr.allocate("t", "many.test", holes.port, timeout=30) as conn,
     ):
+        assert time.monotonic() - start >= 1.5
         await exchange(conn)
 
 

@@ -45,6 +45,7 @@ def test_examples_of_one_name_are_one_example() -> None:
     assert [name for name, variants in codes.items() if len(variants) > 1] == []
 
 
+@pytest.mark.timeout(300)  # mypy reads everything anew
 def test_examples_pass_a_strict_type_checker(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     pytest.importorskip("mypy", reason="mypy comes with the extra dev")
     for example in examples():
