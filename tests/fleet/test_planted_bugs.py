@@ -29,12 +29,27 @@ FIRST = (
 )
 """The episodes that find most bugs, and those that few others find, come first: that saves time only."""
 
+SOONEST = {
+    "a call that is to tell all keys tells some": ("cut_sharing", 4),
+    "a place that came just now is given back": ("bad_in_all", 3),
+    "a share counts for ever": ("cut_sharing", 1),
+    "a store that has taken over does not know it": ("often_over", 1),
+    "names decide": ("bad_in_all", 3),
+    "the first has all": ("bad_in_all", 10),
+    "the server's clock is believed": ("bad_in_all", 10),
+    "what is left over is left": ("bad_in_all", 3),
+    "who has a place keeps it": ("bad_in_all", 3),
+    "who is absent has nothing": ("cut_sharing", 4),
+}
+"""The episodes that find these, which others are long in finding."""
+
 
 @pytest.mark.timeout(600)  # a bug that is hard to find takes some hundred episodes
 @pytest.mark.parametrize("bug", planted(), ids=lambda bug: bug.name)
 def test_planted_bug_is_caught(bug: Bug) -> None:
     makers = mutants(bug)
-    for name, seed in (*FIRST, *((name, seed) for seed in SEEDS for name in CONFIGS)):
+    soonest = [SOONEST[bug.name]] if bug.name in SOONEST else []
+    for name, seed in (*soonest, *FIRST, *((name, seed) for seed in SEEDS for name in CONFIGS)):
         try:
             simulate(name, seed, **makers)
         except Exception:

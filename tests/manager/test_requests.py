@@ -82,6 +82,7 @@ async def test_time_covers_all_phases_together(echo_server: Server) -> None:
         second = ask(mgr, echo_server, 80 * unit())
         await passing(30)
         other.discard()
+        await turns()  # the attempt has come to its look-up
         await passing(55)  # had the first's time begun anew amid, it would not have failed yet
         for request in (second, first):
             with pytest.raises(AllocateTimeout):
