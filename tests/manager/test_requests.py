@@ -20,7 +20,7 @@ from tests.support import Server, refused_port
 from tests.support.clocks import passing, timed, unit
 from tests.support.requests import Awaited, ask, exchange, run_out, warm
 from tests.support.resolvers import HOST, GatedResolver, TableResolver
-from tests.support.waiting import until
+from tests.support.waiting import turns, until
 
 
 async def test_the_manager_s_timeout_is_the_default(echo_server: Server) -> None:
