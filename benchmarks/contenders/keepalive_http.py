@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmarks.contenders.contender import USERS, Contender, load
 from benchmarks.contenders.python_pools import Httpx2
 from benchmarks.orders import EACH, NO_LIMITS, TOTAL
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 HTTP_EXCHANGES = ("exchange-1", "exchange-64", "exchange-5000", "download", "upload", *USERS)
 
@@ -92,7 +95,9 @@ class Httpx2OverNothing(Httpx2):
 
     name = "httpx2 over nothing"
     plays = ("exchange-1", "exchange-64", "limits-1", "limits-64", "json-64", "post-64", "tls-64")
-    remarks: ClassVar = dict.fromkeys(plays, "its client over a transport that answers at once, of nothing")
+    remarks: ClassVar = dict.fromkeys(
+        plays, "its client over a transport that answers at once, so tasks never switch"
+    )
 
     def options(self) -> dict[str, Any]:
         httpx2 = load("httpx2")
@@ -105,9 +110,16 @@ class Httpx2OverNothing(Httpx2):
             (b"Connection", b"keep-alive"),
         ]
 
+        # Not a ByteStream, which is read at once: what comes from a network has to be asked for.
+        stream = type("Stream", (httpx2.AsyncByteStream,), {"__aiter__": lambda _: one_piece(content)})
+
         async def answer(transport: object, request: object) -> Any:
-            return httpx2.Response(200, headers=headers, stream=httpx2.ByteStream(content))
+            return httpx2.Response(200, headers=headers, stream=stream())
 
         return {
             "transport": type("Nothing", (httpx2.AsyncBaseTransport,), {"handle_async_request": answer})()
         }
+
+
+async def one_piece(content: bytes) -> AsyncIterator[bytes]:
+    yield content
