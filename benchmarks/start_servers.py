@@ -209,7 +209,7 @@ def dnsmasq(core: int | None) -> Iterator[int]:
         *(f"--port={port}", "--listen-address=127.0.0.1", "--bind-interfaces", "--log-facility=-"),
         *(
             "--address=/bench.test/127.0.0.1",
-            "--local=/test/",
+            "--address=/bench.test/::1",
             *(["--user=root"] if os.geteuid() == 0 else []),
         ),
     ]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Driver = Callable[["Contender", Order], Awaitable[Figures]]
 HOSTS = 200
-NAMES, ASKING, BATCHES = 1000, 100, 5
+NAMES, ASKING, BATCHES = 1000, 100, 3
 BEAT = 0.001
 
 
@@ -87,8 +87,8 @@ class Askers:
         while self.left > 0:
             self.left -= 1
             address = await self.contender.resolve(f"host{next(self.fresh)}.bench.test")
-            if address != "127.0.0.1":
-                raise RuntimeError(f"{address} came, not 127.0.0.1")
+            if address not in ("127.0.0.1", "::1"):
+                raise RuntimeError(f"{address} came, not an address of this machine")
 
     async def beat(self) -> None:
         """Note how much later than asked for the loop let this run again, at the most."""

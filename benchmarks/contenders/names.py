@@ -41,11 +41,7 @@ class Pycares(Contender):
         self.cares = load("pycares")
         self.loop = asyncio.get_running_loop()
         self.channel: Any = self.cares.Channel(
-            servers=[self.setup.addr],
-            udp_port=self.setup.port,
-            tcp_port=self.setup.port,
-            timeout=5.0,
-            lookups="b",
+            servers=[f"{self.setup.addr}:{self.setup.port}"], timeout=5.0, lookups="b"
         )
 
     async def stop(self) -> None:
