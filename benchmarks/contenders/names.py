@@ -33,9 +33,7 @@ class Pycares(Contender):
     plays = ("names",)
     loops = ("asyncio", "uvloop")
     needs = ("pycares",)
-    remarks: ClassVar = {
-        "names": "pycares: getaddrinfo for both families; c-ares works in a thread of its own"
-    }
+    remarks: ClassVar = {"names": "getaddrinfo for both families; c-ares works in a thread of its own"}
 
     async def start(self) -> None:
         self.cares = load("pycares")

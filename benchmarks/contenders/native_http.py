@@ -21,7 +21,7 @@ class Curl(Contender):
     needs = ("pycurl",)
     remarks: ClassVar = dict.fromkeys(
         plays,
-        "pycurl: libcurl on the loop. For each step it can limit connecting, and answers that stand still",
+        "libcurl on the loop. For each step it can limit connecting, and answers that stand still",
     )
 
     async def start(self) -> None:
@@ -148,9 +148,7 @@ class Pyqwest(Contender):
     loops = ("asyncio",)
     needs = ("pyqwest",)
     remarks: ClassVar = {
-        **dict.fromkeys(
-            plays, "pyqwest: Rust's reqwest, in threads of its own; of single steps it limits two"
-        ),
+        **dict.fromkeys(plays, "Rust's reqwest, in threads of its own; of single steps it limits two"),
         "many-hosts": "pyqwest has no limit of connections in all",
     }
 
