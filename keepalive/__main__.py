@@ -12,6 +12,7 @@ def main() -> None:
 
         quiet()
         from keepalive.cli.app import cli
+        from keepalive.cli.screen import prepare_streams
     except ModuleNotFoundError as exc:
         missing = (exc.name or "").partition(".")[0]
         if missing not in _EXTRA:
@@ -19,10 +20,7 @@ def main() -> None:
         sys.exit(f"keepalive: {missing} is missing; install it with: pip install 'keepalive-manager[cli]'")
     except KeyboardInterrupt:
         sys.exit(130)
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:  # names and answers hold what a terminal's encoding may not
-            reconfigure(errors="backslashreplace")
+    prepare_streams()
     cli(prog_name="keepalive")
 
 

@@ -16,6 +16,7 @@ __all__ = (
     "AllocateError",
     "AllocateTimeout",
     "ConnectError",
+    "FleetError",
     "KeepaliveError",
     "ManagerClosed",
     "QueueFull",
@@ -35,7 +36,8 @@ class AllocateError(KeepaliveError, OSError):
 
     It is an `OSError` too, so that ``except OSError`` around network code keeps working.
 
-    :ivar function: the phase that failed: "queue", "resolve", "bind", "connect", "proxy", "tls", "setup"
+    :ivar function: the phase that failed: "queue", "fleet", "resolve", "bind", "connect", "proxy", "tls",
+        "setup"
     :ivar error_num: the errno, or None where there is none (a name that does not exist, a
         certificate that is not trusted)
     :ivar error_str: what went wrong, for people
@@ -115,6 +117,10 @@ class AllocateTimeout(AllocateError, TimeoutError):
     It was the request's timeout, or one of the attempt: `connect_timeout`, `resolve_timeout`, `tls_timeout`,
     `setup_timeout`.
     """
+
+
+class FleetError(KeepaliveError):
+    """A manager could not take part in its fleet: no store, a refusal, or what belongs to somebody else."""
 
 
 class QueueFull(KeepaliveError):

@@ -38,8 +38,10 @@ BELOW["__init__"] = BELOW["testing"] | {"abc"}
 PUBLIC = {"__init__", "abc", "errors", "testing"}
 BELOW["http"] = PUBLIC
 BELOW["httpx"] = PUBLIC | {"http"}
-BELOW["redis"] = PUBLIC
-BELOW["cli"] = PUBLIC | {"http", "multi", "sip"}
+# What borrows needs links and a reactor of its own, beside the manager's public names.
+BELOW["agent"] = PUBLIC | {"base", "transport"}
+BELOW["fleet"] = BELOW["redis"] = PUBLIC
+BELOW["cli"] = PUBLIC | {"agent", "fleet", "http", "multi", "sip"}
 BELOW["__main__"] = {"cli", *PUBLIC}
 
 # What decides must not know of: clocks, chance, loops, sockets, logs.
@@ -56,10 +58,13 @@ IMPURE = {
     "threading",
     "os",
 }
-PURE_FOLDERS = ("pool", "multi/core", "sip/core")
+PURE_FOLDERS = ("pool", "multi/core", "sip/core", "agent/core", "fleet/core", "http/http2/core")
 PURE_FILES = ("connect/happy_eyeballs.py", "connect/history.py", "connect/deadlines.py", "resolve/cache.py")
+DECIDING = {"h2", "hpack"}
+"""Third parties that decide, and do no I/O either."""
 # Third parties, by room; a program that does not use a feature never loads what only that feature needs.
 THIRD_PARTIES = {
+    "agent": {"anyio", "msgspec"},
     "base": {"anyio", "idna"},  # anyio: the errors of its streams
     "connect": {"anyio", "idna", "socksio"},
     "cli": {"anyio", "click", "rich"},
@@ -68,7 +73,8 @@ THIRD_PARTIES = {
     "transport": {"anyio", "trio"},
     "testing": {"anyio", "trio"},
     "sip": {"anyio", "sipmessage"},
-    "http": {"anyio", "httptools", "trio"},  # trio: for a task without a nursery
+    "fleet": {"anyio", "coredis"},
+    "http": {"anyio", "h2", "hpack", "httptools", "trio"},  # trio: for a task without a nursery
     "redis": {"anyio", "hiredis", "redis", "trio"},  # trio: for a cheap sleep
     "httpx": {"anyio", "httpx", "httpx2"},  # for types; what runs is imported by its name, httpx2 or httpx
 }
@@ -168,7 +174,7 @@ def test_features_use_what_is_listed() -> None:
     """HTTP, httpx, Redis and the commands are users of the public API, as anybody could have written them."""
     for found in OWN:
         room, other = room_of(module_of(found.file)), room_of(found.target)
-        if room not in ("http", "httpx", "redis", "cli") or other == room or other == "__init__":
+        if room not in ("http", "httpx", "redis", "fleet", "cli") or other == room or other == "__init__":
             continue
         listed = importlib.import_module(f"keepalive.{other}")
         if found.target == found.module:
@@ -191,7 +197,7 @@ def test_this_part_is_pure(name: str) -> None:
 
 def check_pure(file: Path) -> None:
     seen = {found.module.split(".")[0] for found in ALL if found.file == file}
-    assert seen - {"keepalive"} <= sys.stdlib_module_names, file
+    assert seen - {"keepalive"} - DECIDING <= sys.stdlib_module_names, file
     assert not seen & IMPURE, file
     for node in ast.walk(ast.parse(file.read_text())):
         assert not isinstance(node, (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)), file
@@ -210,7 +216,21 @@ def test_importing_loads_no_more_than_needed() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent
     )
-    optional = {"trio", "uvloop", "click", "rich", "httptools", "redis", "hiredis", "socksio", "dns", "idna"}
+    optional = {
+        "trio",
+        "uvloop",
+        "click",
+        "rich",
+        "httptools",
+        "msgspec",
+        "redis",
+        "hiredis",
+        "socksio",
+        "dns",
+        "idna",
+        "h2",
+        "hpack",
+    }
     assert not set(done.stdout.split()) & optional
 
 

@@ -64,6 +64,18 @@ def whole(name: str, value: object, *, least: int, most: int) -> int:
     return value
 
 
+def part_of_one(name: str, value: object) -> None:
+    """Check a number from 0 to 1, or None."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        msg = f"{name} must be a number or None, not {value!r}"
+        raise TypeError(msg)
+    if not 0 <= value <= 1:
+        msg = f"{name} must be from 0 to 1, not {value!r}"
+        raise ValueError(msg)
+
+
 def flag(name: str, value: object) -> bool:
     """Check a flag."""
     if not isinstance(value, bool):

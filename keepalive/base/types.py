@@ -81,6 +81,7 @@ class Phase(StrEnum):
     """What a request or an attempt was doing; `AllocateError.function` has one of these values."""
 
     QUEUE = "queue"
+    FLEET = "fleet"
     RESOLVE = "resolve"
     BIND = "bind"
     CONNECT = "connect"

@@ -7,6 +7,7 @@ import math
 import signal
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,6 +17,7 @@ from keepalive.http import InvalidURL, parse_url
 
 from .demo import Demo
 from .fetch import GetOptions
+from .fleet import fleet
 from .get import Get
 from .limits import raise_limit
 from .loops import backend_option, run
@@ -67,6 +69,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 @click.version_option(package_name="keepalive-manager", prog_name="keepalive")
 def cli() -> None:
     """Show a connection manager at work, on an embedded server or on real URLs."""
+
+
+cli.add_command(fleet)
 
 
 @cli.command()
@@ -221,3 +226,40 @@ def probe(
         for line in job.table():
             click.echo(line)
     sys.exit(code or (0 if job.found and not job.unasked else 1))
+
+
+@cli.command()
+@click.option(
+    "--socket",
+    "path",
+    metavar="PATH",
+    default=None,
+    help="Where to listen; @NAME is an abstract socket.  [default: in the user's run-time folder]",
+)
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    help="A TOML file that says who may reach what.  [default: only this user, and all that he could reach]",
+)
+@click.option("--replace", is_flag=True, help="Take the place of the agent that listens there.")
+@backend_option
+def serve(path: str | None, config: Path | None, replace: bool, backend: str) -> None:
+    """Own the connections of this machine and lend them to its processes (keepalive.agent).
+
+    SIGTERM ends it when all that is lent has come back, SIGHUP has it read its configuration again.
+    """
+    try:
+        from .serve import Serve
+    except ModuleNotFoundError as exc:
+        if exc.name != "msgspec":
+            raise
+        raise click.ClickException(str(exc)) from exc
+    job = Serve(path, config, replace=replace)
+    try:
+        run(backend, job.run, signals=False)
+    except BaseExceptionGroup as group:
+        wrong, other = group.split(ValueError)
+        if wrong is None or other is not None:
+            raise
+        raise UsageProblem(printable(str(wrong.exceptions[0]))) from group

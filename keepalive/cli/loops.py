@@ -31,8 +31,8 @@ backend_option = click.option(
 )
 
 
-def run(backend: str, job: Callable[[], Awaitable[None]]) -> int:
-    """Run ``job`` to its end, or cancel it at the first SIGINT or SIGTERM.
+def run(backend: str, job: Callable[[], Awaitable[None]], *, signals: bool = True) -> int:
+    """Run ``job`` to its end, or cancel it at the first SIGINT or SIGTERM unless it minds ``signals`` itself.
 
     Gives 0, or what a shell expects of a program ended by that signal. A second SIGINT does not wait.
 
@@ -46,7 +46,8 @@ def run(backend: str, job: Callable[[], Awaitable[None]]) -> int:
 
     async def main() -> None:
         async with anyio.create_task_group() as group:
-            await group.start(_cancel_on_signal, group.cancel_scope, caught)
+            if signals:
+                await group.start(_cancel_on_signal, group.cancel_scope, caught)
             loaded()
             await job()
             group.cancel_scope.cancel()

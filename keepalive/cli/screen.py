@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import shutil
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.cells import cell_len, set_cell_size
@@ -19,6 +22,34 @@ if TYPE_CHECKING:
     from rich.progress import ProgressColumn
 
 _ENDLESS = 100_000  # cells; nobody folds lines in a pipe
+
+
+class _Whole(io.FileIO):
+    """A file that is written to without a buffer, but wholly.
+
+    The kernel may take a write in part, as when the process is stopped amid it; Python would lose the rest.
+    """
+
+    def write(self, data: Any, /) -> int:
+        view = memoryview(data)
+        done = 0
+        while done < view.nbytes:
+            taken = super().write(view[done:])
+            if taken is None:
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            done += taken
+        return done
+
+
+def prepare_streams() -> None:
+    """Make standard output and error take any text, and take it whole."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            raw = _Whole(stream.fileno(), "w", closefd=False)
+            # Names and answers hold what its encoding may not. Nothing stays behind to fail anew at the exit.
+            stream = io.TextIOWrapper(raw, stream.encoding, "backslashreplace", write_through=True)
+            setattr(sys, name, stream)
 
 
 def console() -> Console:

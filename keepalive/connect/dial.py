@@ -238,14 +238,21 @@ class Dial:
 
     def keep(self, link: Link) -> None:
         """Take the finished link out of the attempt's care, and close whatever else there is."""
-        inner = link
-        while isinstance(inner, TLSLink):
-            inner = inner.inner
-        if inner not in self._links or inner.closed:
+        if not self.has(link):
             msg = f"the connector returned {link!r}, which is not an open link of this attempt"
             raise ValueError(msg)
-        self._links.remove(inner)
+        self._links.remove(_root(link))
         self.close()
+
+    def has(self, link: Link) -> bool:
+        """Say whether this is an open link of this attempt."""
+        root = _root(link)
+        return root in self._links and not root.closed
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the attempt has not been given up."""
+        return self._attempt.wanted
 
     def failure(self, exc: Exception) -> DialFailure:
         """Say what an exception of the connector means; it is the failure's ``__cause__``."""
@@ -261,3 +268,10 @@ class Dial:
         failure = DialFailure(self.phase, number, text_of(exc))
         failure.__cause__ = cause
         return failure
+
+
+def _root(link: Link) -> Link:
+    """Return the link at the socket, below all TLS."""
+    while isinstance(link, TLSLink):
+        link = link.inner
+    return link

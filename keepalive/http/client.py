@@ -5,10 +5,13 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from keepalive import ConnectionManager
+import anyio
 
-from .errors import NoAnswer, ReadError
+from keepalive import Manager
+
+from .errors import NoAnswer, ReadError, Refused
 from .head import GENEROUS, HeadLimits
+from .passage import Multiplexed, Multiplexing
 from .reader import Reader
 from .request import compose, header_pairs
 from .response import Response
@@ -22,11 +25,16 @@ if TYPE_CHECKING:
 
     from keepalive import Connection
 
+    from .passage import Passage
     from .request import Content, HeaderInput, Message
     from .timeout import Timeout
 
 __all__ = ("Client", "Exchange", "Place", "request")
 
+REFUSALS = 4
+"""How often a request that was refused is sent again."""
+PAUSE = 0.025
+"""Seconds from the second time on, doubled by each."""
 _REMEMBERED = 1024
 """So many different requests without fields and content of their own a client keeps ready-made."""
 
@@ -42,6 +50,10 @@ class Place(NamedTuple):
     for_port: int | None = None
 
 
+class Misdirected(Refused):
+    """The server does not serve the origin on this connection (421); on another it may (RFC 9110 15.5.20)."""
+
+
 class Exchange:
     """One request and its answer, not begun yet.
 
@@ -54,18 +66,20 @@ class Exchange:
     :param head_limits: what the answer's head may come to
     :param served: called with each connection that it gets, before anything is sent
     :ivar opened: whether a connection was opened for it, as far as it has come
+    :ivar stream_id: the number of the request that failed last, on a shared connection
     """
 
     __slots__ = (
         "_head_limits", "_manager", "_may_keep", "_message", "_place", "_response", "_served", "_timeout",
         "opened",
+        "stream_id",
     )  # fmt: skip
 
     _response: Response
 
     def __init__(
         self,
-        manager: ConnectionManager,
+        manager: Manager,
         place: Place,
         message: Message,
         timeout: Timeout | None = None,
@@ -81,6 +95,7 @@ class Exchange:
         self._may_keep = may_keep
         self._served = served
         self.opened = False
+        self.stream_id: int | None = None
 
     def __await__(self) -> Generator[Any, Any, Response]:
         """Send the request and wait for the head of the answer.
@@ -99,26 +114,29 @@ class Exchange:
         """Send the request and wait for the head of the answer; see `__await__`."""
         message, limits, place = self._message, self._timeout, self._place
         deadline = inf if limits.total is None else self._manager.time() + limits.total
-        retry = False
+        tries, fresh = 0, False
         while True:
-            if deadline == inf and not retry and place[3] is None and limits.wait is None:
+            if deadline == inf and not tries and place[3] is None and limits.wait is None:
                 conn = await self._manager.allocate(place[0], place[1], place[2])
             else:
-                conn = await self._allocate(deadline, retry)
+                conn = await self._allocate(deadline, tries, fresh)
             self.opened = conn.from_cache is None
             if self._served is not None:
                 self._served(conn)
             reader = Reader(message.method, message.upgrades, self._head_limits)
-            wire = Wire(conn, reader, limits, deadline)
+            plain = Wire(conn, reader, limits, deadline)
+            wire = plain if conn.state is None else self._passage(conn, deadline) or plain
             try:
-                content = await wire.converse(message)
+                content = await (wire.converse(message) if wire is plain else self._share(wire, tries))
             except BaseException as exc:
-                conn.discard()
-                if retry or not self._stale(exc, wire):
+                wire.conn.discard()
+                if not self._again(exc, wire, tries):
                     raise
-                retry = True
+                tries += 1
+                # The end of a shared one is known, and it is lent no more.
+                fresh = wire is plain or isinstance(exc, Misdirected)
                 continue
-            self._response = response = Response(wire, message.keep, content, retry, self._may_keep)
+            self._response = response = Response(wire, message.keep, content, tries > 0, self._may_keep)
             return response
 
     async def __aexit__(
@@ -136,15 +154,37 @@ class Exchange:
         finally:
             response.close()
 
-    def _stale(self, exc: BaseException, wire: Wire) -> bool:
+    def _passage(self, conn: Connection, deadline: float) -> Passage | None:
+        state = conn.state
+        if not isinstance(state, Multiplexed):
+            return None
+        return state.passage(conn, self._message, self._head_limits, self._timeout, deadline)
+
+    async def _share(self, wire: Passage, tries: int) -> bytes:
+        content = await wire.converse(self._message)
+        head = wire.reader.head
+        if head is not None and head.status == 421 and not tries and self._message.chunks is None:
+            raise Misdirected
+        return content
+
+    def _again(self, exc: BaseException, wire: Passage, tries: int) -> bool:
+        """Say whether to send the request once more, after it failed."""
+        self.stream_id = wire.stream_id
+        message = self._message
+        if isinstance(exc, Refused):
+            touched = message.chunks is not None and wire.upload is not None and wire.upload.touched
+            return tries < REFUSALS and not touched
         return (
             isinstance(exc, (NoAnswer, ReadError))
-            and self._message.repeatable
+            and message.repeatable
+            and not tries
             and wire.conn.from_cache is not None
             and not wire.reader.began
         )
 
-    async def _allocate(self, deadline: float, fresh: bool) -> Connection:
+    async def _allocate(self, deadline: float, tries: int, fresh: bool) -> Connection:
+        if tries > 1:
+            await anyio.sleep(PAUSE * 2**tries)  # who refuses again and again wants to be left alone
         limits = self._timeout
         scheme, addr, port, for_scheme, for_addr, for_port = self._place
         return await self._manager.allocate(
@@ -162,7 +202,9 @@ class Exchange:
 
 
 class Client:
-    """Sends HTTP/1.1 requests over the connections of a manager.
+    """Sends HTTP requests over the connections of a manager.
+
+    They are HTTP/1.1, or HTTP/2 on connections that speak that: the manager's affair, see `HTTP2Lifecycle`.
 
     It has no state of its own but defaults and ready-made requests: no cookies, no redirects, no decoding
     of content. Any number of clients may share a manager, with each other and with other protocols.
@@ -172,20 +214,28 @@ class Client:
     :param timeout: for each exchange: a `Timeout`, or seconds for all of it; None for the manager's own
         timeout until there is a connection, and no limit from then on
     :param head_limits: what the heads of answers may come to
+    :param http2: whether to insist on a manager that is set up for HTTP/2, by `HTTP2Lifecycle`
+    :raises ValueError: it is not
     """
 
     def __init__(
         self,
-        manager: ConnectionManager,
+        manager: Manager,
         *,
         headers: HeaderInput | None = None,
         timeout: Timeout | float | None = None,
         head_limits: HeadLimits = GENEROUS,
+        http2: bool = False,
     ) -> None:
-        _check("manager", manager, ConnectionManager)
+        if isinstance(manager, type) or not isinstance(manager, Manager):
+            msg = f"manager must be a ConnectionManager, not {manager!r}"
+            raise TypeError(msg)
         _check("head_limits", head_limits, HeadLimits)
         self._head_limits = head_limits
         self._manager = manager
+        if http2 and not any(isinstance(it, Multiplexing) for it in manager.lifecycles.values()):
+            msg = "http2 needs a manager for it: ConnectionManager(**http.HTTP2Lifecycle().manager_options())"
+            raise ValueError(msg)
         self._timeout = checked(timeout)
         self._headers = header_pairs(headers)
         compose("GET", b"/", b"localhost", self._headers, None)  # a bad field is told here and now
@@ -248,7 +298,7 @@ def _check(name: str, value: object, kind: type) -> None:
 
 
 def request(
-    manager: ConnectionManager,
+    manager: Manager,
     method: str,
     url: str,
     *,

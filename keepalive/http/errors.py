@@ -13,6 +13,7 @@ __all__ = (
     "NoAnswer",
     "ReadError",
     "ReadTimeout",
+    "Refused",
     "WriteTimeout",
 )
 
@@ -43,6 +44,13 @@ class NoAnswer(BadAnswer):
     """The peer ended the connection before the first byte of an answer.
 
     On a reused connection that is how a server's own keep-alive limit shows when it strikes just now.
+    """
+
+
+class Refused(BadAnswer):
+    """The peer did not begin with the request (RFC 9113 8.7); whatever its method, it may be sent again.
+
+    It has been, where its content was at hand.
     """
 
 

@@ -88,19 +88,32 @@ GENEROUS = HeadLimits()
 """As generous as h11."""
 
 
-class Head:
+class AnyHead:
+    """What any head says.
+
+    :ivar version: of HTTP: "1.1", "1.0" or "2"
+    :ivar keep_for: for how many seconds the peer leaves the connection open, if it says so
+    """
+
+    __slots__ = ("headers", "keep_for", "reason", "status", "version")
+
+    def __init__(self, status: int, reason: bytes, version: str, headers: Headers) -> None:
+        self.status = status
+        self.reason = reason
+        self.version = version
+        self.headers = headers
+        self.keep_for: float | None = None
+
+
+class Head(AnyHead):
     """What a head says; not to be changed, since equal heads are one object.
 
     :ivar length: the announced length of the content, or -1
     :ivar chunked: whether the content comes in chunks
     :ivar keep: whether the peer leaves the connection open after the answer
-    :ivar keep_for: for how many seconds it does, if it says so
     """
 
-    __slots__ = (
-        "_alive", "_close", "_fields", "_whole",
-        "chunked", "headers", "keep", "keep_for", "length", "reason", "status", "version",
-    )  # fmt: skip
+    __slots__ = ("_alive", "_close", "_fields", "_whole", "chunked", "keep", "length")
 
     def __init__(self, raw: bytes) -> None:
         if raw[:7] != BEGINNING or raw[7:8] not in (b"0", b"1") or raw[12:13] not in (b" ", b"\r"):

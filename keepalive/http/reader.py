@@ -6,12 +6,13 @@ for a part of it. `head` reads heads, `chunks` takes the chunked coding apart.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
 
 from .chunks import Chunks
 from .errors import BadAnswer, NoAnswer
-from .head import BEGINNING, GENEROUS, Head, Headers, HeadLimits, check_lines, parse_head
+from .head import BEGINNING, GENEROUS, AnyHead, Head, Headers, HeadLimits, check_lines, parse_head
 
 REMEMBERED = 64
 """So many interim answers are kept, the last ones."""
@@ -32,22 +33,34 @@ HEAD, LENGTH, CHUNKED, TO_END, DONE, RAW = State
 
 
 @dataclass(eq=False, repr=False, slots=True)
-class Reader:
-    """Follows one answer, interim ones before it included."""
+class Following(ABC):
+    """What follows one answer, interim ones before it included."""
 
     method: bytes
     upgrades: bool = False  # another protocol was asked for
     limits: HeadLimits = GENEROUS
     state: State = HEAD  # until the final head is there; DONE when the content is complete
-    head: Head | None = None  # the final one
+    head: AnyHead | None = None  # the final one
     began: bool = False  # anything has come
     interim: tuple[tuple[int, Headers], ...] = ()  # status and fields of the last interim answers (1xx)
     failure: BadAnswer | None = None  # what was wrong with content that came with the head
     keep: bool = False  # the peer leaves the connection open; final when DONE
-    left: int = 0  # bytes of announced content that have not come yet
     surplus: bytes = b""  # came after the end of the answer, or first after an upgrade
-    _partial: bytes = b""
     _interim: int = 0
+
+    @property
+    @abstractmethod
+    def trailers(self) -> Headers:
+        """The fields after the content, complete when DONE."""
+
+
+@dataclass(eq=False, repr=False, slots=True)
+class Reader(Following):
+    """Follows an answer of HTTP/1.1."""
+
+    head: Head | None = None
+    left: int = 0  # bytes of announced content that have not come yet
+    _partial: bytes = b""
     _chunks: Chunks | None = None
 
     @property

@@ -50,12 +50,20 @@ class Message:
     :ivar repeatable: whether it may be sent again if nobody knows whether it was carried out
     :ivar expects: whether it waits for "100 Continue" before its content
     :ivar upgrades: whether it asks for another protocol, by Upgrade
+    :ivar target, authority, fields, content: its parts, for protocols that say them otherwise; `content` is
+        what is at hand
+    :ivar pairs: the same as HTTP/2 has it, once somebody asked for that
     """
 
     method: bytes
-    head: bytes
+    target: bytes
+    authority: bytes
+    fields: list[Pair] = field(default_factory=list)
+    pairs: list[Pair] | None = None
+    head: bytes = b""
     at_once: bytes = b""
     body: bytes = b""
+    content: bytes = b""
     chunks: Iterable[bytes] | AsyncIterable[bytes] | None = None
     length: int | None = 0
     keep: bool = True
@@ -142,7 +150,7 @@ class _Fields:
         self._authority = authority
         self._host = self._chunked = False
         self._length: int | None = None
-        self._message = Message(verb, b"")
+        self._message = Message(verb, target, authority)
 
     def add(self, name: bytes, value: bytes) -> None:
         if not _TOKEN(name):
@@ -152,6 +160,7 @@ class _Fields:
                 f"header {name.decode()} must be free of control characters and outer space, not {value!r}"
             )
         self._lines.append(b"%b: %b" % (name, value))
+        self._message.fields.append((name, value))
         check = _SPECIAL.get(len(name))
         if check is not None and name.lower() in check:
             self._note(name.lower(), value)
@@ -206,6 +215,7 @@ class _Fields:
 
     def _whole(self, body: bytes, *, given: bool) -> None:
         message, size = self._message, len(body)
+        message.content = body
         if self._chunked:
             message.body = b"%x\r\n%b\r\n0\r\n\r\n" % (size, body) if size else b"0\r\n\r\n"
         else:
@@ -213,6 +223,7 @@ class _Fields:
             if self._length is None:
                 if given or self._verb in _EXPECT_CONTENT:  # RFC 9110 8.6
                     self._lines.append(b"Content-Length: %d" % size)
+                    message.fields.append((b"Content-Length", b"%d" % size))
             elif self._length != size:
                 raise InvalidRequest(f"Content-Length is {self._length}, but content has {size} bytes")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from anyio import ClosedResourceError
 from anyio.abc import ByteStream
@@ -10,7 +10,7 @@ from anyio.abc import ByteStream
 from keepalive import printable
 
 from .reader import DONE, RAW
-from .wire import UploadHolder
+from .upload import UploadHolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from keepalive import Connection
 
     from .head import Headers
-    from .wire import Wire
+    from .passage import Carrier, Passage
 
 __all__ = ("RawStream", "Response")
 
@@ -55,7 +55,7 @@ class Response:
 
     def __init__(
         self,
-        wire: Wire,
+        wire: Passage,
         keep: bool,
         content: bytes,
         retried: bool,
@@ -68,7 +68,7 @@ class Response:
         self._keep = keep
         self._may_keep = may_keep
         self._content = content
-        self._conn: Connection | None = wire.conn
+        self._conn: Carrier | None = wire.conn
         # An internal of the connection: most never ask for its attributes, and to look them all up before
         # it is given back would cost each exchange microseconds.
         self._link = wire.conn._link
@@ -94,8 +94,13 @@ class Response:
 
     @property
     def http_version(self) -> str:
-        """What the peer speaks: "1.1" or "1.0"."""
+        """What the peer speaks: "2", "1.1" or "1.0"."""
         return self._head.version
+
+    @property
+    def stream_id(self) -> int | None:
+        """The request's number on a connection that serves many at once (HTTP/2), else None."""
+        return self._wire.stream_id
 
     @property
     def headers(self) -> Headers:
@@ -202,7 +207,7 @@ class Response:
         if conn is None:
             return
         keep_for = self._head.keep_for
-        may_keep = self._may_keep is None or self._may_keep(conn)
+        may_keep = self._may_keep is None or self._may_keep(cast("Connection", conn))
         if not (may_keep and self._keep and self._wire.reader.keep and self._wire.sent):
             conn.discard()
         elif keep_for is None:
@@ -232,7 +237,7 @@ class Response:
 class RawStream(ByteStream):
     """A connection after the end of HTTP on it: what came with the answer, then what comes."""
 
-    def __init__(self, conn: Connection, first: bytes) -> None:
+    def __init__(self, conn: Carrier, first: bytes) -> None:
         self._conn = conn
         self._first = first
 

@@ -10,6 +10,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 
+def caller() -> Callable[[Callable[[], object]], object]:
+    """Return what calls something soon in the loop that runs here, from any thread.
+
+    It raises RuntimeError if that loop has ended.
+    """
+    if "trio" in sys.modules:
+        import trio
+
+        if trio.lowlevel.in_trio_task():
+            return trio.lowlevel.current_trio_token().run_sync_soon
+    return asyncio.get_running_loop().call_soon_threadsafe
+
+
 class Task:
     """Runs `func` beside its caller, with the caller's context variables.
 

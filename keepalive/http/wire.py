@@ -1,57 +1,40 @@
-"""One connection while an exchange is under way: sending and receiving within time limits.
-
-Content that takes its time goes out in a task of its own, while the answer is read: a server may answer, and
-go on answering, before it has read all, and who only writes then and who only reads wait for each other. So
-the answer is taken as it comes, by whoever wants it, and the request goes on below.
-"""
+"""One connection while an exchange is under way: sending and receiving within time limits."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
-from contextlib import suppress
-from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import anyio
-from anyio import BrokenResourceError, CancelScope, ClosedResourceError, EndOfStream
+from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
 
-from .errors import InvalidRequest, ReadError, ReadTimeout, WriteTimeout
-from .reader import DONE, HEAD, RAW
-from .task import Task
+from .errors import ReadError, WriteTimeout
+from .passage import Passage, why
+from .reader import HEAD
 from .timeout import NONE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from keepalive import Connection
 
     from .reader import Reader
     from .request import Message
     from .timeout import Timeout
 
-CONTINUE_PATIENCE = 1.0
-"""Seconds to wait for "100 Continue"; many servers never say it (RFC 9110 10.1.1)."""
-AFTER_BREAK = 1.0
-"""Seconds to wait for what a peer said before sending to it broke. It is on its way, or never was."""
-
 CHUNK = 262144
 """Bytes of content that the write timeout is for."""
-WANTED = 300
-"""From this status on an early answer says that the rest of the content is not wanted (RFC 9112 9.5)."""
 
 
-@dataclass(eq=False, repr=False, slots=True)
-class Wire:
-    """A connection, the reader of the answer, and the limits."""
+class Wire(Passage):
+    """A connection of its own, on which HTTP/1.1 is spoken."""
+
+    __slots__ = ("_chunked",)
 
     conn: Connection
     reader: Reader
-    timeout: Timeout
-    deadline: float  # when the exchange must be over, by the connection's clock
-    sent: bool = False  # the request is out, whole
-    broken: BrokenResourceError | None = None  # why sending broke
-    upload: Upload | None = None  # what is still going out meanwhile, if anything may be
+
+    def __init__(self, conn: Connection, reader: Reader, timeout: Timeout, deadline: float) -> None:
+        super().__init__(conn, reader, timeout, deadline)
+        self._chunked = False
 
     # -- within time --------------------------------------------------------------------------------
 
@@ -86,30 +69,47 @@ class Wire:
             reader.end()
             return b""
         except BrokenResourceError as exc:
-            raise ReadError(f"the connection broke before the answer was complete: {_why(exc)}") from exc
+            raise ReadError(f"the connection broke before the answer was complete: {why(exc)}") from exc
         except ClosedResourceError as exc:
             raise ReadError(
                 "the connection was closed at this end, by the end of its manager perhaps"
             ) from exc
         return reader.receive(data)
 
-    def patience(self) -> float | None:
-        """How long to wait for more of the answer, by the limits; not long after sending broke."""
-        limit = self.timeout.read
-        if self.broken is None:
-            return limit
-        return AFTER_BREAK if limit is None else min(limit, AFTER_BREAK)
+    # -- content that takes its time, see `Outlet` --------------------------------------------------
 
-    def _too_late(self) -> NoReturn:
-        """Say why nothing was received in time."""
-        upload = self.upload
-        if upload is not None and upload.failure is not None:
-            raise upload.failure
-        if self.broken is not None:
-            raise ReadError(f"the connection broke: {_why(self.broken)}") from self.broken
-        if not self.sent:
+    async def _send(self, data: bytes) -> None:
+        """Send bytes within the write timeout."""
+        sent = False
+        with anyio.move_on_after(self.timeout.write):
+            await self.conn.send(data)
+            sent = True
+        if not sent:
             raise WriteTimeout("the peer did not take the request in time")
-        raise ReadTimeout("nothing more of the answer came in time")
+
+    async def begin(self, message: Message) -> None:
+        """Send the head; see `Outlet`."""
+        self._chunked = message.chunks is not None and message.length is None
+        await self._send(message.head)
+
+    async def put(self, data: bytes) -> None:
+        """Send some content."""
+        await self._send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    async def put_all(self, message: Message) -> None:
+        """Send the content that is at hand."""
+        body = message.body
+        if self.timeout.write is None:
+            await self._send(body)
+            return
+        for start in range(0, len(body), CHUNK):  # each with its own limit
+            await self._send(body[start : start + CHUNK])
+
+    async def end(self) -> None:
+        """Say that the content is complete."""
+        if self._chunked:
+            await self._send(b"0\r\n\r\n")
+        self.sent = True
 
     # -- the two directions -------------------------------------------------------------------------
 
@@ -121,6 +121,11 @@ class Wire:
         while self.reader.state is HEAD:
             content = await self.receive()
         return content
+
+    async def _upload(self, message: Message) -> bytes:
+        """Send in a task of its own; see `Passage`."""
+        self.conn.deadline = inf  # two tasks wait there, each with limits of its own
+        return await super()._upload(message)
 
     async def _ask(self, data: bytes) -> bytes:
         """Send all of a request, and receive what comes first of its answer."""
@@ -142,208 +147,3 @@ class Wire:
         except (ClosedResourceError, EndOfStream):
             return await self.receive()
         return self.reader.receive(answer)
-
-    async def _upload(self, message: Message) -> bytes:
-        """Send in a task of its own and read the head; the rest goes out while the content is read."""
-        self.conn.deadline = inf  # two tasks wait there, each with limits of its own
-        upload = self.upload = Upload(self, message)
-        reader, content = self.reader, b""
-        try:
-            while reader.state is HEAD:
-                content = await self.receive()
-                if reader.head is not None:
-                    upload.heard(final=True, status=reader.head.status)
-                elif reader.interim and reader.interim[-1][0] == 100:
-                    upload.heard(final=False, status=100)
-            if reader.state is DONE or reader.state is RAW:
-                await upload.finish()
-        except BaseException:
-            await upload.end()
-            raise
-        return content
-
-
-def _why(exc: BrokenResourceError) -> str:
-    cause = exc.__cause__
-    return (cause.strerror or str(cause)) if isinstance(cause, OSError) else "it was cut off"
-
-
-class Upload:
-    """The sending side of an exchange whose content takes its time.
-
-    Any answer below 300 lets it go on, however the connection ends afterwards: the server may answer first
-    and read then.
-
-    :ivar ended: whether nothing more goes out, for whatever reason
-    :ivar failure: why the exchange must fail, or None
-    """
-
-    def __init__(self, wire: Wire, message: Message) -> None:
-        self.ended = False
-        self.failure: BaseException | None = None
-        self._wire = wire
-        self._message = message
-        self._over = anyio.Event()  # set when the task has gone
-        self._heard = anyio.Event()  # of "100 Continue", or of a final answer
-        self._left = message.length  # of announced content
-        self._waiting: CancelScope | None = None  # of who waits for the answer
-        self._ends = anyio.current_time() + wire.deadline - wire.conn.time()  # by the loop's own clock
-        self._sending = CancelScope(deadline=self._ends)
-        self._task = Task(self._run, self._gone)
-
-    # -- for who reads the answer -------------------------------------------------------------------
-
-    def listening(self) -> CancelScope:
-        """Return a scope to wait for the answer in.
-
-        It ends at the exchange's deadline, when sending fails, and, once the request is out, in the read
-        timeout: before that a server owes no answer.
-        """
-        if self.failure is not None:
-            raise self.failure
-        self._waiting = CancelScope(deadline=self._ends)
-        return self._waiting
-
-    def heard(self, *, final: bool, status: int) -> None:
-        """Take note of "100 Continue", or of a final answer."""
-        if final and status >= WANTED:
-            self._sending.cancel()
-        self._heard.set()
-
-    async def finish(self) -> None:
-        """Wait until the request is out, or nothing more of it will be.
-
-        :raises Exception: what made it fail
-        """
-        await self._over.wait()
-        if self.failure is not None:
-            raise self.failure
-
-    def cancel(self) -> None:
-        """Send nothing more. Does not switch tasks."""
-        self.ended = True
-        self._sending.cancel()
-        self._task.cancel()
-
-    def drop(self) -> None:
-        """Do the same from any thread. Raises RuntimeError if the loop has ended."""
-        self._task.call_soon(self.cancel)
-
-    async def end(self) -> None:
-        """Do the same and wait until its task, and so the content's generator, has ended."""
-        self.cancel()
-        with CancelScope(shield=True):
-            await self._over.wait()
-
-    # -- the task -----------------------------------------------------------------------------------
-
-    async def _run(self) -> None:
-        try:
-            await self._send_all()
-        except anyio.get_cancelled_exc_class():
-            raise
-        except BaseException as exc:  # whatever it is, it is for who asked
-            self.failure = exc
-        self.ended = True
-        scope, wire = self._waiting, self._wire
-        if scope is None:
-            return
-        if self.failure is not None:
-            scope.cancel()
-        elif (limit := wire.patience()) is not None:
-            scope.deadline = min(scope.deadline, anyio.current_time() + limit)
-
-    def _gone(self) -> None:
-        self.ended = True
-        del self._wire  # a circle; nobody asks for it any more
-        self._over.set()
-
-    async def _send_all(self) -> None:
-        wire, message = self._wire, self._message
-        with self._sending:
-            try:
-                await self._send(message.head)
-                if message.expects:
-                    with anyio.move_on_after(CONTINUE_PATIENCE):
-                        await self._heard.wait()
-                if message.chunks is None:
-                    await self._send_body(message.body)
-                else:
-                    await self._send_chunks(message.chunks)
-                wire.sent = True
-            except BrokenResourceError as exc:
-                wire.broken = exc  # the answer may be there, and say why
-            except ClosedResourceError:
-                pass  # who reads is told the same
-        if self._sending.cancelled_caught and not self._sending_was_cut():
-            raise WriteTimeout("the request was not out in time")
-
-    def _sending_was_cut(self) -> bool:
-        """Say whether it ended by an answer, or by its own exchange; otherwise it was the deadline."""
-        head = self._wire.reader.head
-        return self.ended or (head is not None and head.status >= WANTED)
-
-    async def _send(self, data: bytes) -> None:
-        """Send bytes within the write timeout."""
-        sent = False
-        with anyio.move_on_after(self._wire.timeout.write):
-            await self._wire.conn.send(data)
-            sent = True
-        if not sent:
-            raise WriteTimeout("the peer did not take the request in time")
-
-    async def _send_body(self, body: bytes) -> None:
-        if self._wire.timeout.write is None:
-            await self._send(body)
-            return
-        for start in range(0, len(body), CHUNK):  # each with its own limit
-            await self._send(body[start : start + CHUNK])
-
-    async def _send_chunks(self, chunks: Iterable[bytes] | AsyncIterable[bytes]) -> None:
-        if isinstance(chunks, AsyncIterable):
-            iterator = aiter(chunks)
-            try:
-                async for chunk in iterator:
-                    await self._send_chunk(chunk)
-            finally:
-                aclose = getattr(iterator, "aclose", None)
-                if aclose is not None:  # a generator, left in the middle perhaps
-                    with CancelScope(shield=True):
-                        await aclose()
-        else:
-            for chunk in chunks:
-                await self._send_chunk(chunk)
-        if self._left is None:
-            await self._send(b"0\r\n\r\n")
-        elif self._left:
-            length = self._message.length
-            raise InvalidRequest(f"content is {self._left} bytes shorter than its Content-Length of {length}")
-
-    async def _send_chunk(self, chunk: object) -> None:
-        if not isinstance(chunk, (bytes, bytearray, memoryview)):
-            msg = f"content must yield bytes, not {chunk!r}"
-            raise TypeError(msg)
-        data = chunk if isinstance(chunk, bytes) else bytes(chunk)
-        if not data:
-            return  # in the chunked coding it would be the end
-        if self._left is None:
-            await self._send(b"%x\r\n%b\r\n" % (len(data), data))
-            return
-        self._left -= len(data)
-        if self._left < 0:
-            raise InvalidRequest(f"content is longer than its Content-Length of {self._message.length}")
-        await self._send(data)
-
-
-class UploadHolder:
-    """Holds an upload; when it is dropped with its response, the upload ends."""
-
-    __slots__ = ("upload",)
-
-    def __init__(self, upload: Upload) -> None:
-        self.upload = upload
-
-    def __del__(self) -> None:
-        if not self.upload.ended:
-            with suppress(RuntimeError):  # the loop has ended, and all tasks with it
-                self.upload.drop()

@@ -75,6 +75,14 @@ class Content:
         self._started = self._ended = False
         self._handled = sys.exception()  # by whoever asks: no reason to cut anything short
 
+    @property
+    def _protocol(self) -> str:
+        return "http11" if self._response.stream_id is None else "http2"
+
+    def _closed_info(self) -> dict[str, Any]:
+        number = self._response.stream_id
+        return {} if number is None else {"stream_id": number}
+
     def __aiter__(self) -> Any:
         """Return itself: content comes once."""
         return self
@@ -83,18 +91,19 @@ class Content:
         """Return the next piece."""
         if self._events is not None and not self._started:
             self._started = True
-            await self._events("http11.receive_response_body.started", {"request": self._events.request})
+            await self._events(f"{self._protocol}.receive_response_body.started", self._events.info)
         try:
             return await self._response.__anext__()
         except StopAsyncIteration:
             if self._events is not None and not self._ended:
                 self._ended = True
-                await self._events("http11.receive_response_body.complete", {"return_value": None})
+                await self._events(f"{self._protocol}.receive_response_body.complete", {"return_value": None})
             raise
         except Exception as exc:
             translated = self._library.translated(exc)
             if self._events is not None:
-                await self._events("http11.receive_response_body.failed", {"exception": translated or exc})
+                told = {"exception": translated or exc}
+                await self._events(f"{self._protocol}.receive_response_body.failed", told)
             await self.aclose()
             if translated is None:
                 raise
@@ -105,7 +114,7 @@ class Content:
         events, self._events = self._events, None
         try:
             if events is not None:
-                await events("http11.response_closed.started", {})
+                await events(f"{self._protocol}.response_closed.started", self._closed_info())
             if self._response.uploading and sys.exception() is self._handled:
                 await self._response.finish()
         except http.HTTPError as exc:
@@ -113,7 +122,7 @@ class Content:
         finally:
             self._response.close()
         if events is not None:
-            await events("http11.response_closed.complete", {"return_value": None})
+            await events(f"{self._protocol}.response_closed.complete", {"return_value": None})
 
 
 _by_kind: dict[type, Library] = {}

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ("Route", "Routes", "Setup")
 
 ALPN = ["http/1.1"]
+ALPN2 = ["h2", "http/1.1"]
 _OUR_NAMES = {
     "max_open": "max_connections",
     "max_idle": "max_keepalive_connections",
@@ -53,6 +54,8 @@ class Setup:
         uds: str | None,
         local_address: str | None,
         socket_options: Any,
+        http1: bool = True,
+        http2: bool = False,
     ) -> None:
         given = next(
             (thing for thing in (proxy, limits) if thing is not None and not isinstance(thing, str)), None
@@ -71,10 +74,15 @@ class Setup:
         self.way = Way(self._context, local_address, socket_options, uds)
         options = None if socket_options is None else SocketOptions(more=tuple(socket_options))
         self._tcp = TCPConnector(options)
-        self._connectors: dict[str, Connector] = {"http": self._tcp, "https": self._tls(self._tcp)}
-        if uds is not None:
-            self._connectors = {"http": _At(uds), "https": self._tls(_At(uds))}
-        elif proxy is not None:
+        self._alpn = (ALPN2 if http1 else ALPN2[:1]) if http2 else ALPN
+        self._lifecycles: dict[str, Any] = {}
+        if http2:
+            two = http.HTTP2Lifecycle(prior_knowledge=not http1)
+            # Upgrades, for "ws" and "wss", stay with HTTP/1.1.
+            self._lifecycles = {"https": two} if http1 else {"https": two, "http": two}
+        over: Connector = self._tcp if uds is None else _At(uds)
+        self._connectors: dict[str, Connector] = {"http": over, "ws": over, **self._secure(over)}
+        if uds is None and proxy is not None:
             self._use_proxy(proxy if isinstance(proxy, module.Proxy) else module.Proxy(url=proxy))
         # Else a wrong limit would be told at the first request, by a name that nobody gave.
         try:
@@ -86,23 +94,29 @@ class Setup:
     def through(self, proxy: str) -> Setup:
         """Return the same, by way of a proxy."""
         other = copy(self)
+        other._lifecycles = dict(self._lifecycles)
         other._use_proxy(self._module.Proxy(url=proxy))
         return other
 
-    def _tls(self, over: Connector) -> TLSConnector:
-        return TLSConnector(self._context, alpn=ALPN, over=over, standard_compatible=False)
+    def _secure(self, over: Connector | None) -> dict[str, TLSConnector]:
+        """Return TLS for each scheme; the context is one, and is told each time what to offer."""
+        return {
+            scheme: TLSConnector(lambda _: self._context, alpn=alpn, over=over, standard_compatible=False)
+            for scheme, alpn in (("https", self._alpn), ("wss", ALPN))
+        }
 
     def _use_proxy(self, proxy: Any) -> None:
         url, scheme = proxy.url, proxy.url.scheme
-        inside = {"https": TLSConnector(self._context, alpn=ALPN, standard_compatible=False)}
+        inside = self._secure(None)
         host = f"[{url.host}]" if ":" in url.host else url.raw_host.decode("ascii")
         way = replace(self.way, proxy=scheme, host=url.raw_host.decode("ascii"))
         if scheme in ("socks5", "socks5h"):
             self.way = replace(way, port=url.port or 1080, auth=proxy.raw_auth)
             where = f"{scheme}://{host}:{url.port or 1080}"
             through: Connector = SOCKS5Connector(where, auth=proxy.auth, over=self._tcp, inside=inside)
-            self._connectors = {"http": through, "https": through}
+            self._connectors = dict.fromkeys(("http", "https", "ws", "wss"), through)
             return
+        self._lifecycles.pop("http", None)  # the proxy itself is asked for those
         port = url.port or (443 if scheme == "https" else 80)
         to_proxy: Connector = self._tcp
         if scheme == "https":
@@ -111,7 +125,7 @@ class Setup:
         tunnel = HTTPProxyConnector(
             f"{scheme}://{host}:{port}", auth=proxy.auth, over=to_proxy, inside=inside, headers=headers
         )
-        self._connectors = {"http": to_proxy, "https": tunnel, "ws": tunnel}
+        self._connectors = {"http": to_proxy, "https": tunnel, "ws": tunnel, "wss": tunnel}
         if proxy.raw_auth is not None:
             headers.insert(0, (b"Proxy-Authorization", b"Basic " + b64encode(b":".join(proxy.raw_auth))))
         self.way = replace(way, port=port, headers=tuple(headers), proxy_context=proxy.ssl_context)
@@ -127,6 +141,7 @@ class Setup:
             timeout=None,
             bind_address=self._local_address,
             connectors=self._connectors,
+            lifecycles=self._lifecycles,
         )
 
 

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ("Trace", "Way")
 
-_HTTP11 = ("http11.send_request_headers", "http11.send_request_body", "http11.receive_response_headers")
+_STEPS = ("send_request_headers", "send_request_body", "receive_response_headers")
+_HTTP11 = tuple(f"http11.{step}" for step in _STEPS)
+_HTTP2 = tuple(f"http2.{step}" for step in _STEPS)
 
 
 _STREAM = object()
@@ -59,6 +61,7 @@ class Trace:
     """Tells the callback of one request.
 
     :param send: the callback
+    :ivar info: what each step is told with
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Trace:
         self.request = self._of_the_core(
             request.method, target, [*(way.headers if forward else ()), *request.headers.raw], forward
         )
+        self.info: dict[str, Any] = {"request": self.request}
 
     def _of_the_core(self, method: str, target: bytes, headers: Any, to_proxy: bool) -> Any:
         """Make a request as httpcore has it: of bytes, and to the proxy where there is one."""
@@ -126,10 +130,17 @@ class Trace:
         """Tell what has happened up to the head of the answer."""
         if response.from_cache is None:
             await self._opened(response)
-        version = b"HTTP/1.1" if response.http_version == "1.1" else b"HTTP/1.0"
-        head = (version, response.status, response.reason, list(response.headers))
-        for name, result in zip(_HTTP11, (None, None, head), strict=True):
-            await self.step(name, {"request": self.request}, result)
+        head: tuple[object, ...]
+        names, head = _HTTP2, (response.status, list(response.headers))
+        if response.stream_id is None:
+            version = b"HTTP/1.1" if response.http_version == "1.1" else b"HTTP/1.0"
+            names, head = _HTTP11, (version, response.status, response.reason, list(response.headers))
+        else:
+            self.info["stream_id"] = response.stream_id
+            if response.from_cache is None:
+                await self.step("http2.send_connection_init", {"request": self.request})
+        for name, result in zip(names, (None, None, head), strict=True):
+            await self.step(name, self.info, result)
 
     async def failed(self, exc: Exception, told: Exception, exchange: http.Exchange) -> None:
         """Tell how far it came.
@@ -144,10 +155,14 @@ class Trace:
         if exchange.opened:
             await self._opened(None)
         wrong = 1 if isinstance(exc, (http.WriteTimeout, http.InvalidRequest)) else 2
-        for name in _HTTP11[:wrong]:
-            await self.step(name, {"request": self.request})
-        await self._failed(_HTTP11[wrong], {"request": self.request}, told)
-        await self.step("http11.response_closed", {})
+        names, closed = _HTTP11, {}
+        if exchange.stream_id is not None:
+            names, closed = _HTTP2, {"stream_id": exchange.stream_id}
+            self.info["stream_id"] = exchange.stream_id
+        for name in names[:wrong]:
+            await self.step(name, self.info)
+        await self._failed(names[wrong], self.info, told)
+        await self.step(names[0].partition(".")[0] + ".response_closed", closed)
 
     async def again(self) -> None:
         """Tell that connecting is about to be tried again."""
@@ -188,7 +203,8 @@ class Trace:
     def _opening(self) -> Iterator[tuple[str, str, dict[str, Any], object]]:
         """Yield the steps of connecting: phase, name, information, and the result."""
         way, place, timeout = self._way, self._place, self._timeout
-        secure = place.scheme == "https" and not (way.forwards and self._request.url.scheme == "http")
+        forwarded = way.forwards and self._request.url.scheme == "http"
+        secure = place.scheme in ("https", "wss") and not forwarded
         name = self._request.extensions.get("sni_hostname") or self._request.url.raw_host.decode("ascii")
         inside = {"ssl_context": way.context, "server_hostname": name, "timeout": timeout}
         if way.proxy.startswith("socks"):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 
-from keepalive import AllocateError, ConnectionManager, KeepaliveError, http
+from keepalive import AllocateError, KeepaliveError, Manager, http
 
 from .library import Library, base_transports, library_of
 from .network import NetworkStream
@@ -34,6 +34,7 @@ _Known: TypeAlias = "tuple[Route | None, http.Place, http.Message]"
 
 _PORTS = {"http": 80, "https": 443}
 _PLAIN = {"http": "http", "ws": "http", "https": "https", "wss": "https"}
+_VERSIONS = {"1.0": b"HTTP/1.0", "1.1": b"HTTP/1.1", "2": b"HTTP/2"}
 _REMEMBERED = 256
 _GIVEN = Way()
 """A given manager's affair."""
@@ -63,6 +64,8 @@ class Transport(Base):
     :param uds: path of a Unix socket to connect to, whatever the URL's host
     :param local_address: address to connect from
     :param socket_options: triples for `socket.setsockopt`, for TCP sockets
+    :param http2: whether HTTP/2 is offered to servers with TLS; needs ``h2``
+    :param http1: False for nothing but HTTP/2, also without TLS, by prior knowledge
     :param head_limits: what the heads of answers may come to; by default as much as with httpx's own
     :param retries: how often to try again, with growing pauses, when no connection could be opened
     :raises TypeError, ValueError: an argument is wrong
@@ -71,7 +74,7 @@ class Transport(Base):
 
     def __init__(
         self,
-        manager: ConnectionManager | None = None,
+        manager: Manager | None = None,
         *,
         verify: ssl.SSLContext | str | bool = True,
         cert: Any = None,
@@ -82,18 +85,21 @@ class Transport(Base):
         local_address: str | None = None,
         retries: int = 0,
         socket_options: Any = None,
+        http1: bool = True,
+        http2: bool = False,
         head_limits: http.HeadLimits | None = None,
     ) -> None:
         self._manager = manager
         self._head_limits = http.HeadLimits() if head_limits is None else head_limits
         self._routes: Routes | None = None
         self._retries = _checked_retries(retries)
+        self._http2 = http2
         self._translated: dict[tuple[Any, ...], _Known] = {}
         self._timeouts: dict[tuple[Any, ...], http.Timeout] = {}
         if manager is None:
             setup = Setup(
                 verify=verify, cert=cert, trust_env=trust_env, limits=limits, proxy=proxy, uds=uds,
-                local_address=local_address, socket_options=socket_options,
+                local_address=local_address, socket_options=socket_options, http1=http1, http2=http2,
             )  # fmt: skip
             self._routes = Routes(setup, environment=trust_env and proxy is None and uds is None)
             return
@@ -101,6 +107,7 @@ class Transport(Base):
         taken = {
             "cert": cert, "limits": limits, "proxy": proxy, "uds": uds, "local_address": local_address,
             "socket_options": socket_options, "verify": None if verify is True else verify,
+            "http2": http2 or None,
         }  # fmt: skip
         for name, value in taken.items():
             if value is not None:
@@ -142,16 +149,20 @@ class Transport(Base):
             headers=response.headers,
             stream=library.stream(library, response, trace),
             extensions={
-                "http_version": b"HTTP/1.1" if response.http_version == "1.1" else b"HTTP/1.0",
-                "reason_phrase": response.reason,
+                "http_version": _VERSIONS[response.http_version],
                 "network_stream": NetworkStream(library, response),
+                **(
+                    {"reason_phrase": response.reason}
+                    if response.stream_id is None
+                    else {"stream_id": response.stream_id}
+                ),
             },
         )
 
     async def _exchange(
         self,
         library: Library,
-        manager: ConnectionManager,
+        manager: Manager,
         place: http.Place,
         message: http.Message,
         timeout: http.Timeout | None,
@@ -231,8 +242,10 @@ class Transport(Base):
             place = http.Place("ws", host, port)  # a proxy between would not pass on what follows the upgrade
         else:
             sni = request.extensions.get("sni_hostname")
+            if self._http2 and scheme in ("ws", "wss"):
+                plain = scheme  # an upgrade needs HTTP/1.1, on connections of its own
             place = http.Place(plain, host, port)
-            if sni and plain == "https":
+            if sni and plain in ("https", "wss"):
                 place = http.Place(plain, host, port, plain, sni, port)
         try:
             return route, place, http.compose(request.method, target, url.netloc, headers, content)
@@ -251,7 +264,7 @@ def _checked_retries(retries: object) -> int:
 
 
 def _check(manager: object) -> None:
-    if not isinstance(manager, ConnectionManager):
+    if isinstance(manager, type) or not isinstance(manager, Manager):
         msg = f"manager must be a ConnectionManager, not {manager!r}"
         raise TypeError(msg)
 

@@ -142,8 +142,6 @@ class SlotAttempt:
             lifetime *= 1 - LIFETIME_JITTER * random.random()
         capacity = attempts.lifecycles.opened(slot, link)
         driver.pool.opened(slot, link, driver.reactor.clock(), lifetime, capacity)
-        if capacity is not None:
-            attempts.lifecycles.settle(link)
         attempts.preconnects.opened(slot)
         driver.act()
 

@@ -147,6 +147,23 @@ class Connection(LinkStream):
         """Seconds since it was opened."""
         return self._driver.now() - self._slot.opened_at
 
+    def look_away(self) -> None:
+        """Have this event loop told of nothing that arrives, since another process reads it now.
+
+        For who passes the socket on. It ends with the release, at which the kernel is asked what has come.
+        For connections without TLS only. A plain method.
+
+        :raises ClosedResourceError: it was given back
+        :raises ValueError: it is under TLS
+        """
+        link = self._link
+        if link is None or link.closed:
+            raise ClosedResourceError
+        if link.layered:
+            msg = "a connection under TLS cannot be passed on"
+            raise ValueError(msg)
+        link.look_away()
+
     # -- time limits --------------------------------------------------------------------------------
 
     def time(self) -> float:

@@ -10,7 +10,7 @@ import logging
 import random
 from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -34,6 +34,7 @@ from keepalive.pool.states import (
     RESERVED,
     RESET,
     SERVED,
+    SHORT,
     VALIDATE,
     WAKE,
     Effect,
@@ -46,6 +47,7 @@ from .address_watch import AddressWatch
 from .attempts import Attempts
 from .connection import Connection
 from .error_mapping import explain
+from .fleet import Seat
 from .key_settings import LimitsByKey
 from .lifecycles import Lifecycles
 from .preconnect import Preconnects, WarmUp
@@ -53,41 +55,20 @@ from .shares import SharedConnection
 from .upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from keepalive.base.addresses import BindAddresses
     from keepalive.base.types import Key
-    from keepalive.connect.connector import Connector
-    from keepalive.connect.lifecycle import Lifecycle
     from keepalive.pool.records import KeyState
     from keepalive.pool.states import Limits
-    from keepalive.resolve.resolver import Resolver
     from keepalive.transport.link import Link
     from keepalive.transport.runtime import Runtime
 
-    from .key_settings import KeySettings
-    from .observer import Observer
+    from .options import Options
 
 logger = logging.getLogger("keepalive")
 
 FAIR_RUN = 16
 """So many new connections that are ready at once are handed out in a row, then others may run."""
-
-
-class Options(NamedTuple):
-    """What a manager is given beside its limits; see `ConnectionManager`."""
-
-    resolver: Resolver
-    connectors: Mapping[str, Connector]
-    bind_address: BindAddresses | None
-    stagger: float
-    max_lifetime: float
-    check_after: float
-    lifecycles: Mapping[str, Lifecycle[Any]]
-    settings: Mapping[Any, KeySettings]
-    retire_moved: bool
-    reuse_dropped: bool
-    observer: Observer | None
 
 
 class Driver:
@@ -97,8 +78,10 @@ class Driver:
         self.limits_of = limits_of = LimitsByKey(
             options.settings, options.lifecycles, options.max_lifetime, options.check_after
         )
+        self.seat = None if options.fleet is None else Seat(options.fleet, limits_of)
+        bounds = limits_of if self.seat is None else self.seat.limits_of
         self.pool = Pool(
-            limits, limits_of=limits_of, observed=options.observer is not None, seed=random.random()
+            limits, limits_of=bounds, observed=options.observer is not None, seed=random.random()
         )
         self.reactor = reactor = Reactor(runtime, self._unread, self._abandoned)
         self.now = reactor.clock
@@ -135,8 +118,10 @@ class Driver:
         )
         return Opener(reactor, net, self.names, self.sessions, _timeouts(limits))
 
-    def begin(self) -> None:
-        """Open what is to be kept ready."""
+    async def begin(self) -> None:
+        """Join the fleet, if there is one, then open what is to be kept ready."""
+        if self.seat is not None:
+            await self.seat.begin(self)
         self._upkeep.look()
 
     def check_here(self) -> None:
@@ -168,7 +153,7 @@ class Driver:
             events = self._poll()
             if events:
                 self.reactor.poller.sort(events)  # it may turn out to be dead; the request then waits again
-            if slot.shares is not None:
+            if slot.shares is not None and slot.link is not None and slot.link.hung:
                 self._refuse_hung(waiter)
         if waiter.state is SERVED:
             reuse = waiter.reuse
@@ -178,11 +163,15 @@ class Driver:
             link.touched, link.deadline = False, NEVER
             if pool.effects:
                 self.act()
-            kind = Connection if slot.shares is None else SharedConnection
-            return kind(self, slot, link, context, reuse, now)
+            if slot.shares is None:
+                return Connection(self, slot, link, context, reuse, now)
+            conn = SharedConnection(self, slot, link, context, reuse, now)
+            if slot.shares.lent > 1:
+                conn.idle_for = 0.0  # somebody had it all the time
+            return conn
         if waiter.state is QUEUED:
             return None
-        raise explain(waiter, pool, context)
+        raise explain(waiter, pool, context, self.seat)
 
     def _refuse_hung(self, waiter: Waiter) -> None:
         """Pass shared connections whose peer has gone: they end, but not for those who read them still."""
@@ -230,8 +219,10 @@ class Driver:
 
     def give_back_share(self, slot: Slot, keep_for: float) -> None:
         """Take a share of a connection back."""
-        self.pool.sharing.give_back(slot, self.now(), keep_for)
-        self.act()
+        pool = self.pool
+        pool.sharing.give_back(slot, self.now(), keep_for)
+        if pool.effects or pool.timers.earliest < self.armed:
+            self.act()
 
     def throw_away(self, slot: Slot, reason: CloseReason) -> None:
         """Close a lent connection."""
@@ -307,9 +298,11 @@ class Driver:
         if not slot.uses and not slot.was_idle:
             return  # just opened for a request: what its peer does with it is the user's (or VALIDATE's)
         reason = slot.link.look()
-        if reason is CloseReason.UNREAD and self._lifecycles.hears(slot):
+        unread = reason is CloseReason.UNREAD
+        if unread and self._lifecycles.hears(slot):
             reason = self._lifecycles.hear(slot, slot.link)
-        if reason is None or (reason is CloseReason.UNREAD and not slot.uses and not root.hung):
+            unread = False  # it has been read, also if it was refused
+        if reason is None or (unread and not slot.uses and not root.hung):
             return  # session tickets, a false alarm, or a server's greeting for the first user
         self.pool.lost(slot, self.now(), reason)
         self.act()
@@ -335,6 +328,8 @@ class Driver:
         if pool.timers.earliest < self.armed:
             self.armed = pool.timers.earliest
             self._timer.move(max(0.0, self.armed - self.now()))
+        if self.seat is not None and self.seat.beyond and not self._acting:
+            self.seat.look()
         if self._empty and not pool.capacity.total:
             for event in self._empty:
                 event.set()
@@ -357,6 +352,8 @@ class Driver:
         elif effect is VALIDATE:
             if what.state is IDLE:
                 self._unread(what.link)
+        elif effect is SHORT and self.seat is not None:
+            self.seat.fleet.wanted(what.key)
         else:
             self._notify(*what)
 
@@ -408,6 +405,8 @@ class Driver:
                 self.pool.sharing.lost(link.slot, self.now(), CloseReason.SHUTDOWN)
         self.act()
         self.names.close()
+        if self.seat is not None:
+            await self.seat.end()
         try:
             await self.reactor.wait_for_tasks()
         finally:
@@ -428,6 +427,7 @@ class Driver:
     def _abandoned(self) -> None:
         """Empty this copy after a fork; its descriptors are closed already."""
         self.serves = 0
+        self.seat = None
         self.pool = Pool(self.pool.limits)
         self.pool.shutdown(0.0)
         self._orphans.clear()

@@ -25,11 +25,16 @@ if TYPE_CHECKING:
     from keepalive.pool.pool import Pool
     from keepalive.pool.records import Slot, Waiter
 
+    from .fleet import Seat
+
 _BY_PHASE: dict[str, type[AllocateError]] = {
     Phase.RESOLVE: ResolveError,
     Phase.TLS: TLSError,
     Phase.SETUP: SetupError,
 }
+
+WAITING = (Phase.QUEUE, Phase.FLEET)
+"""No attempt stands for a request then."""
 
 _LATE = {
     Failure.CONNECT_TIMEOUT: "connection",
@@ -49,7 +54,7 @@ def numbers(waiter: Waiter, pool: Pool) -> str:
     )
 
 
-def explain(waiter: Waiter, pool: Pool, context: object) -> KeepaliveError:
+def explain(waiter: Waiter, pool: Pool, context: object, seat: Seat | None = None) -> KeepaliveError:
     """Make the exception for a request that ended without a connection."""
     key = waiter.per_key.key
     if waiter.state is WaiterState.CANCELLED:
@@ -66,7 +71,7 @@ def explain(waiter: Waiter, pool: Pool, context: object) -> KeepaliveError:
     elif waiter.phases is not None and waiter.deadline < waiter.phases[0]:
         name, seconds = (
             ("queue_timeout", waiter.phases[1])
-            if waiter.phase == Phase.QUEUE
+            if waiter.phase in WAITING
             else ("open_timeout", waiter.phases[2])
         )
         text = f"no connection within {name}={seconds:g} s, which began with that phase"
@@ -74,13 +79,15 @@ def explain(waiter: Waiter, pool: Pool, context: object) -> KeepaliveError:
         text = "no idle connection and no time to wait for one"
     else:
         text = f"no connection within timeout={waiter.deadline - waiter.since:g} s{_last_part(waiter)}"
+    if waiter.phase == Phase.FLEET and seat is not None:
+        text = f"{text}; {seat.fleet.waits_for(key)}"
     text = f"{text}; {numbers(waiter, pool)}"
     return AllocateTimeout(key, waiter.phase, errno.ETIMEDOUT, text, request_id=waiter.id, context=context)
 
 
 def _last_part(waiter: Waiter) -> str:
     """Say how much of a request's time went into its last phase, unless all did."""
-    if waiter.phase == Phase.QUEUE:
+    if waiter.phase in WAITING:
         return ""
     last, all_of_it = waiter.deadline - waiter.phase_since, waiter.deadline - waiter.since
     return f" ({waiter.phase}: {last:.2g} s)" if 0 < last < all_of_it * 0.99 else ""

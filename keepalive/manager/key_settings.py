@@ -34,6 +34,8 @@ class KeySettings:
     :ivar keep_alive: seconds that an idle connection is kept, unless `min_idle` needs it
     :ivar max_lifetime: seconds from its opening to its end
     :ivar max_uses: how many times it is handed out
+    :ivar open_when: from 0 to 1: when a larger part of the shares of each shared connection is lent, one more
+        is opened, if there is room, and the next requests go to it; None: when all shares are lent
     :ivar check_after: seconds of idleness after which the life cycle's `check` is asked
     """
 
@@ -42,6 +44,7 @@ class KeySettings:
     keep_alive: float | None = None
     max_lifetime: float | None = None
     max_uses: int | None = None
+    open_when: float | None = None
     check_after: float | None = None
 
     def __post_init__(self) -> None:
@@ -56,6 +59,7 @@ class KeySettings:
         for name in ("keep_alive", "check_after"):
             arguments.seconds(name, getattr(self, name))
         arguments.positive_seconds("max_lifetime", self.max_lifetime)
+        arguments.part_of_one("open_when", self.open_when)
 
 
 def checked_settings(value: Mapping[Any, KeySettings] | None) -> dict[Any, KeySettings]:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import BrokenResourceError
 
-from keepalive.base.failure import DialFailure, text_of
-from keepalive.base.types import CloseReason, Phase
+from keepalive.base.failure import MISTAKES, DialFailure, text_of
+from keepalive.base.types import NEVER, CloseReason, Phase
 from keepalive.connect.lifecycle import HookNames
 from keepalive.connect.opener import check_link
 from keepalive.transport.stream import LinkStream
 
-from .shares import STREAM_ERRORS, Resident
+from .shares import Hook, Resident, is_peers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -77,13 +77,20 @@ class Lifecycles:
         hook = "opened"
         try:
             link.state = await lifecycle.opened(stream, dial.key) if names.opened else None
+            if not dial.has(link):
+                msg = "it has closed the connection"
+                raise ConnectionError(msg)
+            hook = "shared"
             if not names.run or not lifecycle.shared(link.state):
                 stream.detach()
                 return
             hook = "run"
-            resident = Resident(self._driver, lifecycle, stream, link, self._resident_ended)
+            resident = Resident(self._driver, scheme, lifecycle, stream, link, self._resident_ended)
             self.residents[link] = resident
             await resident.ready()
+            if not dial.wanted or not dial.has(link):  # given up, or closed, while this was to be woken
+                msg = "the attempt has ended"
+                raise ConnectionError(msg)
         except Exception as exc:
             self._forget(link)
             number = exc.errno if isinstance(exc, OSError) else None
@@ -101,25 +108,12 @@ class Lifecycles:
         resident.slot = slot
         return resident.capacity
 
-    def settle(self, link: Link) -> None:
-        """Take in what the resident has said between its set-up and its slot."""
-        resident = self.residents.get(link)
-        if resident is not None and (resident.retired or resident.over):
-            self._retire(resident)
-
-    def _retire(self, resident: Resident) -> None:
-        slot, now = resident.slot, self._driver.reactor.clock()
-        if slot is not None:
-            if resident.over:
-                self._driver.pool.sharing.lost(slot, now, CloseReason.ENDED)
-            else:
-                self._driver.pool.sharing.retire(slot, now)
-
     def _resident_ended(self, resident: Resident) -> None:
         """Close the connection of a resident that has ended by itself."""
-        if not self._driver.reactor.forked:
-            self._retire(resident)
-            self._driver.act()
+        driver, slot = self._driver, resident.slot
+        if slot is not None and not driver.reactor.forked:
+            driver.pool.sharing.lost(slot, driver.reactor.clock(), CloseReason.ENDED, resident.failure())
+            driver.act()
 
     # -- what the pool asks for ---------------------------------------------------------------------
 
@@ -156,6 +150,7 @@ class Lifecycles:
     ) -> None:
         """Start a hook's task."""
         link: Link = slot.link
+        link.deadline = NEVER  # its last user's
         stream, well = LinkStream.over(link), False
 
         async def work() -> None:
@@ -163,10 +158,9 @@ class Lifecycles:
             try:
                 await func(stream, link.state)
                 well = True
-            except STREAM_ERRORS as exc:
-                logger.debug("%s of %s: %s", hook, slot.per_key.key, text_of(exc))
-            except Exception:
-                logger.exception("%s of the life cycle of %s raised", hook, slot.per_key.key)
+            except Exception as exc:
+                told = logger.debug if is_peers(exc) else logger.exception
+                told("%s of the life cycle of %s raised: %s", hook, slot.per_key.key, text_of(exc))
             finally:
                 stream.detach()
 
@@ -178,7 +172,7 @@ class Lifecycles:
 
         try:
             name = f"keepalive {hook} of {slot.per_key.key}"
-            self._tasks[slot] = self._driver.reactor.spawn(work, done, name)
+            self._tasks[slot] = Hook(self._driver.reactor, work, done, name)
         except Exception:  # the loop is at its end
             logger.debug("%s of %s could not be started", hook, slot.per_key.key, exc_info=True)
             ended(slot, False)
@@ -211,11 +205,12 @@ class Lifecycles:
                 answer = self.of(slot).received(link.state, data)
                 if answer is None:
                     return CloseReason.UNREAD
-                if answer and (link.try_send(answer) != len(answer) or link.unsent):
+                size = memoryview(answer).nbytes  # refuses what is no bytes
+                if size and (link.try_send(answer) != size or link.unsent):
                     return CloseReason.BUSY
             except BrokenResourceError:
                 return CloseReason.PEER
-            except Exception:
+            except MISTAKES:
                 logger.exception("received of the life cycle of %s failed", slot.per_key.key)
                 return CloseReason.UNREAD
         return CloseReason.UNREAD

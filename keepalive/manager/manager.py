@@ -14,15 +14,17 @@ from keepalive.connect.happy_eyeballs import STAGGER
 from keepalive.connect.lifecycle import checked_lifecycles
 from keepalive.errors import ManagerClosed, QueueFull
 from keepalive.manager.observer import Observer
-from keepalive.pool.states import LENT, Limits
+from keepalive.pool.states import LENT, SHARED, Limits
 from keepalive.resolve.dns import DNSResolver
 from keepalive.resolve.resolver import Resolver
 from keepalive.transport.loops import current_runtime
 
 from .connection import Connection
-from .driver import Driver, Options
+from .driver import Driver
 from .error_mapping import numbers
+from .fleet import Fleet
 from .key_settings import checked_settings
+from .options import Options
 from .request import Request
 from .stats import Stats, describe, described, snapshot
 
@@ -49,8 +51,7 @@ class ConnectionManager:
     task of that event loop. Leaving the block closes everything, lent connections included.
 
     :param max_per_host: the most connections per key, > 0, or None
-    :param max_open: the most connections in all, > 0, or None; both limits count attempts, lent, idle and
-        closing ones
+    :param max_open: the most connections in all, > 0, or None; both count attempts, lent, idle, closing ones
     :param max_idle: the most idle connections in all; one more closes the least recently used of them, of
         whatever key. 0 keeps none (a waiting request still gets a released one), None has no such limit
     :param keep_alive: seconds an idle connection is kept; 0 keeps none, None keeps them for ever
@@ -61,10 +62,8 @@ class ConnectionManager:
     :param connect_timeout: seconds one attempt may take, all addresses and TLS included, not the names
     :param resolve_timeout: seconds one attempt may take to look up its names
     :param tls_timeout: seconds one attempt may take for TLS
-    :param setup_timeout: seconds one attempt may take for the `opened` of its life cycle, and until its `run`
-        has set a capacity
-    :param stagger: seconds until the next address of a host is tried beside one that has not answered
-        (RFC 8305); None tries them one after the other
+    :param setup_timeout: seconds one attempt may take for `opened`, and until `run` has set a capacity
+    :param stagger: seconds until the next address is tried beside a silent one (RFC 8305); None: in turn
     :param max_waiting: the most requests that may wait without an attempt; 0 means never queue
     :param max_lifetime: seconds after which a connection is closed when free, up to 5 % earlier
     :param max_uses: how many times a connection is handed out
@@ -75,18 +74,15 @@ class ConnectionManager:
     :param retire_moved: retire connections whose address has left what their name stands for: idle ones
         close, lent ones when they are given back. Names in use are then asked for again when their
         answers have become old. Not for names that give out other addresses each time
-    :param reuse_dropped: reuse a quiet connection whose handle was garbage-collected in use, as the
-        ancestor (POE::Component::Client::Keepalive) did
-    :param connectors: what opens connections, by scheme; "https" is TLS, "unix" a Unix socket, and any
-        other scheme TCP unless this says otherwise
-    :param lifecycles: what the protocol of a scheme does with its connections: sets them up, checks and
-        resets them, answers while they are idle, says goodbye, or shares them; see `abc.Lifecycle`
-    :param check_after: seconds of idleness after which a connection is checked before it is handed out, if
-        its life cycle has a `check`; None never
+    :param reuse_dropped: reuse a quiet connection whose handle was garbage-collected in use
+    :param connectors: what opens connections, by scheme; by default TLS for "https", "unix", and TCP
+    :param lifecycles: what the protocol of a scheme does with its connections; see `abc.Lifecycle`
+    :param check_after: seconds of idleness after which its life cycle's `check` is asked; None never
     :param check_timeout: seconds such a check, or a reset, may take; then the connection is closed
     :param settings: what differs for some keys: `KeySettings` by scheme, by (scheme, host) or by (scheme,
         host, port); what is said of the narrowest counts
     :param observer: told of every transition
+    :param fleet: limits over many managers, beside those of this one: `keepalive.fleet.RedisFleet`
     :raises TypeError: an argument of the wrong type
     :raises ValueError: an argument out of range
     """
@@ -119,6 +115,7 @@ class ConnectionManager:
         check_timeout: float = 5.0,
         settings: Mapping[Any, KeySettings] | None = None,
         observer: Observer | None = None,
+        fleet: Fleet | None = None,
     ) -> None:
         self._limits = Limits(
             max_per_host=arguments.count("max_per_host", max_per_host, least=1),
@@ -138,6 +135,8 @@ class ConnectionManager:
         self._timeout = arguments.seconds("timeout", timeout, any_sign=True)
         arguments.instance("resolver", resolver, Resolver)
         arguments.instance("observer", observer, Observer)
+        arguments.instance("fleet", fleet, Fleet)
+        self.lifecycles = checked_lifecycles(lifecycles)
         self._options = Options(
             resolver=DNSResolver() if resolver is None else resolver,
             connectors=checked_connectors(connectors),
@@ -145,18 +144,19 @@ class ConnectionManager:
             stagger=arguments.seconds("stagger", stagger),
             max_lifetime=arguments.positive_seconds("max_lifetime", max_lifetime),
             check_after=arguments.seconds("check_after", check_after),
-            lifecycles=checked_lifecycles(lifecycles),
+            lifecycles=self.lifecycles,
             settings=checked_settings(settings),
             retire_moved=arguments.flag("retire_moved", retire_moved),
             reuse_dropped=arguments.flag("reuse_dropped", reuse_dropped),
             observer=observer,
+            fleet=fleet,
         )
         self._driver: Driver | None = None
 
     # -- its life -----------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        """Start. Does not switch tasks.
+        """Start. Switches tasks only to join a fleet, which may raise `FleetError`.
 
         :raises RuntimeError: it was entered before
         """
@@ -164,7 +164,7 @@ class ConnectionManager:
             msg = "a ConnectionManager can be entered only once"
             raise RuntimeError(msg)
         self._driver = driver = Driver(self._limits, self._options, current_runtime())
-        driver.begin()
+        await driver.begin()
         return self
 
     async def __aexit__(
@@ -340,7 +340,7 @@ class ConnectionManager:
         if not isinstance(given, Connection) or given._driver is not driver:
             msg = f"{conn!r} is not a connection of this manager"
             raise ValueError(msg)
-        if conn._link is None or conn._slot.state is not LENT:
+        if conn._link is None or conn._slot.state not in (LENT, SHARED):
             msg = f"{conn!r} is not lent"
             raise ValueError(msg)
         conn.release()

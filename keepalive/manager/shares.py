@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import logging
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
 from anyio import BrokenResourceError, ClosedResourceError, DelimiterNotFound, EndOfStream, IncompleteRead
 
 from keepalive.base import arguments
-from keepalive.base.failure import text_of
-from keepalive.base.types import NEVER
+from keepalive.base.failure import DialFailure, text_of
+from keepalive.base.types import NEVER, Phase
 from keepalive.pool.records import MANY
 
 from .connection import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from keepalive.connect.lifecycle import Lifecycle
     from keepalive.pool.records import Slot
     from keepalive.transport.link import Link
+    from keepalive.transport.reactor import Reactor
     from keepalive.transport.stream import LinkStream
 
     from .pool_driver import PoolDriver
 
 logger = logging.getLogger("keepalive")
 
-STREAM_ERRORS = (
+_STREAM_ERRORS = (
     OSError,
     BrokenResourceError,
     ClosedResourceError,
@@ -36,6 +38,36 @@ STREAM_ERRORS = (
     IncompleteRead,
 )
 """What a hook meets when the peer has gone, or speaks nonsense: nobody's mistake."""
+
+
+def is_peers(exc: Exception) -> bool:
+    """Say whether an error, or all of a group, are such."""
+    if isinstance(exc, ExceptionGroup):
+        return exc.split(_STREAM_ERRORS)[1] is None
+    return isinstance(exc, _STREAM_ERRORS)
+
+
+class Hook:
+    """The task of a hook. Its cancellation lasts: who swallows it meets it again where he next waits."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        func: Callable[[], Coroutine[Any, Any, None]],
+        done: Callable[[], object],
+        name: str,
+    ) -> None:
+        self._scope = anyio.CancelScope()
+
+        async def run() -> None:
+            with self._scope:
+                await func()
+
+        reactor.spawn(run, done, name)
+
+    def cancel(self) -> None:
+        """End it; harmless when it has ended."""
+        self._scope.cancel()
 
 
 class Resident:
@@ -49,6 +81,7 @@ class Resident:
     def __init__(
         self,
         driver: PoolDriver,
+        scheme: str,
         lifecycle: Lifecycle[Any],
         stream: LinkStream,
         link: Link,
@@ -59,6 +92,7 @@ class Resident:
         self.over = False
         self._capacity: int | None = None
         self._driver = driver
+        self._scheme = scheme
         self._error: Exception | None = None
         self._ended = ended
         self._changed = anyio.Event()
@@ -68,16 +102,16 @@ class Resident:
         async def run() -> None:
             try:
                 await lifecycle.run(stream, link.state, self)
-            except STREAM_ERRORS as exc:
-                self._error = exc
             except Exception as exc:
                 self._error = exc
                 if self.slot is not None:
-                    logger.exception("run of the life cycle of %s raised", self.slot.per_key.key)
+                    told = logger.debug if is_peers(exc) else logger.exception
+                    told("run of the life cycle of %s raised: %s", self.slot.per_key.key, text_of(exc))
             finally:
+                self.over = True
                 stream.detach()
 
-        self._task = driver.reactor.spawn(run, self._done, "keepalive resident of a shared connection")
+        self._task = Hook(driver.reactor, run, self._done, f"keepalive run of {scheme}")
 
     @property
     def capacity(self) -> int:
@@ -89,7 +123,7 @@ class Resident:
         self._capacity = arguments.whole("capacity", n, least=0, most=MANY)
         self._changed.set()
         slot, driver = self.slot, self._driver
-        if slot is not None and not self.over and not self.retired:
+        if slot is not None and not (self.over or self.retired or driver.reactor.forked):
             driver.pool.sharing.set_capacity(slot, self._capacity, driver.reactor.clock())
             driver.act()
 
@@ -102,18 +136,32 @@ class Resident:
     def retire(self) -> None:
         """Lend the connection no more; see `Shares`."""
         self.retired = True
+        self._changed.set()
         slot, driver = self.slot, self._driver
-        if slot is not None:
+        if slot is not None and not driver.reactor.forked:
             driver.pool.sharing.retire(slot, driver.reactor.clock())
             driver.act()
 
     async def ready(self) -> None:
         """Wait until `run` has said how many may share the connection; raise what ended it before."""
         await self._changed.wait()
-        if self.over:
-            why = "" if self._error is None else f": {text_of(self._error)}"
-            msg = f"it ended before it set a capacity{why}"
-            raise ConnectionError(msg) from self._error
+        if self.over or self.retired:
+            raise ConnectionError(self._why()) from self._error
+
+    def failure(self) -> DialFailure:
+        """Say for a request that was to be the first borrower why the connection has ended."""
+        msg = f"run of the life cycle of {self._scheme!r}: {self._why()}"
+        failure = DialFailure(Phase.SETUP, None, msg)
+        failure.__cause__ = self._error
+        return failure
+
+    def _why(self) -> str:
+        if self._error is not None and self._capacity is None:
+            return text_of(self._error)
+        did = "ended" if self.over else "retired the connection"
+        before = "it set a capacity" if self._capacity is None else "anybody had a share"
+        why = "" if self._error is None else f": {text_of(self._error)}"
+        return f"it {did} before {before}{why}"
 
     async def leave(self) -> None:
         """Cancel it, and wait for its end."""
@@ -152,16 +200,30 @@ class SharedConnection(Connection):
         :param keep_for: seconds the connection may stay idle if this was the last share
         :raises RuntimeError: called from another event loop or thread
         """
-        if self._given_back() is None:
+        link, driver = self._link, self._driver
+        if link is None or link.closed:
+            self._link = None
             return
-        self._driver.check_here()
+        reactor = driver.reactor
+        if get_ident() != reactor.thread or not reactor.running():
+            driver.check_here()
         kept = NEVER if keep_for is None else arguments.seconds("keep_for", keep_for)
         self._link = None
-        self._driver.give_back_share(self._slot, kept)
+        driver.give_back_share(self._slot, kept)
 
     def discard(self) -> None:
         """Give the share back; the connection goes on, as others may have shares of it."""
         self.release()
+
+    @property
+    def deadline(self) -> float:
+        """Infinite: who waits for a share's answers waits inside the protocol."""
+        return NEVER
+
+    @deadline.setter
+    def deadline(self, when: float) -> None:
+        """Refuse: it would be the time limit of the life cycle's `run`."""
+        _not_yours()
 
     async def receive(self, max_bytes: int = 65536) -> bytes:  # the base's signature
         """Refuse: the byte stream belongs to the life cycle's `run`."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from keepalive.base.types import DEFERRED, IMMEDIATE, NEVER, CloseReason
 
 from .connections import why_expired
-from .shares import lends, offer, return_share
+from .shares import least_lent, lends, load, offer, return_share, within
 from .states import (
     CHECK,
     CHECKING,
@@ -28,6 +28,7 @@ from .states import (
     RESETTING,
     SERVED,
     SHARED,
+    SHORT,
     VALIDATE,
     WAKE,
     Failure,
@@ -67,38 +68,33 @@ class Assignment:
 
     def assign(self, slot: Slot, now: float) -> None:
         """Find the next place of a connection that has just become free."""
-        if slot.shares is not None:
-            self._assign_shares(slot, slot.shares, now)
-            return
-        if (
-            slot.uses >= slot.per_key.limits.max_uses
-            or slot.expires <= now
-            or self._parts.closed
-            or self._capacity.shrunk
-        ):
-            reason = self._unusable(slot, now)
-            if reason is not None:
+        if slot.shares is None:
+            if (
+                slot.uses >= slot.per_key.limits.max_uses
+                or slot.expires <= now
+                or self._parts.closed
+                or self._capacity.shrunk
+            ) and (reason := self._unusable(slot, now)) is not None:
                 self._connections.close(slot, reason)
                 return
-        queue = slot.per_key.queue
-        if queue is not None:
-            waiter = queue.oldest_plain() if slot.uses else queue.oldest()
-            if waiter is not None and not (
-                slot.uses and (queue.mixed or self._room.waiting) and self._outranked(queue, waiter)
-            ):
-                self._requests.leave_queue(waiter)
-                self.reserve(waiter, slot, DEFERRED)
-                self._effects.append((WAKE, waiter))
+            queue = slot.per_key.queue
+            if queue is not None:
+                waiter = queue.oldest_plain() if slot.uses else queue.oldest()
+                if waiter is not None and not (
+                    slot.uses and (queue.mixed or self._room.waiting) and self._outranked(queue, waiter)
+                ):
+                    self._requests.leave_queue(waiter)
+                    self.reserve(waiter, slot, DEFERRED)
+                    self._effects.append((WAKE, waiter))
+                    return
+            if slot.expires <= now:
+                self._connections.expire(slot, now)
                 return
-        if slot.expires <= now:
-            self._connections.expire(slot, now)
+        elif not self._assign_shares(slot, slot.shares, now):
             return
-        if IDLE not in slot.state.next:
+        # It waits idle. One whose capacity has changed may have done so before.
+        if IDLE not in slot.state.next and slot.state is not IDLE:
             raise illegal(slot, IDLE)
-        self.rest(slot)
-
-    def rest(self, slot: Slot) -> None:
-        """Let a connection wait idle."""
         slot.state = IDLE
         self._idle.add(slot)
         if not slot.uses:
@@ -108,15 +104,20 @@ class Assignment:
         if len(self._idle.line) > self._limits.max_idle:
             self.trim(CloseReason.SURPLUS)
 
-    def _assign_shares(self, slot: Slot, shares: Shares, now: float) -> None:
-        """Give the free shares of a connection to requests; without a borrower it waits idle, or ends."""
+    def _assign_shares(self, slot: Slot, shares: Shares, now: float) -> bool:
+        """Give the free shares of a connection to requests; say whether it waits idle, without a borrower."""
         per_key = slot.per_key
-        if not lends(slot, now) or self._parts.closed or self._capacity.exceeded(per_key):
+        ends = self._parts.closed or not lends(slot, now)
+        if not shares.lent and (ends or self._capacity.exceeded(per_key)):
+            reason = self._unusable(slot, now) or CloseReason.USES
+            self._connections.close_taken(slot, reason)
+            return False
+        if ends:
             per_key.shared.pop(slot, None)
-            if not shares.lent:
-                reason = self._unusable(slot, now) or CloseReason.USES
-                self._connections.close_taken(slot, reason)
-            return
+            return False
+        if per_key.count > per_key.limits.max_per_host:
+            offer(slot)  # lends nothing until one of the key has ended with its last share
+            return False
         while shares.lent < shares.capacity and (queue := per_key.queue) is not None and lends(slot, now):
             used = slot.uses or shares.lent
             waiter = queue.oldest_plain() if used else queue.oldest()
@@ -125,14 +126,11 @@ class Assignment:
             self._requests.leave_queue(waiter)
             self.share(waiter, slot, DEFERRED)
             self._effects.append((WAKE, waiter))
-        if shares.lent:
-            offer(slot)
-        elif slot.expires <= now:
+        if not shares.lent and slot.expires <= now:
             self._connections.close_taken(slot, why_expired(slot, now))
-        else:
-            if slot.state is not IDLE and IDLE not in slot.state.next:
-                raise illegal(slot, IDLE)
-            self.rest(slot)
+            return False
+        offer(slot)
+        return not shares.lent
 
     def trim(self, reason: CloseReason) -> None:
         """Close the least recently used of all idle connections, as long as there are too many."""
@@ -180,17 +178,22 @@ class Assignment:
         """Give a request a share of a connection; the first share of a never used one counts as new."""
         shares = slot.shares
         assert shares is not None, "only a shared connection has shares"
-        if slot.state is not SHARED:
-            move(slot, SHARED)
-        move(waiter, SERVED)
+        if (slot.state is not SHARED and SHARED not in slot.state.next) or SERVED not in waiter.state.next:
+            raise illegal(slot, SHARED)  # `move`, twice a request
+        slot.state, waiter.state = SHARED, SERVED
         waiter.slot, waiter.reuse = slot, reuse if slot.uses or shares.lent else None
         shares.lent += 1
         shares.unfetched[waiter] = None
         offer(slot)
 
-    def give(self, waiter: Waiter, slot: Slot, reuse: Reuse) -> None:
+    def give(self, waiter: Waiter, slot: Slot, reuse: Reuse, now: float) -> None:
         """Give a request a connection, or a share of it."""
-        (self.reserve if slot.shares is None else self.share)(waiter, slot, reuse)
+        if slot.shares is None:
+            self.reserve(waiter, slot, reuse)
+            return
+        self.share(waiter, slot, reuse)
+        if slot.per_key.limits.open_when < 1:
+            self._open_ahead(slot.per_key, now)
 
     def unreserve(self, waiter: Waiter) -> Slot | None:
         """Take back what a request was given, if it was."""
@@ -204,13 +207,25 @@ class Assignment:
 
     def find(self, per_key: KeyState, now: float, fresh: bool) -> Slot | None:
         """Take the best that this kind of request may have at once: a free share, or an idle connection."""
-        while per_key.shared and not fresh:
-            slot = next(iter(per_key.shared))
-            if lends(slot, now):
-                return slot
-            del per_key.shared[slot]
+        limits, slot = per_key.limits, None
+        if per_key.shared and not fresh and per_key.count <= limits.max_per_host:
+            if limits.open_when < 1:
+                slot = least_lent(per_key, now)
+            else:
+                slot = next((slot for slot in per_key.shared if lends(slot, now)), None)
+        if (slot is not None and not (per_key.idle or per_key.unused)) or within(slot, limits.open_when):
+            return slot
         idle = self._idle.take(per_key, fresh)
-        return None if idle is None else self.pass_doubtful(idle, now, fresh)
+        return slot if idle is None else self.pass_doubtful(idle, now, fresh) or slot
+
+    def _open_ahead(self, per_key: KeyState, now: float) -> None:
+        """Start an attempt beside shared connections that are lent beyond `open_when`, if there is room."""
+        nobody = not (per_key.opening or per_key.idle or per_key.unused)
+        if nobody and self._capacity.has_room(per_key) and self._backoff.allows(per_key):
+            part = per_key.limits.open_when
+            if not any(load(slot) <= part for slot in per_key.shared):
+                self._connections.open(per_key)
+                self.reconcile(per_key, now)
 
     def pass_doubtful(self, slot: Slot | None, now: float, fresh: bool) -> Slot | None:
         """Return this idle one that was taken, or the next one that can be handed out as it is.
@@ -277,6 +292,8 @@ class Assignment:
         if not crowded or per_key.idle or per_key.preparing:
             self.reconcile(per_key, now)
         # Otherwise others wait already that no attempt stands for: one more changes nothing for anybody.
+        if per_key.limits.leased and not waiter.covered and waiter.state is QUEUED:
+            self._effects.append((SHORT, per_key))
         if waiter.phases is not None and waiter.state is QUEUED and not waiter.covered:
             self._requests.begin_phase(waiter, now)
 
@@ -286,7 +303,7 @@ class Assignment:
         if other is not None:
             was_there = waiter.reuse is IMMEDIATE and other.idle_since <= waiter.since
             move(waiter, QUEUED)
-            self.give(waiter, other, IMMEDIATE if was_there else DEFERRED)
+            self.give(waiter, other, IMMEDIATE if was_there else DEFERRED, now)
         elif waiter.deadline <= now:
             self._requests.fail(waiter, Failure.TIMEOUT)
         else:
@@ -316,6 +333,8 @@ class Assignment:
         """Bring a key in order after a change: cover its requests, bound its spares, use the room."""
         queue = per_key.queue
         if queue is not None or per_key.opening or per_key.preconnecting:
+            if queue is not None and per_key.shared:
+                queue = self._lend_free(per_key, now)
             if queue is not None:
                 self._cover(per_key, queue, now)
                 if per_key.limits.check_after != NEVER:
@@ -329,6 +348,13 @@ class Assignment:
             self.use_room(now)
         if not per_key.count:
             self._keys.rest(per_key)
+
+    def _lend_free(self, per_key: KeyState, now: float) -> WaitQueue[Waiter] | None:
+        """Lend what was free and not lent while the key was beyond a lowered limit; return who waits then."""
+        for slot in list(per_key.shared):
+            if per_key.queue is not None and slot.shares is not None:
+                self._assign_shares(slot, slot.shares, now)
+        return per_key.queue
 
     def _cover(self, per_key: KeyState, queue: WaitQueue[Waiter], now: float) -> None:
         """Let each attempt stand for one request, the oldest first."""

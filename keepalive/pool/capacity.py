@@ -81,6 +81,15 @@ class Capacity:
         self.closing -= 1
         self.remove(per_key)
 
+    def measure_one(self, per_key: KeyState) -> None:
+        """See after a change of one key's limit whether it is beyond that."""
+        if per_key.count > per_key.limits.max_per_host:
+            self._over.add(per_key)
+            self.shrunk = True
+        elif per_key in self._over:
+            self._over.discard(per_key)
+            self.shrunk = bool(self._over) or self.total > self._limits.max_open
+
     def measure(self, keys: Iterable[KeyState]) -> None:
         """See after a change of the limits who is beyond them."""
         self._over = {per_key for per_key in keys if per_key.count > per_key.limits.max_per_host}

@@ -60,7 +60,9 @@ class Due:
         ready = len(per_key.idle) + len(per_key.unused)
         if ready <= limits.min_idle and expires > now and slot not in per_key.unlendable:
             self._idle.remove(slot)
-            slot.expires, slot.trusted_until = expires, min(expires, slot.idle_since + limits.check_after)
+            slot.expires = slot.trusted_until = expires
+            if slot.shares is None:  # else its resident sees to it
+                slot.trusted_until = min(expires, slot.idle_since + limits.check_after)
             self._idle.add(slot)
             return
         self._connections.expire(slot, now)
@@ -72,7 +74,7 @@ class Due:
 
     def time_out(self, waiter: Waiter, now: float) -> None:
         """Fail a request whose time has run out, and tell what it was waiting for."""
-        per_key, phase = waiter.per_key, "queue"
+        per_key, phase = waiter.per_key, waiter.per_key.queue_phase
         if waiter.state is QUEUED:
             if waiter.covered:
                 attempt = next(iter(per_key.opening or per_key.preparing))

@@ -43,8 +43,8 @@ class IdleConnections:
         """Enter one, the warmest from now on."""
         expires, timers = slot.expires, self._timers
         slot.was_idle = True
-        self.shelf(slot)[slot] = None
-        self.line[slot] = None
+        shelf = slot.per_key.idle if slot.uses and slot.shares is None else self.shelf(slot)
+        shelf[slot] = self.line[slot] = None
         if expires < self._latest:
             timers.set(slot, expires)
         else:

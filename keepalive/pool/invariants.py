@@ -129,7 +129,8 @@ def _check_shares(slot: Slot) -> None:
         assert not offered or shares.lent < shares.capacity, "14: offered without a free share"
         lends = slot.retires_at == NEVER and slot.uses + len(shares.unfetched) < slot.per_key.limits.max_uses
         plain = slot.per_key.queue is not None and slot.per_key.queue.oldest_plain() is not None
-        assert not (offered and lends and plain), "14: waits beside a free share"
+        beyond = slot.per_key.count > slot.per_key.limits.max_per_host
+        assert beyond or not (offered and lends and plain), "14: waits beside a free share"
 
 
 def _check_asleep(pool: Pool, per_key: KeyState) -> None:

@@ -13,14 +13,12 @@ re-checked: a resource changes owner in the step that frees it.
       shares: OPENING | IDLE --> SHARED --> IDLE | GONE
 
 Who gets what is told in `assignment`. Attempts belong to keys: whatever comes first, a released connection
-or an opened one, serves the oldest request. One attempt more than requests may live on as a spare; a
-preconnect starts several.
+or an opened one, serves the oldest request. One attempt more than requests may live on as a spare.
 
 Parts. `Assignment` decides, `Connections` begins and ends slots; `RoomQueue` (the line of keys), `WaitQueue`
 (the line in a key), `IdleConnections`, `Capacity` with `ExtraSlots`, `Spares`, `Backoff`, `Timers`,
 `Requests` and `Keys` answer their questions, each with its own invariants. This class is their sum: the
-inputs. Those of shared connections and of hooks are `sharing` and `hooks`; what is done by the clock is in
-`Due`.
+inputs. `sharing`, `hooks` and `leases` have inputs of their own; what is done by the clock is in `Due`.
 
 Invariants, checked by the tests after every input:
 
@@ -57,6 +55,7 @@ from .assignment import Assignment
 from .connections import Connections
 from .due import Due
 from .hooks import Hooks
+from .leases import Leases
 from .parts import Parts
 from .records import KeyState, Slot, Waiter
 from .shares import stop_lending
@@ -77,10 +76,10 @@ from .states import (
     SHARED,
     WAKE,
     Failure,
-    IllegalTransition,
     illegal,
     move,
     plain_limits,
+    unexpected,
 )
 
 if TYPE_CHECKING:
@@ -114,6 +113,7 @@ class Pool:
         self.sharing = Sharing(parts, assignment, connections)
         self.hooks = Hooks(assignment, connections)
         self._due = Due(parts, assignment, connections, self.hooks)
+        self.leases = Leases(parts, assignment, connections, self.sharing)
         self.limits = parts.limits
         self.effects = parts.effects
         self.timers = parts.timers
@@ -158,8 +158,7 @@ class Pool:
         `phases` are seconds that each phase may take from when it begins: while no attempt stands for the
         request, and while one does. Zero is over at once.
         """
-        assignment = self._assignment
-        requests = self.requests
+        assignment, requests = self._assignment, self.requests
         requests.last_id = number = requests.last_id + 1
         waiter = requests.open[number] = Waiter(number, per_key, now, deadline, fresh, phases)
         per_key.counters.requests += 1
@@ -172,7 +171,7 @@ class Pool:
             if slot is not None and slot.trusted_until <= now:
                 slot = assignment.pass_doubtful(slot, now, fresh)
         if slot is not None:
-            assignment.give(waiter, slot, IMMEDIATE)
+            assignment.give(waiter, slot, IMMEDIATE, now)
         elif deadline <= now or self._parts.closed:
             self.requests.fail(waiter, Failure.SHUTDOWN if self._parts.closed else Failure.TIMEOUT)
             assignment.reconcile(per_key, now)  # what it passed may have changed
@@ -184,8 +183,8 @@ class Pool:
 
     def overfull(self, waiter: Waiter) -> bool:
         """Say whether this new request has no attempt and stands beyond `max_waiting`."""
-        queued = waiter.state is QUEUED
-        return queued and not waiter.covered and self.requests.uncovered > self.limits.max_waiting
+        waits = waiter.state is QUEUED and not waiter.covered
+        return waits and self.requests.uncovered > self.limits.max_waiting
 
     def refuse(self, waiter: Waiter, now: float) -> None:
         """Take an overfull request out again; it counts as failed in the queue."""
@@ -197,8 +196,7 @@ class Pool:
         """Hand the reserved connection over to the request's owner."""
         slot = waiter.slot
         if slot is None:
-            msg = f"{waiter} is {waiter.state.value}, not served"
-            raise IllegalTransition(msg)
+            raise unexpected(waiter, SERVED)
         if slot.shares is not None:
             del slot.shares.unfetched[waiter]
         elif LENT not in slot.state.next:
@@ -367,8 +365,7 @@ class Pool:
 
     def retire(self, slots: Iterable[Slot], now: float) -> int:
         """Close those that are idle, and let those that are lent or reserved close at their release."""
-        closed: list[Slot] = []
-        count = 0
+        closed, count = list[Slot](), 0
         for slot in slots:
             if slot.state is IDLE:
                 self._connections.close(slot, CloseReason.RETIRED)
@@ -446,5 +443,4 @@ class Pool:
 def _expect(slot: Slot, state: SlotState) -> None:
     """Refuse an input for a connection that is in another state."""
     if slot.state is not state:
-        msg = f"{slot} is {slot.state.value}, not {state.value}"
-        raise IllegalTransition(msg)
+        raise unexpected(slot, state)

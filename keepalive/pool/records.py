@@ -252,6 +252,11 @@ class KeyState:
         return 0 if self.queue is None else self.queue.waiting
 
     @property
+    def queue_phase(self) -> str:
+        """What its requests wait for that no attempt stands for."""
+        return "fleet" if self.limits.leased and self.count >= self.limits.max_per_host else "queue"
+
+    @property
     def coming(self) -> int:
         """How many requests can be served by what is on its way."""
         return len(self.opening) * self.per_attempt + len(self.preparing)

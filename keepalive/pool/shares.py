@@ -9,7 +9,7 @@ from keepalive.base.types import NEVER
 from .states import SHARED
 
 if TYPE_CHECKING:
-    from .records import Slot
+    from .records import KeyState, Slot
 
 
 def lends(slot: Slot, now: float) -> bool:
@@ -17,6 +17,24 @@ def lends(slot: Slot, now: float) -> bool:
     shares = slot.shares
     assert shares is not None, "only a shared connection lends shares"
     return slot.retires_at > now and slot.uses + len(shares.unfetched) < slot.per_key.limits.max_uses
+
+
+def load(slot: Slot) -> float:
+    """Return the part of a connection's shares that is lent."""
+    shares = slot.shares
+    assert shares is not None, "only a shared connection lends shares"
+    return shares.lent / shares.capacity if shares.capacity else 1.0
+
+
+def within(slot: Slot | None, part: float) -> bool:
+    """Say whether no more than this part will be lent when one share more is."""
+    shares = None if slot is None else slot.shares
+    return shares is not None and shares.lent + 1 <= part * shares.capacity
+
+
+def least_lent(per_key: KeyState, now: float) -> Slot | None:
+    """Return the connection of a key with the smallest part lent, of those with free shares."""
+    return min((slot for slot in per_key.shared if lends(slot, now)), key=load, default=None)
 
 
 def offer(slot: Slot) -> None:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from keepalive.base.types import NEVER, CloseReason
 
 from .records import MANY, Shares
-from .shares import offer, return_share, stop_lending
-from .states import CLOSING, GONE, IDLE, SHARED
+from .shares import offer, stop_lending
+from .states import CLOSING, GONE, IDLE, SHARED, Failure
 
 if TYPE_CHECKING:
     from .assignment import Assignment
@@ -33,6 +33,8 @@ class Sharing:
 
     def __init__(self, parts: Parts, assignment: Assignment, connections: Connections) -> None:
         self._idle = parts.idle
+        self._requests = parts.requests
+        self._room = parts.room
         self._assignment = assignment
         self._connections = connections
 
@@ -49,14 +51,27 @@ class Sharing:
         """Take a share back. Harmless when the connection has gone meanwhile."""
         if slot.state is not SHARED:
             return
-        return_share(slot)
-        per_key = slot.per_key
+        shares, per_key = slot.shares, slot.per_key
+        assert shares is not None, "only a shared connection has shares"
+        shares.lent -= 1
+        if shares.lent:
+            offer(slot)
+        else:
+            per_key.shared.pop(slot, None)
         slot.idle_since = now
         slot.expires = slot.trusted_until = min(
             now + min(keep_for, per_key.limits.keep_alive), slot.retires_at
         )
         self._assignment.assign(slot, now)
-        self._assignment.reconcile(per_key, now)
+        # As at a release: while it stays open, with nobody waiting or on his way, nothing else can change.
+        if (
+            not (per_key.count and slot.state in (IDLE, SHARED))
+            or per_key.queue is not None
+            or per_key.opening
+            or per_key.preparing
+            or self._room.waiting
+        ):
+            self._assignment.reconcile(per_key, now)
 
     def set_capacity(self, slot: Slot, capacity: int, now: float) -> None:
         """Note how many may have a share from now on."""
@@ -88,8 +103,12 @@ class Sharing:
             return
         self._assignment.reconcile(slot.per_key, now)
 
-    def lost(self, slot: Slot, now: float, reason: CloseReason) -> None:
-        """Close one that has died. Requests that did not fetch their share get another connection."""
+    def lost(self, slot: Slot, now: float, reason: CloseReason, error: Exception | None = None) -> None:
+        """Close one that has died. Requests that did not fetch their share get another connection.
+
+        :param error: fails the oldest of them if nobody has had a share: as a failed attempt does, or a peer
+            that ends each connection at once would have one opened after the other, for ever
+        """
         if slot.state is not SHARED and slot.state is not IDLE:
             return
         assert slot.shares is not None, "only a shared connection has shares"
@@ -97,6 +116,10 @@ class Sharing:
         for waiter in waiters:
             self._assignment.unreserve(waiter)
         self._connections.close(slot, reason)
+        if error is not None and waiters and not slot.uses and not slot.was_idle:
+            oldest = waiters.pop(0)
+            oldest.error = error
+            self._requests.fail(oldest, Failure.ATTEMPT, slot.phase)
         for waiter in reversed(waiters):
             self._assignment.requeue(waiter, now)
         self._assignment.reconcile(slot.per_key, now)

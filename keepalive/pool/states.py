@@ -116,6 +116,11 @@ def illegal(record: Stateful[S], to: S) -> IllegalTransition:
     return IllegalTransition(f"{record} is {record.state.value}, and cannot become {to.value}")
 
 
+def unexpected(record: Stateful[S], state: S) -> IllegalTransition:
+    """Return the error for an input that wants another state than there is."""
+    return IllegalTransition(f"{record} is {record.state.value}, not {state.value}")
+
+
 class Failure(Enum):
     """Why a request failed."""
 
@@ -158,6 +163,8 @@ class Effect(Enum):
     """This slot is idle and was never used: see whether its peer has spoken or gone before that."""
     WAKE = "wake"
     """This waiter's state has changed: wake whoever awaits it."""
+    SHORT = "short"
+    """Requests of this key wait, and its fleet allows no more connections: ask for places."""
     NOTIFY = "notify"
     """Tell the observer this event; only asked for when there is one."""
 
@@ -171,6 +178,7 @@ CHECK: Final = Effect.CHECK
 RESET: Final = Effect.RESET
 VALIDATE: Final = Effect.VALIDATE
 WAKE: Final = Effect.WAKE
+SHORT: Final = Effect.SHORT
 NOTIFY: Final = Effect.NOTIFY
 
 
@@ -218,6 +226,9 @@ class KeyLimits:
     :ivar resets: whether a connection is reset between two users
     :ivar says_goodbye: whether it says goodbye at its end
     :ivar shared: whether its connections may be lent to many at once
+    :ivar open_when: another one is opened when more than this part of each one's shares is lent
+    :ivar own: what `max_per_host` is where a fleet does not allow less
+    :ivar leased: whether it does
     """
 
     max_per_host: float
@@ -229,6 +240,9 @@ class KeyLimits:
     resets: bool = False
     says_goodbye: bool = False
     shared: bool = False
+    open_when: float = 1.0
+    own: float = NEVER
+    leased: bool = False
 
 
 class LimitsOf(Protocol):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FAIR_RUN = 64
 """So many operations may succeed in a row without waiting, then the task lets others run."""
+_LOOK = int(socket.MSG_PEEK | getattr(socket, "MSG_DONTWAIT", 0))
 
 
 class Alarms(Protocol):
@@ -48,6 +49,9 @@ class Registry(Protocol):
     def add(self, link: Link) -> None:
         """Register a link, for good."""
 
+    def watch(self, link: Link, watched: bool) -> None:
+        """Say whether what comes is to be told of."""
+
     def remove(self, link: Link) -> None:
         """Take a link out, before its descriptor is closed."""
 
@@ -60,6 +64,7 @@ class Link:
     :ivar name: the host name that its address was found by; empty if it was by none
     :ivar reader: where the task inside `receive` is parked; not None exactly while there is one
     :ivar writer: the same for `send`, or whoever else waits for room to send
+    :ivar away: another process has it, and nothing is told of it here
     :ivar exposed: its user may have the raw socket
     :ivar starved: who waits to send waits for the peer to speak: TLS renegotiates
     :ivar touched: something was sent or received (or tried) since this was set to False
@@ -73,6 +78,7 @@ class Link:
     __slots__ = (
         "__weakref__",
         "ahead",
+        "away",
         "closed",
         "credit",
         "deadline",
@@ -101,6 +107,13 @@ class Link:
     layered = False
     """Whether there may be something to read, or to send, that the kernel does not know of."""
 
+    minds_room = True
+    """Whether the poller tells from the beginning when there is room to send.
+
+    That makes an event at once, and on a Unix socket one for each message that the peer takes; who sends
+    little asks for it when it is wanted (`Poller.mind_room`).
+    """
+
     def __init__(self, sock: socket.socket, poller: Registry) -> None:
         self.sock = sock
         self.fd = sock.fileno()
@@ -117,6 +130,7 @@ class Link:
         self.eof = False
         self.eof_sent = False
         self.exposed = False
+        self.away = False
         self.failed = 0
         self.starved = False
         self.torn = False
@@ -229,6 +243,10 @@ class Link:
             return CloseReason.PEER
         if self.exposed and self.sock.fileno() != self.fd:
             return CloseReason.DISCARDED  # closed under us by way of the raw socket
+        if self.away:
+            self.away = False
+            self.poller.watch(self, True)
+            self.readable = True  # nobody has told, so the kernel is asked
         return self.look() if self.readable or self.layered else None
 
     def look(self) -> CloseReason | None:
@@ -238,7 +256,8 @@ class Link:
         if self.ahead:
             return CloseReason.UNREAD
         try:
-            data = self.sock.recv(1, socket.MSG_PEEK)
+            # Not to wait is said in the call, too: whoever has had a copy may have made the socket block.
+            data = self.sock.recv(1, _LOOK)
         except (BlockingIOError, InterruptedError):
             self.readable = self.hung = False
             return None
@@ -274,6 +293,11 @@ class Link:
         """Give the raw socket out. What is done with it there goes by unseen."""
         self.exposed = self.doubtful = self.touched = True
         return self.sock
+
+    def look_away(self) -> None:
+        """Be told of nothing that comes, until it is given back: another process reads it meanwhile."""
+        self.away = self.doubtful = self.touched = True
+        self.poller.watch(self, False)
 
     def attributes(self) -> dict[Any, Callable[[], Any]]:
         """Return anyio's typed attributes of this socket."""

@@ -59,6 +59,12 @@ class Poller:
         """Register a link, for good; what is ready already is reported too."""
         raise NotImplementedError
 
+    def watch(self, link: Link, watched: bool) -> None:
+        """Say whether what comes over a link is to be told of; if so, what is there already is told, too."""
+
+    def mind_room(self, link: Link, minded: bool) -> None:
+        """Say from now on whether there is room to send on a link; at first `Link.minds_room` decides."""
+
     def remove(self, link: Link) -> None:
         """Take a link out; to be called before its descriptor is closed.
 
@@ -134,6 +140,7 @@ class Poller:
 
 if sys.platform == "linux":
     _EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+    _INPUT = _EVENTS & ~select.EPOLLOUT
     _HUNG = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
     _IN = select.EPOLLIN | _HUNG
     _OUT = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
@@ -149,8 +156,14 @@ if sys.platform == "linux":
             return self._epoll.fileno()
 
         def add(self, link: Link) -> None:
-            self._epoll.register(link.fd, _EVENTS)
+            self._epoll.register(link.fd, _EVENTS if link.minds_room else _INPUT)
             self.links[link.fd] = link
+
+        def watch(self, link: Link, watched: bool) -> None:
+            self._epoll.modify(link.fd, _EVENTS if watched else 0)
+
+        def mind_room(self, link: Link, minded: bool) -> None:
+            self._epoll.modify(link.fd, _EVENTS if minded else _INPUT)
 
         def remove(self, link: Link) -> None:
             if self.links.get(link.fd) is link:

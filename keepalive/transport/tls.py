@@ -64,6 +64,7 @@ class TLSLink(Link):
 
     layered = True
     closed = _of_inner("closed")
+    away = _of_inner("away")
     deadline = _of_inner("deadline")
     exposed = _of_inner("exposed")
     fd = _of_inner("fd")

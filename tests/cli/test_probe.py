@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import time
+from array import array
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -272,3 +277,31 @@ def test_where_it_cannot_be_raised_that_is_said_and_nothing_is_lost(backend: str
     )
     assert done.returncode == 0
     assert json.loads(done.stdout)["counts"]["open"] == 600
+
+
+def test_nothing_is_lost_when_a_write_is_taken_in_part() -> None:
+    """As when the process is stopped amid a write; with `PYTHONUNBUFFERED` Python forgets the rest."""
+    with Server(Greeting(b"x\n")) as server:
+        ports = ",".join([str(server.port)] * 900)
+        command = [sys.executable, "-m", "keepalive", "probe", "--json", f"127.0.0.1:{ports}"]
+        env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=env) as process:
+            assert process.stdout is not None
+            unread = fcntl.fcntl(process.stdout, fcntl.F_GETPIPE_SZ)
+            while fionread(process.stdout.fileno()) < unread:
+                assert process.poll() is None, "everything fitted into the pipe"
+                time.sleep(0.01)
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+            process.send_signal(signal.SIGCONT)
+            os.waitid(os.P_PID, process.pid, os.WCONTINUED)
+            said = process.stdout.read()
+    assert process.returncode == 0
+    assert json.loads(said)["counts"]["open"] == 900
+
+
+def fionread(fd: int) -> int:
+    """Return how many bytes wait in a pipe."""
+    room = array("i", [0])
+    fcntl.ioctl(fd, termios.FIONREAD, room)
+    return room[0]

@@ -46,9 +46,9 @@ async def main():
                 async with mgr.allocate("t", name, port, timeout=5) as conn:
                     await conn.send(b"ping")
                     assert await conn.receive() == b"ping"
-                assert 0.1 * staggers <= time.monotonic() - start < 1, (name, time.monotonic() - start)
+                assert 0.1 * staggers <= time.monotonic() - start < 3, (name, time.monotonic() - start)
             try:
-                await mgr.allocate("t", "hole.test", 80, timeout=0.3)
+                await mgr.allocate("t", "hole.test", 80, timeout=1)
             except AllocateTimeout as exc:
                 assert exc.function == "connect", exc
                 assert "2 of 4 for this key" in str(exc), exc

@@ -6,25 +6,30 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
 from keepalive import ConnectError, Connection, ConnectionManager, SetupError, TLSConnector
 from keepalive.sip import open_leg
+from tests.agent.kit import here as agent_here
 from tests.docs.examples import ROOT, examples, run
+from tests.fleet.servers import redis_server as fleet_store
 from tests.http.kit import Script
+from tests.http2.kit import Origin
 from tests.support import Lines, Server
 from tests.support.nameserver import NameServer, Zone
 from tests.support.proxies import HttpProxy
 from tests.support.redis import redis_server
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     import ssl
 
     from keepalive import Connector
     from keepalive.sip import Source
+    from tests.support import Authority
 
 
 def test_every_example_has_a_name_and_is_run_here() -> None:
@@ -40,6 +45,7 @@ def test_examples_of_one_name_are_one_example() -> None:
     assert [name for name, variants in codes.items() if len(variants) > 1] == []
 
 
+@pytest.mark.timeout(300)  # mypy reads everything anew
 def test_examples_pass_a_strict_type_checker(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     pytest.importorskip("mypy", reason="mypy comes with the extra dev")
     for example in examples():
@@ -57,6 +63,14 @@ def test_examples_pass_a_strict_type_checker(tmp_path: Path, pytestconfig: pytes
         check=False,
     )
     assert checked.returncode == 0, checked.stdout
+
+
+async def test_http2(capsys: pytest.CaptureFixture[str], ca: Authority) -> None:
+    context = ca.server()
+    context.set_alpn_protocols(["h2"])
+    with Server(Origin(), tls=context) as server:
+        await run("http2")["main"](f"https://localhost:{server.port}/", ca.client())
+    assert capsys.readouterr().out.splitlines() == ["200 2 b'hello'"] * 3 + ["1 opened"]
 
 
 # -- the manager ----------------------------------------------------------------------------------------
@@ -197,6 +211,12 @@ def test_virtual_time(backend: str) -> None:
     run("virtual_time")["test_idle_connections_end"](backend)
 
 
+async def test_a_fleet(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with Server(Lines()) as server, fleet_store(tmp_path) as redis:
+        await run("fleet")["main"](redis.url, server.host, server.port)
+    assert capsys.readouterr().out.splitlines() == ["b'HELLO\\n'", "1 members"]
+
+
 # -- its parts ------------------------------------------------------------------------------------------
 
 
@@ -289,6 +309,40 @@ async def test_http(name: str, capsys: pytest.CaptureFixture[str]) -> None:
         await run(name)["main"](f"http://127.0.0.1:{server.port}/")
         assert server.accepted == 1
     assert "200" in capsys.readouterr().out
+
+
+async def test_borrowing(tmp_path: Path, echo_server: Server) -> None:
+    async with agent_here(tmp_path) as ag:
+        assert await run("borrow")["ask"](ag.path, echo_server.host, echo_server.port) == b"PING"
+
+
+async def test_application_with_an_agent(
+    tmp_path: Path, http_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = run("agent_app")["app"]
+    said: list[dict[str, Any]] = []
+    begun, over = anyio.Event(), anyio.Event()
+
+    async def receive() -> dict[str, Any]:
+        if begun.is_set():
+            await over.wait()
+        begun.set()
+        return {}
+
+    async def send(message: dict[str, Any]) -> None:
+        said.append(message)
+
+    async with agent_here(tmp_path) as ag, anyio.create_task_group() as group:
+        monkeypatch.setenv("AGENT", ag.path)
+        monkeypatch.setenv("UPSTREAM", f"http://127.0.0.1:{http_server.port}/")
+        group.start_soon(app, {"type": "lifespan"}, receive, send)
+        await until(lambda: bool(said))
+        for _ in range(3):
+            await app({"type": "http"}, receive, send)
+        over.set()
+    assert [message.get("body") for message in said].count(b"hello") == 3
+    assert said[-1] == {"type": "lifespan.shutdown.complete"}
+    assert http_server.accepted == 1
 
 
 async def test_many_connections(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 DOCS = ROOT / "docs"
 MODULES = (
     "keepalive",
-    *(f"keepalive.{name}" for name in ("abc", "errors", "http", "httpx", "multi", "redis", "sip", "testing")),
+    *(
+        f"keepalive.{name}"
+        for name in ("abc", "agent", "errors", "fleet", "http", "httpx", "multi", "redis", "sip", "testing")
+    ),
 )
 
 

@@ -32,6 +32,23 @@ def url(server: Server, path: str = "/", scheme: str = "http") -> str:
     return f"{scheme}://{server.host}:{server.port}{path}"
 
 
+def no_dns(lib: Any) -> Any:
+    """Make hooks for a client with a library's own transport: a `.invalid` name fails before it is looked up.
+
+    There are none (RFC 6761), as our resolver says by itself; theirs would ask the DNS of the machine.
+    """
+
+    async def trace(event: str, info: dict[str, Any]) -> None:
+        if event == "connection.connect_tcp.started" and info["host"].endswith(".invalid"):
+            raise lib.ConnectError(f"no such name: {info['host']}")
+
+    async def hook(request: Any) -> None:
+        if request.url.host.endswith(".invalid"):
+            request.extensions["trace"] = trace
+
+    return {"request": [hook]}
+
+
 def ok(body: bytes = b"hello", *lines: str, status: str = "200 OK", version: str = "1.1") -> bytes:
     head = [f"HTTP/{version} {status}", f"Content-Length: {len(body)}", *lines, "", ""]
     return "\r\n".join(head).encode("latin-1") + body

@@ -13,7 +13,7 @@ import pytest
 from keepalive import ConnectionManager
 from keepalive.http import EnvironmentProxies
 from keepalive.httpx import Transport
-from tests.http.kit import Script, url
+from tests.http.kit import Script, no_dns, url
 from tests.support import Server, refused_port
 from tests.support.peers import microsocks, tinyproxy
 
@@ -77,7 +77,7 @@ async def compare(lib: Any, environment: dict[str, str], patch: pytest.MonkeyPat
     with Server(scripts[0]) as one, Server(scripts[1]) as two, refused_port() as port:
         for name, value in environment.items():
             patch.setenv(name, value.format(one=url(one), two=url(two), port=one.port))
-        async with lib.AsyncClient(verify=verify) as client:
+        async with lib.AsyncClient(verify=verify, event_hooks=no_dns(lib)) as client:
             theirs = await ways(client, scripts, port)
         async with lib.AsyncClient(transport=Transport(verify=verify)) as client:
             assert await ways(client, scripts, port) == theirs

@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from keepalive.httpx import Transport
-from tests.http.kit import Asked, Script, ok, silent, then_close, then_reset, url
+from tests.http.kit import Asked, Script, no_dns, ok, silent, then_close, then_reset, url
 from tests.support import Server, Silent, full_backlog, refused_port
 from tests.support.peers import microsocks, tinyproxy
 
@@ -109,7 +109,8 @@ async def both(lib: Any, act: Callable[[Any], Awaitable[Any]], **options: Any) -
     """
     options.setdefault("verify", ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     client = {"timeout": options.pop("timeout", 5), "follow_redirects": True, "trust_env": False}
-    async with lib.AsyncClient(transport=lib.AsyncHTTPTransport(**options), **client) as theirs:
+    own = lib.AsyncHTTPTransport(**options)
+    async with lib.AsyncClient(transport=own, event_hooks=no_dns(lib), **client) as theirs:
         expected = await outcome(act(theirs))
     async with lib.AsyncClient(transport=Transport(**options), **client) as ours:
         found = await outcome(act(ours))

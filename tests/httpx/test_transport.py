@@ -133,8 +133,6 @@ async def test_wrong_arguments() -> None:
             Transport("manager")  # type: ignore[arg-type]  # that is the test
         with pytest.raises(TypeError, match="neither httpx2 nor httpx"):
             await Transport(mgr).handle_async_request(object())
-    with pytest.raises(TypeError):
-        Transport(http2=True)  # type: ignore[call-arg]  # HTTP/2 is not spoken here
     with pytest.raises(ValueError, match="nonsense"), warnings.catch_warnings():
         Transport(proxy="nonsense://localhost:1")
 

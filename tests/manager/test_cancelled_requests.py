@@ -232,7 +232,8 @@ async def test_a_result_that_meets_the_timer(silent_server: Server, limit: str) 
         async with ConnectionManager(max_open=1, connectors={"http": Greeted()}, **timeouts) as mgr:
             request = mgr.allocate("http", HOST, silent_server.port)
             deadline = time.monotonic() + 0.03
-            await silent_server.until(lambda server: server.connections == 1)
+            # On a busy machine its time may be over by now, and the connection too.
+            await silent_server.until(lambda server: server.accepted > turn)  # noqa: B023  # awaited here
             silent_server.push(b"hello")
             while time.monotonic() < deadline:
                 pass  # the loop stands still until the timer is overdue

@@ -14,7 +14,7 @@ from anyio.abc import SocketAttribute
 from keepalive import AllocateTimeout, ConnectionManager, Observer, Reuse
 from tests.support.requests import ask, exchange, warm
 from tests.support.resolvers import HOST, GatedResolver
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     from keepalive import Connection, Key
@@ -226,7 +226,7 @@ async def test_news_on_an_idle_connection(echo_server: Server, news: str) -> Non
             "reset": echo_server.reset_all,
             "half-close": echo_server.half_close_all,
         }[news]()
-        with anyio.fail_after(1):
+        with anyio.fail_after(PATIENCE):
             await echo_server.until(lambda server: server.connections == 0)
             await until(lambda: mgr.stats().open == 0)
         assert mgr.stats().closed == {"unread" if news == "data" else "peer": 2}

@@ -17,6 +17,7 @@ from keepalive import (
     Reuse,
 )
 from tests.support import Server, refused_port
+from tests.support.clocks import passing, timed, unit
 from tests.support.requests import Awaited, ask, exchange, run_out, warm
 from tests.support.resolvers import HOST, GatedResolver, TableResolver
 from tests.support.waiting import until
@@ -69,6 +70,7 @@ async def test_time_counts_from_the_call(echo_server: Server) -> None:
         held.release()
 
 
+@timed
 async def test_time_covers_all_phases_together(echo_server: Server) -> None:
     """heritage poe 1.43: waiting in the queue and in the look-up spend one and the same time."""
     failures = Failures()
@@ -76,11 +78,11 @@ async def test_time_covers_all_phases_together(echo_server: Server) -> None:
         max_per_host=1, max_open=2, resolver=GatedResolver(), observer=failures
     ) as mgr:
         full, other = await ask(mgr, echo_server), await ask(mgr, echo_server, for_port=1)
-        first = mgr.allocate("http", "peer", echo_server.port, 0.06)
-        second = ask(mgr, echo_server, 0.08)
-        await run_out(mgr, echo_server, 0.03)  # had the first's time begun anew now, it would be the last
+        first = mgr.allocate("http", "peer", echo_server.port, 60 * unit())
+        second = ask(mgr, echo_server, 80 * unit())
+        await passing(30)
         other.discard()
-        failures.seen.clear()
+        await passing(55)  # had the first's time begun anew amid, it would not have failed yet
         for request in (second, first):
             with pytest.raises(AllocateTimeout):
                 await request
@@ -88,12 +90,11 @@ async def test_time_covers_all_phases_together(echo_server: Server) -> None:
         full.release()
 
 
+@timed
 async def test_a_served_request_has_no_timer(echo_server: Server) -> None:
     """heritage poe 1.27: its time is over once it has its connection."""
-    async with ConnectionManager() as mgr, ask(mgr, echo_server, 0.03) as conn:
-        async with ConnectionManager(resolver=GatedResolver()) as clock:
-            with pytest.raises(AllocateTimeout):
-                await clock.allocate("http", "never", 80, 0.05)
+    async with ConnectionManager() as mgr, ask(mgr, echo_server, 30 * unit()) as conn:
+        await passing(50)
         await exchange(conn)
         assert mgr.stats().timeouts == 0
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from keepalive.multi import Peer
 
-PATIENCE = 8.0
+PATIENCE = 15.0
 NAMES = (
     "on_initialize", "on_success", "on_failure", "on_input",
     "on_error", "on_timeout", "on_flushed", "on_disconnected",

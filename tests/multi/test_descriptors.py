@@ -8,9 +8,10 @@ import logging
 import math
 import os
 import resource
+import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,15 +138,16 @@ async def test_look_ups_that_need_descriptors_too(
 async def test_attempt_waits_until_another_connection_ends(
     addr: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # heritage tcpmulti 1.14.
+    # heritage tcpmulti 1.14. The server is the kernel: one that accepts has descriptors of its own.
     log = Log()
-    with Server(Lines()) as server:
+    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
+        host, port = listener.getsockname()
         async with log.client() as client:
-            first = client.connect(server.host, server.port)
+            first = client.connect(host, port)
             await log.connected(first)
             with no_descriptors_left(), caplog.at_level(logging.WARNING, "keepalive"):
-                peers = [client.connect(addr, server.port, connect_timeout=0.05) for _ in range(3)]
-                await anyio.sleep(0.3)  # longer than the time of an attempt: the wait does not count
+                peers = [client.connect(addr, port, connect_timeout=1) for _ in range(3)]
+                await anyio.sleep(1.2)  # longer than the time of an attempt: the wait does not count
                 assert {log.words(peer) for peer in peers} == {"initialize"}
                 first.close()
                 await log.connected(peers[0])
@@ -154,8 +156,9 @@ async def test_attempt_waits_until_another_connection_ends(
                 peers[0].close()
                 await log.connected(peers[1])
             await log.connected(*peers)  # others have closed something, and nobody tells of that
-            peers[2].send(b"alive")
-            await log.until(lambda: log.inputs(peers[2]) == [b"ALIVE"])
+            *_, last = (stack.enter_context(listener.accept()[0]) for _ in range(4))
+            last.sendall(b"alive\n")
+            await log.until(lambda: log.inputs(peers[2]) == [b"alive"])
     assert log.count["failure"] == 0
     assert caplog.text.count("no free descriptor") == 1
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from keepalive.base.types import NEVER, CloseReason, Key
@@ -17,7 +17,10 @@ from keepalive.pool.invariants import check_pool
 from keepalive.pool.pool import Pool
 from keepalive.pool.states import (
     CLOSING,
+    GONE,
+    IDLE,
     LENT,
+    OPENING,
     QUEUED,
     SERVED,
     SHARED,
@@ -47,6 +50,8 @@ class Config:
     max_uses: float = NEVER
     capacities: tuple[int | None, ...] = (None,)
     lifetimes: tuple[float, ...] = (NEVER,)
+    open_when: float = 1.0
+    min_idle: int = 0
     fresh: float = 0.1
     keys: int = 3
 
@@ -59,6 +64,8 @@ class Config:
             resets=self.resets,
             says_goodbye=self.goodbye,
             shared=self.shared,
+            min_idle=self.min_idle,
+            open_when=self.open_when,
         )
 
 
@@ -73,6 +80,10 @@ CONFIGS = {
     "shared_tight": Config(
         Limits(max_per_host=2, max_open=3, keep_alive=1.0), shared=True, capacities=(0, 1, 4), goodbye=True
     ),
+    "spread": Config(
+        Limits(max_per_host=3, max_open=7, keep_alive=2.0), shared=True, capacities=(2, 4, 0), open_when=0.5
+    ),
+    "kept_ready": Config(shared=True, capacities=(None, 3), check_after=0.2, min_idle=1, goodbye=True),
     "shared_or_not": Config(
         shared=True, capacities=(None, 2), lifetimes=(NEVER, 3.0), check_after=1.0, max_uses=5
     ),
@@ -111,12 +122,13 @@ class LifeWalk:
                 need(not beside, "opened one beside an idle one that could be checked")
                 self.slots[what] = "opening"
                 own = sum(slot.per_key is what.per_key for slot in self.slots)
-                need(own <= self.config.limits.max_per_host, "more than max_per_host, as the peer counts")
-                need(len(self.slots) <= self.config.limits.max_open, "more than max_open")
+                need(own <= self.pool.limits.max_per_host, "more than max_per_host, as the peer counts")
+                need(len(self.slots) <= self.pool.limits.max_open, "more than max_open")
             elif do is Effect.ABORT:
                 need(self.slots[what] == "opening", "aborted what is no attempt")
                 self.slots[what] = "aborted"
             elif do is Effect.CHECK or do is Effect.RESET:
+                need(what.shares is None, "a hook beside a resident")
                 need(self.slots[what] == "open" and what not in self.users, "a hook on what is not free")
                 self.slots[what] = "hook"
             elif do is Effect.GOODBYE:
@@ -147,7 +159,9 @@ class LifeWalk:
                 held = self.users.count(slot) + len(slot.shares.unfetched)
                 need(slot.shares.lent == held, "another number of shares than of borrowers")
         away = [slot for slot in self.slots if slot.state in (LENT, SHARED, CLOSING)]
-        check_pool(self.pool, away)
+        limits = self.pool.limits
+        lowered = limits.max_per_host < self.config.limits.max_per_host
+        check_pool(self.pool, away, lowered=lowered or limits.max_open < self.config.limits.max_open)
 
     # -- what users, hooks and the network do ---------------------------------------------------------
 
@@ -155,7 +169,10 @@ class LifeWalk:
         timeout = self.rng.choice((NEVER, 5.0, 1.0, 0.0))
         key, fresh = self.rng.choice(self.keys), self.rng.random() < self.config.fresh
         older = [waiter for waiter in self.asks if waiter.per_key.key == key and waiter.state is QUEUED]
+        before = self._lending(key)
         waiter = self.pool.submit(key, self.now, self.now + timeout, fresh=fresh)
+        if waiter.slot is not None and waiter.slot.shares is not None:
+            self._check_share(waiter.slot, before)
         if waiter.state in (QUEUED, SERVED):
             self.asks.append(waiter)
         if waiter.state is SERVED and not fresh:
@@ -163,6 +180,41 @@ class LifeWalk:
                 all(other.fresh for other in older if other.state is QUEUED),
                 "served before an older one of its key",
             )
+
+    def _lending(self, key: Key) -> dict[Slot, float]:
+        """Find what lends shares now, and the part of each that is lent."""
+        found = {}
+        for slot in self.slots:
+            shares = slot.shares
+            if shares is not None and slot.state is SHARED and slot.per_key.key == key:
+                uses = slot.uses + len(shares.unfetched)
+                if (
+                    shares.lent < shares.capacity
+                    and slot.retires_at > self.now
+                    and uses < self.config.max_uses
+                ):
+                    found[slot] = shares.lent / shares.capacity
+        return found
+
+    def _check_share(self, slot: Slot, before: dict[Slot, float]) -> None:
+        """Check at a request that was served at once which share it got, and what was opened beside."""
+        here = [other for other in self.slots if other.state is not GONE]
+        own = [other for other in here if other.per_key is slot.per_key]
+        part, limits = self.config.open_when, self.pool.limits
+        need(len(own) <= limits.max_per_host, "a share of one that is beyond a lowered limit")
+        if part < 1:
+            least = min(before.values(), default=1.0)
+            need(before.get(slot, 0.0) <= least, "a share of one of which more is lent")
+            room = len(own) < limits.max_per_host and len(here) < limits.max_open
+            coming = any(
+                other.state is OPENING or (other.state is IDLE and other.shares and other.shares.capacity)
+                for other in own
+            )
+            wanted = (
+                room and not coming and all(load > part for load in self._lending(slot.per_key.key).values())
+            )
+            opens = any(do is Effect.OPEN for do, _ in self.pool.effects)
+            need(opens == wanted, "another number is opened ahead")
 
     def claim(self) -> None:
         if ready := [waiter for waiter in self.asks if waiter.state is SERVED]:
@@ -238,7 +290,18 @@ class LifeWalk:
                 self.pool.sharing.retire(slot, self.now)
             else:
                 self.users = [other for other in self.users if other is not slot]
-                self.pool.sharing.lost(slot, self.now, CloseReason.ENDED)
+                first = not slot.uses and not slot.was_idle and bool(slot.shares and slot.shares.unfetched)
+                failed = self.failed()
+                self.pool.sharing.lost(slot, self.now, CloseReason.ENDED, OSError("ended"))
+                need(self.failed() == failed + first, "a death fails one request if nobody had a share")
+
+    def failed(self) -> int:
+        return sum(sum(of.counters.failed.values()) for of in self.pool.keys.states.values())
+
+    def set_limits(self) -> None:
+        limits = self.config.limits
+        host, most = self.rng.choice((1, limits.max_per_host)), self.rng.choice((2, limits.max_open))
+        self.pool.set_limits(replace(limits, max_per_host=host, max_open=most), self.now)
 
     def refuse(self) -> None:
         ready = [
@@ -267,6 +330,7 @@ class LifeWalk:
         "end_lending": 1,
         "refuse": 1,
         "retire": 1,
+        "set_limits": 1,
         "warm": 1,
     }
 
@@ -284,7 +348,7 @@ class LifeWalk:
 
     def drain(self, *, shut_down: bool) -> None:
         """Let everybody go; then nothing may be left."""
-        if shut_down:
+        if shut_down or self.config.min_idle:
             self.pool.shutdown(self.now)
             self.check()
             need(not self.asks, "a request outlived the end")

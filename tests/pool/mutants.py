@@ -33,6 +33,7 @@ GARDEN = planting.Garden(
                 "sharing",
                 "hooks",
                 "due",
+                "leases",
                 "pool",
             )
         ),
@@ -40,9 +41,9 @@ GARDEN = planting.Garden(
 )
 
 
-def planted() -> list[Bug]:
-    """Read the bugs from the file beside this one."""
-    return planting.planted(Path(__file__).with_name("planted.txt"))
+def planted(name: str = "planted.txt") -> list[Bug]:
+    """Read the bugs from a file beside this one."""
+    return planting.planted(Path(__file__).with_name(name))
 
 
 def mutant(bug: Bug | None) -> type[Pool]:

@@ -151,9 +151,9 @@ async def test_a_set_up_that_is_cancelled_costs_no_place(silent_server: Server) 
 
 
 async def test_a_command_in_time_out_gets_no_late_reply(redis: RedisServer) -> None:
-    async with client(redis, manager={"max_per_host": 1}, socket_timeout=0.05) as (_, db):
+    async with client(redis, manager={"max_per_host": 1}, socket_timeout=0.5) as (_, db):
         await db.ping()
-        redis.cli("CLIENT", "PAUSE", "150")
+        redis.cli("CLIENT", "PAUSE", "1500")
         with pytest.raises(TimeoutError):
             await db.echo("one")
         await until(lambda: bool(redis.cli("PING")))

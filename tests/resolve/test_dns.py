@@ -22,7 +22,7 @@ from keepalive.resolve.resolv_conf import Config
 from tests.support.cancelling import cancel_everywhere
 from tests.support.nameserver import V4, V6, NameServer, Question, Zone, only, refused, truncated
 from tests.support.requests import exchange
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -268,7 +268,7 @@ async def test_full_thread_pools_do_not_delay_a_look_up(echo_server: Server) -> 
             await until(lambda: len(asleep) == threads)
             try:
                 async with ConnectionManager(resolver=only(server, timeout=5)) as mgr:
-                    with anyio.fail_after(2):
+                    with anyio.fail_after(PATIENCE):
                         async with mgr.allocate("http", "a.test", echo_server.port) as conn:
                             await exchange(conn)
             finally:

@@ -59,7 +59,7 @@ def unused_udp_port() -> int:
 
 async def test_attempts() -> None:
     with NameServer(silent) as first, NameServer(servfail) as second:
-        error = await refused(only(first, second, attempts=3, timeout=0.01), "a.test")
+        error = await refused(only(first, second, attempts=3, timeout=0.3), "a.test")
         assert (first.names(), second.names()) == (
             ["a.test"] * 3,
             ["a.test"],
@@ -77,14 +77,14 @@ async def test_the_second_try_of_the_same_server() -> None:
             yield from Zone({"a.test": [V4, V6]})(question)
 
     with NameServer(answer) as server:
-        assert len((await only(server).resolve("a.test")).addresses) == 2
+        assert len((await only(server, timeout=0.5).resolve("a.test")).addresses) == 2
         assert len({question.port for question in server.asked}) == 4
 
 
 async def test_rotate() -> None:
     zone = Zone({"a.test": [V4]})
     with NameServer(zone) as first, NameServer(zone) as second:
-        resolver = only(first, second, rotate=True)
+        resolver = only(first, second, rotate=True, timeout=5.0)
         for _ in range(4):
             await resolver.resolve("a.test")
         assert (len(first.names()), len(second.names())) == (2, 2)

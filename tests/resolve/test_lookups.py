@@ -20,7 +20,7 @@ from tests.support.clocks import passing, virtual
 from tests.support.inside import driver_of
 from tests.support.nameserver import NameServer, Zone
 from tests.support.requests import Awaited, exchange
-from tests.support.waiting import turns, until
+from tests.support.waiting import turns, until, until_equal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -433,6 +433,6 @@ async def test_failures_tell_the_phase_and_the_cause() -> None:
                 assert isinstance(caught.value.__cause__, socket.gaierror)
             server.holding = True
             with pytest.raises(TimeoutError) as late:
-                await mgr.allocate("t", "late.test", 80, 0.05)
+                await mgr.allocate("t", "late.test", 80, 0.5)
             assert getattr(late.value, "function", None) == "resolve"
-        assert server.names() == ["missing.test", "late.test"]
+        await until_equal(server.names, ["missing.test", "late.test"])

@@ -89,6 +89,7 @@ async def test_3_connection_that_the_kernel_knows_to_be_dead_is_not_used() -> No
 async def test_3_what_a_peer_said_before_it_went_is_not_lost() -> None:
     async with leg() as pool:
         with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # whom it accepts has this one
             outcomes: Outcomes = []
             for n in range(3):  # more than the kernel takes
                 pool.send_soon(response_of(4_000_000), listener.getsockname()[:2], told(outcomes, n))

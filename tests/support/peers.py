@@ -96,7 +96,7 @@ http {{
     keepalive_requests {requests};
     server {{
         listen 127.0.0.1:{port};
-        listen 127.0.0.1:{tls_port} ssl;
+        listen 127.0.0.1:{tls_port} ssl{http2};
         ssl_certificate {pair};
         ssl_certificate_key {pair};
         root {folder}/www;
@@ -116,7 +116,7 @@ class Nginx:
 
 
 @contextmanager
-def nginx(folder: Path, pair: Path, *, requests: int = 1000) -> Iterator[Nginx]:
+def nginx(folder: Path, pair: Path, *, requests: int = 1000, http2: bool = False) -> Iterator[Nginx]:
     """Run nginx in ``folder`` with the certificate ``pair``; it closes after so many requests each."""
     program = require_peer("nginx")
     www = folder / "www"
@@ -134,6 +134,7 @@ def nginx(folder: Path, pair: Path, *, requests: int = 1000) -> Iterator[Nginx]:
                 port=port,
                 tls_port=tls_port,
                 pair=pair,
+                http2=" http2" if http2 else "",
             )
         )
         numbers = [sock.fileno() for sock in listeners]

@@ -143,6 +143,10 @@ class Server:
 
         self._each(send)
 
+    def do(self, action: Callable[[], T]) -> T:
+        """Do something in the server's thread, with its peers perhaps."""
+        return self._call(action)
+
     def disconnect_all(self) -> None:
         """Close every connection with a FIN; it has reached the other side when this returns."""
         self._each(Peer.close)

@@ -7,6 +7,8 @@ import socket
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from tests.support.waiting import PATIENCE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -51,6 +53,25 @@ class Backlog:
                 return
 
 
+def fill(listener: socket.socket, stack: ExitStack, hanging: int = 1) -> None:
+    """Fill the queue of a listener that has room for one, and let some connects hang at it.
+
+    The kernel may do its part of a connect later, on a busy machine: whoever came before the first one
+    is in the queue would not hang, and whoever counts hanging sockets would count one too many.
+    """
+    address = listener.getsockname()
+    first = stack.enter_context(socket.socket(listener.family))
+    first.settimeout(PATIENCE)
+    first.connect(address)
+    assert select.select([listener], [], [], PATIENCE)[0], "nobody is in the queue"
+    for _ in range(hanging):
+        client = stack.enter_context(socket.socket(listener.family))
+        client.setblocking(False)
+        client.connect_ex(address)
+        if select.select([], [client], [], 0.05)[1]:
+            raise RuntimeError("this kernel's queue for new connections does not fill up")
+
+
 @contextmanager
 def full_backlog(host: str = "127.0.0.1") -> Iterator[Backlog]:
     """Give a listener that lets every connection attempt hang."""
@@ -58,14 +79,7 @@ def full_backlog(host: str = "127.0.0.1") -> Iterator[Backlog]:
         listener = stack.enter_context(socket.socket(_family(host)))
         listener.bind((host, 0))
         listener.listen(0)
-        for _ in range(8):
-            client = stack.enter_context(socket.socket(_family(host)))
-            client.setblocking(False)
-            client.connect_ex(listener.getsockname())
-            if not select.select([], [client], [], 0.1)[1]:
-                break  # this one hangs, so all that follow will
-        else:
-            raise RuntimeError("this kernel's queue for new connections does not fill up")
+        fill(listener, stack)
         yield Backlog(listener)
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PATIENCE = 5.0
+PATIENCE = 8.0
 """Seconds after which a test that still waits has failed."""
 
 
