@@ -18,7 +18,8 @@ import sys
 import time
 from typing import ClassVar, cast
 
-BIG = 100_000_000  # as in orders.py
+from benchmarks.orders import BIG, JSON
+
 REPLY = (
     b"HTTP/1.1 200 OK\r\nServer: bundled\r\nContent-Type: text/plain\r\nContent-Length: 13\r\n"
     b"Connection: keep-alive\r\n\r\nHello, world\n"
@@ -45,6 +46,10 @@ class HttpConnection(asyncio.Protocol):
         if data.startswith(b"GET /big "):
             self.transport.write(REPLY.replace(b"13\r\n", b"%d\r\n" % BIG)[: -len(b"Hello, world\n")])
             self.transport.write(bytes(BIG))
+            return
+        if data.startswith(b"GET /json "):
+            head = REPLY.replace(b"13\r\n", b"%d\r\n" % len(JSON))[: -len(b"Hello, world\n")]
+            self.transport.write(head + JSON)
             return
         replies = data.count(b"\r\n\r\n")
         self.transport.write(REPLY * replies)
@@ -144,6 +149,7 @@ async def serve(files: list[str]) -> None:
     listening: list[asyncio.Server] = []
     ports = {
         "port": await listen(HttpConnection, "127.0.0.1"),
+        "hosts_port": await listen(HttpConnection, "0.0.0.0"),
         "hold_port": await listen(HttpConnection, "0.0.0.0"),
         "echo_port": await listen(Echo, "127.0.0.1"),
         "control_port": await listen(Control, "127.0.0.1"),

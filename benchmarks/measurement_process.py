@@ -8,7 +8,8 @@ import sys
 from benchmarks.contenders import find
 from benchmarks.orders import Figures, Order, figures_to_json
 from benchmarks.runtimes import make_runtime
-from benchmarks.workload_drivers import DRIVERS, setup_for
+from benchmarks.setups import setup_for
+from benchmarks.workload_drivers import DRIVERS
 
 
 def main() -> None:

@@ -22,6 +22,9 @@ class Site:
     echo_port: int
     sink_port: int
     redis_port: int
+    hosts_port: int  # on all addresses of this machine
+    proxy_port: int
+    dns_port: int
     ca_file: str
     server: str
     reply_size: int
@@ -59,6 +62,22 @@ class Setup:
     scheme: str = "http"
     limit: int = 8
     total: int = 1024
+    path: str = ""
+    content: bytes | None = None
+    proxy: str | None = None
+    window: int = 512  # of fan-out: attempts at once
+
+    @property
+    def home(self) -> str:
+        return f"{self.scheme}://{self.addr}:{self.port}/"
+
+    @property
+    def url(self) -> str:
+        return self.home + self.path
+
+    @property
+    def method(self) -> str:
+        return "GET" if self.content is None else "POST"
 
     def at(self, addr: str) -> Setup:
         return replace(self, addr=addr)
@@ -66,6 +85,12 @@ class Setup:
 
 BIG = 100_000_000
 """Bytes of what is downloaded and uploaded."""
+
+
+JSON = b'{"items": [%s]}' % b", ".join(b'{"id": %d, "name": "item %d"}' % (n, n) for n in range(310))
+"""10 KB that are asked for."""
+NO_LIMITS, EACH, TOTAL = 0, 5, 30
+"""Time limits in seconds: none; so many for each step (httpx's default); so many in all."""
 
 
 def loopback(index: int) -> str:

@@ -77,12 +77,18 @@ def draw(results: list[WorkloadResult], folder: Path, about: dict[str, Any]) -> 
             rows = [row for row in result.rows if row.last("time") is not None]
             if not rows:
                 continue
-            figure = _lines(plt, result, rows) if len(result.points) > 1 else _ranks(plt, result, rows)
+            figure = _figure(plt, result, rows)
             paths.append(_save(plt, figure, folder / f"{result.workload.name}.svg", about))
             if memory := [row for row in rows if row.last("bytes")]:
                 path = folder / f"{result.workload.name}-memory.svg"
                 paths.append(_save(plt, _memory(plt, result, memory), path, about))
     return paths
+
+
+def _figure(plt: Any, result: WorkloadResult, rows: list[ContenderResult]) -> Any:
+    if result.workload.labels:
+        return _groups(plt, result, rows)
+    return _lines(plt, result, rows) if len(result.points) > 1 else _ranks(plt, result, rows)
 
 
 def _save(plt: Any, figure: Any, path: Path, about: dict[str, Any]) -> Path:
@@ -221,6 +227,31 @@ def _line(axes: Any, result: WorkloadResult, row: ContenderResult) -> None:
         zorder=3 if shade == OWN else 2,
         label=f"{row.label}  {number(row.last('time') or 0.0)}",
     )
+
+
+def _groups(plt: Any, result: WorkloadResult, rows: list[ContenderResult]) -> Any:
+    """One line per contender, a mark for each point: the first one is the darkest."""
+    points = result.points
+    rows = sorted(rows, key=lambda row: row.median("time", points[0]) or 0.0)
+    figure, axes = _rank_axes(plt, rows)
+    for place, row in enumerate(rows):
+        for shift, point in enumerate(points):
+            values = row.values("time", point)
+            if not values:
+                continue
+            height = place + (shift - (len(points) - 1) / 2) * 0.25
+            middle = row.median("time", point) or 0.0
+            axes.barh(height, middle, height=0.22, color=colour(row), alpha=1 - shift * 0.3)
+            spread = [[middle - min(values)], [max(values) - middle]]
+            axes.errorbar(middle, height, xerr=spread, color=INK, linewidth=0.7, fmt="none")
+    shades = ", ".join(result.workload.labels)
+    axes.set_xlabel(
+        f"{result.workload.unit}, median of {_count(rows)} rounds; from dark to light: {shades}",
+        fontsize=8.5,
+    )
+    _title(axes, result)
+    _families(axes, rows)
+    return figure
 
 
 def _memory(plt: Any, result: WorkloadResult, rows: list[ContenderResult]) -> Any:

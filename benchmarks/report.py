@@ -23,6 +23,7 @@ BUSY = 0.7
 PACKAGES = (
     "keepalive-manager", "anyio", "uvloop", "trio",
     "aiohttp", "httpcore2", "httpx2", "asyncio-connection-pool", "redis", "hiredis", "coredis",
+    "pycurl", "pyqwest", "pycares",
 )  # fmt: skip
 
 
@@ -93,7 +94,7 @@ def show_result(console: Console, result: WorkloadResult) -> None:
     table.add_column("contender")
     if series:
         for point in result.points:
-            table.add_column(f"{result.workload.axis} = {point:,}", justify="right")
+            table.add_column(result.workload.label(point), justify="right")
     else:
         for heading in ("median", "min - max", "x floor"):
             table.add_column(heading, justify="right")

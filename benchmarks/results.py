@@ -6,10 +6,11 @@ import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.workloads import GOALS, Goal, Workload
+from benchmarks.goals import GOALS, Goal
 
 if TYPE_CHECKING:
     from benchmarks.orders import Figures
+    from benchmarks.workloads import Workload
 
 
 @dataclass
@@ -88,9 +89,13 @@ class WorkloadResult:
 def versus(row: ContenderResult, other: ContenderResult, metric: str, point: int) -> float | None:
     """Divide round by round, then take the median: what slows a whole round down does not count."""
     mine, theirs = row.values(metric, point), other.values(metric, point)
-    if len(mine) == len(theirs) and mine:
+    return _quotient(mine, theirs) if mine and theirs else None
+
+
+def _quotient(mine: list[float], theirs: list[float]) -> float:
+    if len(mine) == len(theirs):
         return statistics.median(a / b for a, b in zip(mine, theirs, strict=True))
-    return statistics.median(mine) / statistics.median(theirs) if mine and theirs else None
+    return statistics.median(mine) / statistics.median(theirs)
 
 
 def _summary(values: list[float]) -> dict[str, Any]:
@@ -118,11 +123,12 @@ def _judge(goal: Goal, result: WorkloadResult, row: ContenderResult) -> Verdict 
     """Judge a goal by the point where it is missed by most, or met by least."""
     if goal.growth:
         return _judge_growth(goal, result, row)
-    found = [judged for point in result.points if (judged := _judge_point(goal, result, row, point))]
+    points = goal.points or result.points[goal.own_first :]
+    found = [judged for point in points if (judged := _judge_point(goal, result, row, point))]
     if not found:
         return None
     value, point, against = max(found)
-    where = f" at {result.workload.axis} = {point:,}" if len(result.points) > 1 else ""
+    where = f" at {result.workload.label(point)}" if len(result.points) > 1 else ""
     aim = goal.text or f"at most {goal.factor:g} x"
     return Verdict(value <= goal.factor, f"{goal.workload}: {row.label}: {aim}: {against}{where}")
 
@@ -133,11 +139,26 @@ def _judge_point(
     value = row.median(goal.metric, point)
     if value is None:
         return None
+    if goal.own_first:
+        before = row.values(goal.metric, result.points[0])
+        if not before:
+            return None
+        ratio = _quotient(row.values(goal.metric, point), before)
+        return ratio, point, f"{value:.4g} is x {ratio:.2f} of {statistics.median(before):.4g}"
     if not goal.of:
         return value, point, f"{value:,.4g}"
     others = [other for name in goal.of if (other := result.row(name)) and other.values(goal.metric, point)]
     if not others:
         return None
+    if goal.of_sum:
+        if len(others) < len(goal.of):
+            return None
+        both = [
+            sum(values)
+            for values in zip(*(other.values(goal.metric, point) for other in others), strict=False)
+        ]
+        ratio = _quotient(row.values(goal.metric, point), both)
+        return ratio, point, f"{value:.4g} is x {ratio:.2f} of their {statistics.median(both):.4g}"
     best = min(others, key=lambda other: other.median(goal.metric, point) or 0.0)
     ratio = versus(row, best, goal.metric, point) or 0.0
     return (

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from benchmarks.contenders import Entry
     from benchmarks.workloads import Workload
 
-LONGEST = 60.0
+LONGEST = 90.0
+LACKING = {
+    "tls_port": "no certificate can be made: trustme is not installed",
+    "proxy_port": "tinyproxy is not installed",
+    "dns_port": "dnsmasq is not installed",
+}
 RAISED = re.compile(r"[A-Za-z_.]+(Error|Exception|Interrupt|Stream)\b(:|$)")
 
 
@@ -66,8 +71,8 @@ def run_plan(
         results.append(result)
         _say_absent(result, plan, absent)
         players = [entry for entry in plan.players(workload) if entry not in absent]
-        if workload.needs_tls and not site.tls_port:
-            result.absent["all"] = "no certificate can be made: trustme is not installed"
+        if missing := [LACKING[port] for port in workload.needs if not getattr(site, port)]:
+            result.absent["all"] = "; ".join(missing)
             players = []
         for entry in players:
             result.rows.append(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.contenders.contender import REQUEST
-from benchmarks.orders import BIG, Site
+from benchmarks.orders import BIG, JSON, Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,12 +48,19 @@ http {{
     server {{
         listen 127.0.0.1:{ports[0]} backlog=4096;
         location = /big {{ root {folder}; }}
+        location = /json {{ default_type application/json; root {folder}; }}
+        location / {{ return 200 "Hello, world\\n"; }}
+    }}
+    server {{
+        listen 0.0.0.0:{ports[3]} backlog=4096;
+        if ($remote_addr !~ ^127) {{ return 444; }}
         location / {{ return 200 "Hello, world\\n"; }}
     }}
     server {{
         listen 127.0.0.1:{ports[1]} ssl backlog=4096;
         ssl_session_cache off;
         ssl_session_tickets off;
+        location = /big {{ root {folder}; }}
         location / {{ return 200 "Hello, world\\n"; }}
     }}
     server {{
@@ -68,9 +75,13 @@ NGINX_PLAIN = re.compile(
 )
 
 
+def find(program: str) -> str | None:
+    # Debian keeps servers where only root's PATH looks.
+    return shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin:/opt/homebrew/bin")
+
+
 def find_nginx() -> str | None:
-    # Debian keeps it where only root's PATH looks.
-    return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/bin")
+    return find("nginx")
 
 
 def make_certificates(folder: Path) -> bool:
@@ -132,6 +143,19 @@ def wait_for(port: int, process: subprocess.Popen[str]) -> None:
             return
 
 
+def wait_until_open(port: int, process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 5
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            if time.monotonic() > end or process.poll() is not None:
+                raise RuntimeError(f"this did not start: {process.args!r}") from None
+            time.sleep(0.02)
+        else:
+            return
+
+
 @contextmanager
 def redis(folder: Path, core: int | None) -> Iterator[int]:
     """Run redis-server on a core; gives its port, 0 where it is not installed."""
@@ -143,15 +167,56 @@ def redis(folder: Path, core: int | None) -> Iterator[int]:
     pin = () if core is None else ("--server_cpulist", str(core))
     argv = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder), *pin]
     with running(argv, stdout=subprocess.DEVNULL) as process:
-        end = time.monotonic() + 5
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                if time.monotonic() > end or process.poll() is not None:
-                    raise RuntimeError("redis-server did not start") from None
-                time.sleep(0.02)
+        wait_until_open(port, process)
+        yield port
+
+
+@contextmanager
+def tinyproxy(folder: Path, core: int | None) -> Iterator[int]:
+    """Run an HTTP proxy on a core; gives its port, 0 where it is not installed."""
+    program = find("tinyproxy")
+    if program is None:
+        yield 0
+        return
+    port = free_ports(1)[0]
+    user = "User root\n" if os.geteuid() == 0 else ""  # as nginx
+    config = folder / "tinyproxy.conf"
+    config.write_text(f"Port {port}\nListen 127.0.0.1\nLogLevel Critical\nMaxClients 512\n{user}")
+    with running([program, "-d", "-c", str(config)], stdout=subprocess.DEVNULL) as process:
+        if core is not None:
+            os.sched_setaffinity(process.pid, {core})
+        wait_until_open(port, process)
+        yield port
+
+
+@contextmanager
+def dnsmasq(core: int | None) -> Iterator[int]:
+    """Run a name server that knows all of bench.test, on a core; gives its port, 0 where it is missing."""
+    program = find("dnsmasq")
+    if program is None:
+        yield 0
+        return
+    port = free_ports(1)[0]
+    argv = [
+        *(
+            program,
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--no-resolv",
+            "--no-hosts",
+            "--pid-file",
+        ),
+        *(f"--port={port}", "--listen-address=127.0.0.1", "--bind-interfaces", "--log-facility=-"),
+        *(
+            "--address=/bench.test/127.0.0.1",
+            "--address=/bench.test/::1",
+            *(["--user=root"] if os.geteuid() == 0 else []),
+        ),
+    ]
+    with running(argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        if core is not None:
+            os.sched_setaffinity(process.pid, {core})
+        wait_until_open(port, process)
         yield port
 
 
@@ -170,18 +235,21 @@ def servers(core: int | None, choice: str) -> Iterator[Site]:
         ports: dict[str, int] = {"tls_port": 0, "ticket_port": 0, **json.loads(origin.stdout.readline())}
         server = "the bundled one, not nginx: figures of exchanges hold its time too"
         if nginx:
-            numbers = free_ports(3)
+            numbers = free_ports(4)
             config = folder / "nginx.conf"
             with (folder / "big").open("wb") as big:
                 big.truncate(BIG)  # a file of zeros, with no blocks on any disk
+            (folder / "json").write_bytes(JSON)
             config.write_text(nginx_config(folder, numbers, core, has_tls))
             process = stack.enter_context(running([nginx, "-p", str(folder), "-c", str(config)]))
             wait_for(numbers[0], process)
-            ports["port"] = numbers[0]
+            ports["port"], ports["hosts_port"] = numbers[0], numbers[3]
             if has_tls:
-                ports["tls_port"], ports["ticket_port"] = numbers[1:]
+                ports["tls_port"], ports["ticket_port"] = numbers[1:3]
             server = (
                 subprocess.run([nginx, "-v"], capture_output=True, text=True).stderr.split(": ")[-1].strip()
             )
+        ports["proxy_port"] = stack.enter_context(tinyproxy(folder, core))
+        ports["dns_port"] = stack.enter_context(dnsmasq(core))
         ports["redis_port"] = stack.enter_context(redis(folder, core))
         yield Site(ca_file=str(folder / "ca.pem"), server=server, reply_size=ask(ports["port"]), **ports)

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from benchmarks.contenders.fan_out import FanOut
-from benchmarks.orders import BIG, Figures, Order, Setup, loopback
+from benchmarks.orders import BIG, Figures, Order, loopback
 from benchmarks.runtimes import settle
+from benchmarks.user_drivers import limited, many_hosts, names
 
 if TYPE_CHECKING:
     from benchmarks.contenders.contender import Contender
@@ -31,24 +32,6 @@ Batch = Callable[[int], Awaitable[None]]
 Clock = Callable[[], float]
 # Where nothing is waited for, this is the time on the wall, less what other programs took of the core.
 CPU = time.process_time
-
-
-def setup_for(order: Order) -> Setup:
-    site, name = order.site, order.workload
-    if name == "fan-out":
-        return Setup("127.0.0.1", site.echo_port)
-    if name in ("keys", "watch"):
-        return Setup(loopback(0), site.hold_port, total=max(order.points) + 64)
-    if name == "redis-64":
-        return Setup("127.0.0.1", site.redis_port)
-    if name == "redis-shared":
-        return Setup("127.0.0.1", site.redis_port, limit=1)
-    if name == "upload":
-        return Setup("127.0.0.1", site.sink_port)
-    ports = {"cold-tls": site.tls_port, "cold-resumed": site.ticket_port}
-    if name in ports:
-        return Setup("127.0.0.1", ports[name], scheme="https")
-    return Setup("127.0.0.1", site.port)
 
 
 async def timed(batch: Batch, count: int, clock: Clock) -> float:
@@ -172,7 +155,7 @@ async def transfer(contender: Contender, order: Order) -> Figures:
 
     async def batch(count: int) -> None:
         for _ in range(count):
-            if order.workload == "upload":
+            if order.workload.endswith("upload"):
                 await contender.upload(content)
             elif (size := await contender.download()) != BIG:
                 raise RuntimeError(f"{size} bytes came, not {BIG}")
@@ -402,4 +385,17 @@ DRIVERS: dict[str, Callable[[Contender, Order], Awaitable[Figures]]] = {
     "redis-shared": exchange_64,
     "sip": sip,
     "fan-out": fan_out,
+    "fan-out-at-once": fan_out,
+    "limits-1": limited(exchange_1),
+    "limits-64": limited(exchange_64),
+    "limits-5000": limited(exchange_5000),
+    "limits-download": limited(transfer),
+    "limits-upload": limited(transfer),
+    "tls-64": limited(exchange_64),
+    "tls-download": limited(transfer),
+    "json-64": limited(exchange_64),
+    "post-64": limited(exchange_64),
+    "proxy-64": limited(exchange_64),
+    "many-hosts": many_hosts(exchange_64),
+    "names": names,
 }

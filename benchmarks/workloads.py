@@ -1,12 +1,11 @@
-"""What is measured, and what keepalive is to reach."""
+"""What is measured."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-MULTI = ("keepalive multi:asyncio", "keepalive multi:uvloop", "keepalive multi:trio")
-KEEPALIVE = ("keepalive:asyncio", "keepalive:uvloop", "keepalive:trio")
-AIOHTTP = ("aiohttp:asyncio", "aiohttp:uvloop")
+from benchmarks.orders import EACH, NO_LIMITS, TOTAL
 
 
 @dataclass(frozen=True)
@@ -22,15 +21,76 @@ class Workload:
     unit: str = "µs"
     rounds: int = 5
     budget: float = 0.3
-    needs_tls: bool = False
+    # Ports of the site that must be there.
+    needs: tuple[str, ...] = ()
     log: bool = False
+    # What the points are, where numbers do not say it.
+    labels: tuple[str, ...] = ()
     # Of a part beside the manager (HTTP, SIP, multi): measured when it is named, or with "all".
     beside: bool = False
     # Further metrics worth a column: name, heading, divisor, decimals.
     extras: tuple[tuple[str, str, float, int], ...] = ()
+    # One of those of users: "users" names them all.
+    users: bool = False
+
+    def label(self, point: int) -> str:
+        if self.labels:
+            return self.labels[self.points.index(point)]
+        return f"{self.axis} = {point:,}"
 
 
-WORKLOADS = (
+def _limited(name: str, title: str, what: str, **more: Any) -> Workload:
+    """Make one of HTTP that is measured with each kind of time limits."""
+    points = (NO_LIMITS, EACH, TOTAL)
+    return Workload(
+        name, title, what, points=points, quick_points=points, beside=True, users=True,
+        labels=("no limits", f"{EACH} s for each step", f"{TOTAL} s in all"),
+        **{"floors": ("Go net/http",), "rounds": 3, "budget": 0.2, **more},
+    )  # fmt: skip
+
+
+_EXTRAS = (("cpu", "µs of processor", 1, 1), ("longest/mean", "longest wait / mean", 1, 1))
+USERS = (
+    _limited("limits-1", "HTTP, 1 task", "GET of 13 bytes, with and without time limits"),
+    _limited("limits-64", "HTTP, 64 tasks on 8 connections", "GET of 13 bytes, with and without time limits",
+             extras=(*_EXTRAS, ("starved", "starved of 64", 1, 0))),
+    _limited("limits-5000", "HTTP, 5,000 tasks on 8 connections",
+             "GET of 13 bytes, with and without time limits", rounds=2),
+    _limited("limits-download", "HTTP, download", "100 MB, thrown away, with and without time limits",
+             unit="ms"),
+    _limited("limits-upload", "HTTP, upload", "100 MB of memory, with and without time limits", unit="ms"),
+    _limited("tls-64", "HTTPS, 64 tasks on 8 connections", "GET of 13 bytes over TLS 1.3, connections warm",
+             needs=("tls_port",), extras=_EXTRAS),
+    _limited("tls-download", "HTTPS, download", "100 MB over TLS 1.3, thrown away", unit="ms",
+             needs=("tls_port",)),
+    _limited("json-64", "HTTP, JSON, 64 tasks on 8 connections", "GET of 10 KB of JSON, read but not parsed",
+             extras=_EXTRAS),
+    _limited("post-64", "HTTP, POST, 64 tasks on 8 connections", "POST of 1 KB, 13 bytes come back",
+             extras=_EXTRAS),
+    _limited("proxy-64", "HTTPS through a proxy, 64 tasks on 8 connections",
+             "GET of 13 bytes over TLS 1.3 in warm tunnels through tinyproxy",
+             needs=("tls_port", "proxy_port"), extras=_EXTRAS),
+    Workload(
+        "many-hosts", "Many hosts, 64 tasks, 100 connections in all",
+        f"GET of 13 bytes from random hosts, {EACH} s for each step; cold: 200 hosts, every exchange closes",
+        floors=("Go net/http",), points=(0, 200, 1_000), quick_points=(0, 200, 1_000), rounds=3, budget=0.2,
+        labels=("cold", "200 hosts", "1,000 hosts"), extras=_EXTRAS, beside=True, users=True,
+    ),
+    Workload(
+        "names", "1,000 cold names", f"asked of dnsmasq, 100 at a time, {EACH} s to answer; time per name",
+        floors=("pycares:asyncio",), needs=("dns_port",), rounds=3, beside=True, users=True,
+        extras=(("held", "loop held, ms", 1, 1),),
+    ),
+    Workload(
+        "fan-out-at-once", "Fan-out, all asked for at once",
+        "N connections to one echo server, none waits for its turn, a line each way, all stay open",
+        beside=True, users=True, floors=("plain epoll",), points=(1_000, 5_000, 10_000),
+        quick_points=(1_000,), axis="N", rounds=3,
+        log=True, extras=(("bytes", "KB per connection", 1024, 2), ("cpu", "µs of processor", 1, 1)),
+    ),
+)  # fmt: skip
+
+WORKLOADS: tuple[Workload, ...] = (
     Workload(
         "warm", "Warm cycle", "allocate, await, release: one warm connection, one task",
         floors=("dict+deque", "futures floor:asyncio"), log=True,
@@ -73,12 +133,12 @@ WORKLOADS = (
     ),
     Workload(
         "cold-tls", "Cold connect, TLS 1.3", "open and close, full handshake",
-        floors=("blocking socket",), needs_tls=True,
+        floors=("blocking socket",), needs=("tls_port",),
     ),
     Workload(
         "cold-resumed", "Cold connect, TLS 1.3 with tickets",
         "open, one exchange, close; the server hands out tickets",
-        floors=("blocking socket",), needs_tls=True,
+        floors=("blocking socket",), needs=("tls_port",),
     ),
     Workload(
         "watch", "Watch", "a tenth of 10,000 idle connections is closed by the peer: until all are closed",
@@ -109,99 +169,21 @@ WORKLOADS = (
         axis="N", rounds=3,
         log=True, extras=(("bytes", "KB per connection", 1024, 2), ("cpu", "µs of processor", 1, 1)),
     ),
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Goal:
-    """Says that a contender's metric stays within a factor of the best of some others', or of a number."""
-
-    workload: str
-    contenders: tuple[str, ...]
-    factor: float
-    of: tuple[str, ...] = ()
-    metric: str = "time"
-    text: str = ""
-    # Compare the last point with the first one of the same contender.
-    growth: bool = False
-
-
-HTTP = ("keepalive.http:asyncio", "keepalive.http:uvloop")
-GOALS = (
-    *(
-        Goal(workload, (f"{contender}:{loop}",), factor, of=(f"{peer}:{loop}",), text=text)
-        for workload, contender, factor, peer, text in (
-            ("exchange-1", "keepalive.http", 1 / 1.6, "aiohttp", "1.6 times as fast as aiohttp"),
-            ("exchange-64", "keepalive.http", 1 / 3.5, "aiohttp", "3.5 times as fast as aiohttp"),
-            ("exchange-1", "httpx2 on keepalive", 1 / 1.8, "httpx2", "1.8 times as fast as with its own"),
-            ("exchange-64", "httpx2 on keepalive", 1 / 3.0, "httpx2", "3 times as fast as with its own"),
-            ("download", "keepalive.http", 1.0, "aiohttp", ""),
-            ("upload", "keepalive.http", 1.0, "aiohttp", ""),
-        )
-        for loop in ("asyncio", "uvloop")
-    ),
-    *(
-        Goal("redis-64", (f"{contender}:{loop}",), 1 / factor, of=(f"redis-py:{loop}",), metric="cpu",
-             text=f"processor time: redis-py with its own pool takes {factor} times as much")
-        for contender, factor in (("redis-py on keepalive", 1.3), ("keepalive.redis", 1.5))
-        for loop in ("asyncio", "uvloop")
-    ),
-    Goal("redis-64", ("redis-py on keepalive:asyncio", "redis-py on keepalive:uvloop"), 0.0,
-         metric="starved", text="no task starves"),
-    *(
-        Goal("redis-shared", (f"keepalive.redis, shared:{loop}",), 0.5, of=(f"coredis:{loop}",), metric="cpu",
-             text="half of coredis's processor time")
-        for loop in ("asyncio", "uvloop", "trio")
-    ),
-    Goal("exchange-64", HTTP, 1.5, of=("Go net/http",)),
-    Goal("exchange-64", HTTP, 0.0, metric="starved", text="no task starves"),
-    Goal("warm", KEEPALIVE, 0.5, of=AIOHTTP, text="half of aiohttp's time"),
-    Goal("exchange-1", ("keepalive:asyncio",), 1.2, of=("loop.sock_*:asyncio",)),
-    Goal("exchange-1", ("keepalive:uvloop",), 1.2, of=("loop.sock_*:uvloop",)),
-    Goal("exchange-1", ("keepalive:trio",), 1.4, of=("keepalive:asyncio",)),
-    Goal("exchange-64", ("keepalive:uvloop",), 1.0, of=("Go net/http",)),
-    Goal("exchange-64", ("keepalive:asyncio",), 1.2, of=("Go net/http",)),
-    Goal("exchange-64", ("keepalive:trio",), 1.5, of=("Go net/http",)),
-    Goal("exchange-64", KEEPALIVE, 2.0, metric="longest/mean", text="longest wait at most twice the mean"),
-    Goal("exchange-64", KEEPALIVE, 0.0, metric="starved", text="no task starves"),
-    Goal("contention", ("keepalive:asyncio",), 1.6, of=("futures floor:asyncio",)),
-    Goal("contention", ("keepalive:uvloop",), 1.6, of=("futures floor:uvloop",)),
-    Goal("contention", ("keepalive:trio",), 1.6, of=("futures floor:trio",)),
-    Goal("contention", ("keepalive:asyncio",), 1.0, of=("futures floor:asyncio",), growth=True),
-    Goal("contention", ("keepalive:uvloop",), 1.0, of=("futures floor:uvloop",), growth=True),
-    Goal("contention", ("keepalive:trio",), 1.0, of=("futures floor:trio",), growth=True),
-    # A key that is not in the processor's cache costs every pool something; the floor shows how much.
-    Goal("keys", KEEPALIVE, 1.0, of=("futures floor:asyncio",), growth=True),
-    Goal("keys", KEEPALIVE, 2560, metric="bytes", text="at most 2.5 KB per idle connection"),
-    Goal("cold-tcp", ("keepalive:asyncio",), 1.25, of=("loop.sock_*:asyncio",)),
-    Goal("cold-tcp", ("keepalive:uvloop",), 1.25, of=("loop.sock_*:uvloop",)),
-    Goal("cold-tcp", ("keepalive:trio",), 1.25, of=("loop.sock_*:trio",)),
-    Goal("cold-tls", KEEPALIVE, 1.15, of=("blocking socket",)),
-    Goal("cold-resumed", KEEPALIVE, 0.9,
-         of=(*AIOHTTP, "httpcore2:asyncio", "anyio stream:asyncio", "anyio stream:trio"),
-         text="clearly below every Python peer"),
-    Goal("watch", KEEPALIVE, 100.0, text="closed within 100 ms"),
-    Goal("sip", KEEPALIVE, 20.0, text="50,000 messages a second"),
-    Goal("sip", KEEPALIVE, 4096, metric="bytes", text="at most 4 KB per idle connection"),
-    Goal("fan-out", MULTI, 1.5, of=("plain epoll",)),
-    Goal("fan-out", MULTI, 1.5, of=("plain epoll",), metric="cpu", text="at most 1.5 x its processor time"),
-    Goal("fan-out", MULTI, 1.0, of=("Go net",), text="ahead of Go"),
-    Goal("fan-out", MULTI, 1.0, of=("Go net",), metric="cpu", text="ahead of Go in processor time"),
-    Goal("fan-out", MULTI, 2048, metric="bytes", text="at most 2 KB per connection above the kernel's"),
-    Goal("fan-out", MULTI, 0.5, metric="idle_cpu_percent", text="timers that run cost nothing"),
-    Goal("fan-out", ("keepalive multi:asyncio",), 1.0, of=("plain epoll",), growth=True),
-    Goal("fan-out", ("keepalive multi:trio",), 1.0, of=("plain epoll",), growth=True),
-    Goal("watch", KEEPALIVE, 0.5, metric="idle_cpu_percent", text="no cost while nothing happens"),
+    *USERS,
 )  # fmt: skip
 
 
 def choose(names: list[str]) -> list[Workload]:
-    """Return the workloads of these names; "all" means all, none means the manager's own."""
+    """Return the workloads of these names; "users" those of users, "all" all, none the manager's own."""
     known = {workload.name for workload in WORKLOADS}
-    if unknown := set(names) - known - {"all"}:
+    if unknown := set(names) - known - {"all", "users"}:
         raise ValueError(
-            f"no such workload: {', '.join(sorted(unknown))} (known: {', '.join(sorted(known))}, all)"
+            f"no such workload: {', '.join(sorted(unknown))} (known: {', '.join(sorted(known))}, users, all)"
         )
     if not names:
         return [workload for workload in WORKLOADS if not workload.beside]
-    return [workload for workload in WORKLOADS if workload.name in names or "all" in names]
+    return [
+        workload
+        for workload in WORKLOADS
+        if workload.name in names or "all" in names or (workload.users and "users" in names)
+    ]

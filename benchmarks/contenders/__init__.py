@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from benchmarks.contenders.contender import Contender, Program
 from benchmarks.contenders.empty_pools import DictOfDeques, FuturesPool, IdleTransports, SipSplitter
 from benchmarks.contenders.fan_out import FAN_OUTS
-from benchmarks.contenders.keepalive_http import Httpx2Keepalive, KeepaliveHttp
+from benchmarks.contenders.keepalive_http import Httpx2Keepalive, Httpx2OverNothing, KeepaliveHttp
 from benchmarks.contenders.keepalive_manager import Keepalive
+from benchmarks.contenders.names import NAMES
+from benchmarks.contenders.native_http import Curl, Pyqwest
 from benchmarks.contenders.other_languages import Go, Poe, Wrk
 from benchmarks.contenders.python_pools import Aiohttp, AsyncioConnectionPool, Httpcore2, Httpx2
 from benchmarks.contenders.raw_sockets import AnyioStream, AsyncioProtocol, BlockingSocket, LoopSocketCalls
@@ -17,11 +19,12 @@ from benchmarks.contenders.redis import REDIS
 CLASSES: tuple[type[Contender], ...] = (
     DictOfDeques, FuturesPool, IdleTransports, SipSplitter,
     BlockingSocket, LoopSocketCalls, AsyncioProtocol, AnyioStream,
-    Keepalive, KeepaliveHttp, Httpx2Keepalive,
+    Keepalive, KeepaliveHttp, Httpx2Keepalive, Httpx2OverNothing,
     Aiohttp, Httpcore2, Httpx2, AsyncioConnectionPool,
-    Go, Poe, Wrk,
+    Curl, Pyqwest, Go, Poe, Wrk,
     *FAN_OUTS,
     *REDIS,
+    *NAMES,
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import shutil
 import ssl
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from benchmarks.orders import Order, Setup, Site
     from benchmarks.runtimes import Runtime
 
+# HTTP as people run it: with time limits, URLs to choose from, TLS, a proxy.
+USERS = (
+    "limits-1", "limits-64", "limits-5000", "limits-download", "limits-upload", "tls-64", "tls-download",
+    "json-64", "post-64", "many-hosts", "proxy-64",
+)  # fmt: skip
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 # Which methods a workload calls; everything else about it is in workload_drivers.py.
@@ -21,6 +27,8 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 #   contention          prepare([addr]), hold()
 #   exchange-*          exchange()
 #   cold-*              connect(talk)
+#   USERS               aim(urls, close), limit(seconds), and what exchange-* and download, upload call
+#   names               resolve(name)
 #   sip                 listen(raw, got) -> port, held()
 #   download, upload    download(), upload(content)
 
@@ -69,6 +77,19 @@ class Contender:
 
     async def exchange(self) -> None:
         """Allocate, send the request, read the whole reply, release."""
+        raise NotImplementedError
+
+    def aim(self, urls: Sequence[str], close: bool = False) -> None:
+        """Let the exchanges that follow go to these in turn; with `close`, over a new connection each."""
+        self.urls = cycle(urls)
+        self.headers = {"Connection": "close"} if close else None
+
+    def limit(self, seconds: int) -> None:
+        """Give the exchanges that follow time limits: none (0), 5 for each step, or 30 in all."""
+        self.seconds = seconds
+
+    async def resolve(self, name: str) -> str:
+        """Ask for the address of a name."""
         raise NotImplementedError
 
     async def download(self) -> int:

@@ -16,18 +16,16 @@ if TYPE_CHECKING:
     from benchmarks.orders import Order
 
 LINE = b"hello, world\n"
-# Attempts at once: enough to keep both sides busy, and fewer than the server's backlog holds.
-WINDOW = 512
 
 
 class FanOut(Contender):
-    """Opens `count` connections; with `together`, by so many tasks at a time."""
+    """Opens `count` connections; with `together`, by as many tasks as the setup's window says."""
 
-    plays = ("fan-out",)
+    plays = ("fan-out", "fan-out-at-once")
 
     async def open_all(self, count: int) -> None:
         self.left = count
-        await self.runtime.together(self.work, WINDOW)
+        await self.runtime.together(self.work, min(self.setup.window, count))
 
     async def work(self) -> None:
         while self.left > 0:
@@ -62,7 +60,7 @@ class FanOutEpoll(FanOut):
             socks[sock.fileno()] = sock
             self.epoll.register(sock.fileno(), select.EPOLLIN | select.EPOLLOUT | select.EPOLLET)
 
-        for _ in range(min(WINDOW, left)):
+        for _ in range(min(self.setup.window, left)):
             left -= 1
             begin()
         while got < count:
@@ -180,7 +178,9 @@ class KeepaliveMulti(FanOut):
         multi = load("keepalive.multi")
         self.awaited = count
         self.done = self.runtime.waiter()
-        self.client = multi.MultiClient(on_success=self.greet, on_input=self.answered, max_connecting=WINDOW)
+        self.client = multi.MultiClient(
+            on_success=self.greet, on_input=self.answered, max_connecting=self.setup.window
+        )
         await self.client.__aenter__()
         for _ in range(count):
             self.client.connect(self.setup.addr, self.setup.port)
@@ -200,7 +200,7 @@ class KeepaliveMulti(FanOut):
 
 class FanOutGo(Go):
     name = "Go net"
-    plays: ClassVar[Any] = ("fan-out",)
+    plays: ClassVar[Any] = ("fan-out", "fan-out-at-once")
     remarks: ClassVar = {"fan-out": "net.Dial, 512 at a time; a goroutine and a buffer for each connection"}
 
     @classmethod

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from benchmarks.contenders.contender import Program
+from benchmarks.contenders.contender import USERS, Program
+from benchmarks.setups import setup_for
 
 if TYPE_CHECKING:
     from benchmarks.orders import Figures, Order
@@ -30,11 +32,16 @@ class Go(Program):
         "cold-tcp",
         "cold-tls",
         "cold-resumed",
+        *(name for name in USERS if name != "many-hosts"),
     )
     program = "go"
     package = "golang-go"
-    source: ClassVar[Path] = HERE / "go" / "main.go"
+    sources: ClassVar = (HERE / "go" / "main.go", HERE / "go" / "users.go")
     remarks: ClassVar = {
+        **dict.fromkeys(
+            USERS, "Go: one processor; for each step it limits connecting, TLS and the answer's head"
+        ),
+        "many-hosts": "Go's transport has no limit of connections in all",
         "exchange-1": "parses HTTP",
         "exchange-64": "parses HTTP; 64 goroutines, one processor",
         "cold-tcp": "net.Dial and Close",
@@ -45,14 +52,15 @@ class Go(Program):
     @classmethod
     def binary(cls) -> Path:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "keepalive-bench"
-        return home / f"go-{hashlib.sha256(cls.source.read_bytes()).hexdigest()[:12]}"
+        texts = b"".join(source.read_bytes() for source in cls.sources)
+        return home / f"go-{hashlib.sha256(texts).hexdigest()[:12]}"
 
     @classmethod
     def build(cls) -> None:
         target = cls.binary()
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            argv = ["go", "build", "-o", str(target), str(cls.source)]
+            argv = ["go", "build", "-o", str(target), *map(str, cls.sources)]
             subprocess.run(
                 argv, check=True, capture_output=True, text=True, env={**os.environ, "GO111MODULE": "off"}
             )
@@ -60,6 +68,17 @@ class Go(Program):
     @classmethod
     def command(cls, order: Order) -> list[str]:
         site = order.site
+        if order.workload in USERS:
+            setup = setup_for(order)
+            settings = {
+                "Url": setup.home + setup.path,
+                "Content": (setup.content or b"").decode(),
+                "Proxy": setup.proxy or "",
+                "Points": order.points,
+            }
+            where = f"{setup.addr}:{setup.port}"
+            argv = [str(cls.binary()), order.workload, where, str(order.budget), site.ca_file]
+            return [*argv, json.dumps(settings)]
         ports = {"cold-tls": site.tls_port, "cold-resumed": site.ticket_port, "upload": site.sink_port}
         port = ports.get(order.workload, site.port)
         return [str(cls.binary()), order.workload, f"127.0.0.1:{port}", str(order.budget), site.ca_file]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import socket
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from benchmarks.contenders.contender import Contender, load
+import anyio
+
+from benchmarks.contenders.contender import USERS, Contender, load
+from benchmarks.orders import EACH, NO_LIMITS, TOTAL
 
 if TYPE_CHECKING:
     import ssl
@@ -15,11 +19,16 @@ HTTP_NOTE = "builds a request and parses an HTTP reply, as its users must; the o
 FOREVER = 3600.0
 
 
+def within(total: float | None) -> AbstractContextManager[object]:
+    """Limit what has no total limit of its own, as its users do."""
+    return nullcontext() if total is None else anyio.fail_after(total)
+
+
 class Aiohttp(Contender):
     name = "aiohttp"
     plays = (
         "warm", "exchange-1", "exchange-64", "contention", "keys",
-        "cold-tcp", "cold-tls", "cold-resumed", "watch", "exchange-5000", "download", "upload",
+        "cold-tcp", "cold-tls", "cold-resumed", "watch", "exchange-5000", "download", "upload", *USERS,
     )  # fmt: skip
     loops = ("asyncio", "uvloop")
     needs = ("aiohttp",)
@@ -37,12 +46,21 @@ class Aiohttp(Contender):
             limit=self.setup.total, limit_per_host=self.setup.limit, keepalive_timeout=FOREVER, ssl=context
         )
         self.session: Any = self.http.ClientSession(connector=self.connector)
-        self.timeout: Any = self.http.ClientTimeout()
+        self.limit(NO_LIMITS)
+        self.aim([self.setup.url])
         self.requests: dict[str, Any] = {}
         await self.prepare([self.setup.addr])
 
     async def stop(self) -> None:
         await self.session.close()
+
+    def limit(self, seconds: int) -> None:
+        timeout = self.http.ClientTimeout
+        each = timeout(connect=EACH, sock_connect=EACH, sock_read=EACH)
+        self.timeout: Any = {NO_LIMITS: timeout(), EACH: each, TOTAL: timeout(total=TOTAL)}[seconds]
+
+    def aim(self, urls: Sequence[str], close: bool = False) -> None:
+        super().aim([load("yarl").URL(url) for url in urls], close)
 
     def url(self, addr: str) -> Any:
         return load("yarl").URL(f"{self.setup.scheme}://{addr}:{self.setup.port}/")
@@ -67,18 +85,22 @@ class Aiohttp(Contender):
         conn.release()
 
     async def exchange(self) -> None:
-        async with self.session.get(self.home) as response:
+        setup = self.setup
+        async with self.session.request(
+            setup.method, next(self.urls), data=setup.content, headers=self.headers,
+            timeout=self.timeout, proxy=setup.proxy,
+        ) as response:  # fmt: skip
             await response.read()
 
     async def download(self) -> int:
         size = 0
-        async with self.session.get(self.home / "big") as response:
+        async with self.session.get(self.home / "big", timeout=self.timeout) as response:
             async for piece in response.content.iter_any():
                 size += len(piece)
         return size
 
     async def upload(self, content: bytes) -> None:
-        async with self.session.post(self.home, data=content) as response:
+        async with self.session.post(self.home, data=content, timeout=self.timeout) as response:
             await response.read()
 
     async def connect(self, talk: bool) -> None:
@@ -145,7 +167,7 @@ STUB_NOTE = (
 
 class Httpcore2(Contender):
     name = "httpcore2"
-    plays = ("warm", "exchange-1", "exchange-64", "contention", "keys", "cold-resumed")
+    plays = ("warm", "exchange-1", "exchange-64", "contention", "keys", "cold-resumed", *USERS)
     needs = ("httpcore2",)
     opens_sockets = False
     remarks: ClassVar = {
@@ -161,25 +183,36 @@ class Httpcore2(Contender):
     async def start(self) -> None:
         core = load("httpcore2")
         self.pool: Any = core.AsyncConnectionPool(
-            max_connections=self.setup.limit,
+            max_connections=self.setup.total if self.setup.total < 1024 else self.setup.limit,
             keepalive_expiry=FOREVER,
             ssl_context=self.client_context() if self.setup.scheme == "https" else None,
+            proxy=core.Proxy(self.setup.proxy) if self.setup.proxy else None,
         )
-        self.home = core.URL(f"{self.setup.scheme}://{self.setup.addr}:{self.setup.port}/")
-        self.urls: dict[str, Any] = {}
+        self.home = core.URL(self.setup.home)
+        self.limit(NO_LIMITS)
+        self.aim([self.setup.url])
+        self.known: dict[str, Any] = {}
 
     async def stop(self) -> None:
         await self.pool.aclose()
+
+    def limit(self, seconds: int) -> None:
+        each = dict.fromkeys(("pool", "connect", "read", "write"), EACH)
+        self.extensions: Any = {"timeout": each} if seconds == EACH else None
+        self.total = TOTAL if seconds == TOTAL else None
+
+    def aim(self, urls: Sequence[str], close: bool = False) -> None:
+        super().aim([load("httpcore2").URL(url) for url in urls], close)
 
     async def prepare(self, addrs: Sequence[str]) -> None:
         core = load("httpcore2")
         self.pool._max_connections = max(self.setup.limit, len(addrs))
         self.pool._max_keepalive_connections = self.pool._max_connections
         self.pool.create_connection = lambda origin: StubConnection(origin, self.setup.port)
-        self.urls = {addr: core.URL(f"http://{addr}:{self.setup.port}/") for addr in addrs}
+        self.known = {addr: core.URL(f"http://{addr}:{self.setup.port}/") for addr in addrs}
 
     async def cycles(self, addrs: Sequence[str]) -> None:
-        request, urls = self.pool.request, self.urls
+        request, urls = self.pool.request, self.known
         for addr in addrs:
             await request("GET", urls[addr])
 
@@ -188,7 +221,24 @@ class Httpcore2(Contender):
             await self.runtime.pause()
 
     async def exchange(self) -> None:
-        await self.pool.request("GET", self.home)
+        with within(self.total):
+            await self.pool.request(
+                self.setup.method, next(self.urls), content=self.setup.content, headers=self.headers,
+                extensions=self.extensions,
+            )  # fmt: skip
+
+    async def download(self) -> int:
+        size = 0
+        url = self.setup.home + "big"
+        with within(self.total):
+            async with self.pool.stream("GET", url, extensions=self.extensions) as response:
+                async for piece in response.aiter_stream():
+                    size += len(piece)
+        return size
+
+    async def upload(self, content: bytes) -> None:
+        with within(self.total):
+            await self.pool.request("POST", self.setup.home, content=content, extensions=self.extensions)
 
     async def connect(self, talk: bool) -> None:
         await self.pool.request("GET", self.home, headers={"Connection": "close"})
@@ -196,36 +246,51 @@ class Httpcore2(Contender):
 
 class Httpx2(Contender):
     name = "httpx2"
-    plays = ("exchange-1", "exchange-64", "exchange-5000", "download", "upload")
+    plays: ClassVar[tuple[str, ...]] = (
+        "exchange-1", "exchange-64", "exchange-5000", "download", "upload", *USERS
+    )  # fmt: skip
     loops = ("asyncio", "uvloop", "trio")
     needs: ClassVar[tuple[str, ...]] = ("httpx2",)
     remarks: ClassVar = {"exchange-1": HTTP_NOTE, "exchange-64": HTTP_NOTE}
 
     async def start(self) -> None:
         self.client: Any = load("httpx2").AsyncClient(timeout=None, trust_env=False, **self.options())
-        self.home = f"{self.setup.scheme}://{self.setup.addr}:{self.setup.port}/"
+        self.limit(NO_LIMITS)
+        self.aim([self.setup.url])
 
     def limits(self) -> Any:
-        return load("httpx2").Limits(max_connections=self.setup.limit, keepalive_expiry=FOREVER)
+        many = self.setup.total if self.setup.total < 1024 else self.setup.limit
+        return load("httpx2").Limits(max_connections=many, keepalive_expiry=FOREVER)
+
+    def limit(self, seconds: int) -> None:
+        self.client.timeout = EACH if seconds == EACH else None
+        self.total = TOTAL if seconds == TOTAL else None
 
     def options(self) -> dict[str, Any]:
-        return {"limits": self.limits()}
+        context = self.client_context() if self.setup.scheme == "https" else True
+        return {"limits": self.limits(), "verify": context, "proxy": self.setup.proxy}
 
     async def stop(self) -> None:
         await self.client.aclose()
 
     async def exchange(self) -> None:
-        await self.client.get(self.home)
+        setup = self.setup
+        with within(self.total):
+            await self.client.request(
+                setup.method, next(self.urls), content=setup.content, headers=self.headers
+            )
 
     async def download(self) -> int:
         size = 0
-        async with self.client.stream("GET", self.home + "big") as response:
-            async for piece in response.aiter_raw():
-                size += len(piece)
+        with within(self.total):
+            async with self.client.stream("GET", self.setup.home + "big") as response:
+                async for piece in response.aiter_raw():
+                    size += len(piece)
         return size
 
     async def upload(self, content: bytes) -> None:
-        await self.client.post(self.home, content=content)
+        with within(self.total):
+            await self.client.post(self.setup.home, content=content)
 
 
 class AsyncioConnectionPool(Contender):

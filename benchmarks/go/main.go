@@ -1,9 +1,8 @@
-// Go's net/http over the same workloads.  Usage: main WORKLOAD ADDR:PORT BUDGET CA_FILE
+// Go's net/http over the same workloads.  Usage: main WORKLOAD ADDR:PORT BUDGET CA_FILE|POINTS [SETTINGS]
 package main
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -72,7 +71,7 @@ func exchange(client *http.Client, url string) {
 }
 
 // crowd has many goroutines share one budget of exchanges; seen, if given, is told each one's waits.
-func crowd(tasks, count int, client *http.Client, url string, seen func([]float64)) {
+func crowd(tasks, count int, one func(), seen func([]float64)) {
 	left := int64(count)
 	var all sync.WaitGroup
 	all.Add(tasks)
@@ -82,7 +81,7 @@ func crowd(tasks, count int, client *http.Client, url string, seen func([]float6
 			var waits []float64
 			for atomic.AddInt64(&left, -1) >= 0 {
 				start := time.Now()
-				exchange(client, url)
+				one()
 				if seen != nil {
 					waits = append(waits, time.Since(start).Seconds()*1e6)
 				}
@@ -95,13 +94,13 @@ func crowd(tasks, count int, client *http.Client, url string, seen func([]float6
 	all.Wait()
 }
 
-func exchange64(client *http.Client, url string, budget time.Duration) map[string]float64 {
-	crowd(tasks, tasks, client, url, nil)
-	cost := steady(func(n int) { crowd(tasks, n*tasks, client, url, nil) }, budget) / tasks
+func exchange64(one func(), budget time.Duration) map[string]float64 {
+	crowd(tasks, tasks, one, nil)
+	cost := steady(func(n int) { crowd(tasks, n*tasks, one, nil) }, budget) / tasks
 	var lock sync.Mutex
 	var sum, longest float64
 	var count, starved int
-	crowd(tasks, watched, client, url, func(waits []float64) {
+	crowd(tasks, watched, one, func(waits []float64) {
 		lock.Lock()
 		defer lock.Unlock()
 		for _, wait := range waits {
@@ -189,11 +188,11 @@ func processor() float64 {
 	return seconds(used.Utime) + seconds(used.Stime)
 }
 
-// fan opens n connections, 512 at a time; each one sends a line, reads it back, and waits for more.
-func fan(addr string, n int) []net.Conn {
+// fan opens n connections, some at a time; each one sends a line, reads it back, and waits for more.
+func fan(addr string, n, atOnce int) []net.Conn {
 	line := []byte("hello, world\n")
 	conns := make([]net.Conn, n)
-	window := make(chan struct{}, 512)
+	window := make(chan struct{}, atOnce)
 	var all sync.WaitGroup
 	all.Add(n)
 	for i := 0; i < n; i++ {
@@ -216,14 +215,14 @@ func fan(addr string, n int) []net.Conn {
 	return conns
 }
 
-func fanOut(addr, points string) map[string]map[string]float64 {
+func fanOut(addr, points string, all bool) map[string]map[string]float64 {
 	closeAll := func(conns []net.Conn) {
 		for _, conn := range conns {
 			conn.Close()
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	closeAll(fan(addr, 200))
+	closeAll(fan(addr, 200, 512))
 	runtime.GC()
 	before := resident()
 	figures := map[string]map[string]float64{}
@@ -232,7 +231,11 @@ func fanOut(addr, points string) map[string]map[string]float64 {
 		check(err)
 		runtime.GC()
 		cpu, start := processor(), time.Now()
-		conns := fan(addr, n)
+		atOnce := 512
+		if all {
+			atOnce = n
+		}
+		conns := fan(addr, n, atOnce)
 		took := time.Since(start).Seconds() / float64(n) * 1e6
 		cpu = (processor() - cpu) / float64(n) * 1e6
 		figures[point] = map[string]float64{"time": took, "cpu": cpu, "bytes": (resident() - before) / float64(n)}
@@ -249,10 +252,15 @@ func main() {
 	transport := &http.Transport{MaxConnsPerHost: 8, MaxIdleConnsPerHost: 8, DisableCompression: true}
 	client := &http.Client{Transport: transport}
 	url := "http://" + addr + "/"
+	one := func() { exchange(client, url) }
+	if len(os.Args) > 5 {
+		check(json.NewEncoder(os.Stdout).Encode(users(workload, os.Args[4], os.Args[5], budget)))
+		return
+	}
 	var metrics map[string]float64
 	switch workload {
-	case "fan-out":
-		check(json.NewEncoder(os.Stdout).Encode(fanOut(addr, os.Args[4])))
+	case "fan-out", "fan-out-at-once":
+		check(json.NewEncoder(os.Stdout).Encode(fanOut(addr, os.Args[4], workload == "fan-out-at-once")))
 		return
 	case "exchange-1":
 		cost := steady(func(n int) {
@@ -262,29 +270,14 @@ func main() {
 		}, budget)
 		metrics = map[string]float64{"time": cost}
 	case "exchange-64":
-		metrics = exchange64(client, url, budget)
+		metrics = exchange64(one, budget)
 	case "exchange-5000":
-		const many = 5000
-		crowd(tasks, tasks, client, url, nil)
-		pieces := make([]float64, 3)
-		for i := range pieces {
-			start := time.Now()
-			crowd(many, 2*many, client, url, nil)
-			pieces[i] = time.Since(start).Seconds() / (2 * many) * 1e6
-		}
-		sort.Float64s(pieces)
-		metrics = map[string]float64{"time": pieces[1]}
+		metrics = map[string]float64{"time": exchange5000(one)}
 	case "download":
 		metrics = map[string]float64{"time": transfer(func() { exchange(client, url+"big") })}
 	case "upload":
 		content := make([]byte, big)
-		metrics = map[string]float64{"time": transfer(func() {
-			reply, err := client.Post(url, "application/octet-stream", bytes.NewReader(content))
-			check(err)
-			_, err = io.Copy(io.Discard, reply.Body)
-			check(err)
-			reply.Body.Close()
-		})}
+		metrics = map[string]float64{"time": transfer(func() { post(client, url, content) })}
 	default:
 		metrics = map[string]float64{"time": cold(workload, addr, os.Args[4], budget)}
 	}
