@@ -59,12 +59,10 @@ class RedisFleet(Fleet):
         cluster
     :param name: the fleet's; all members that share the limits have the same
     :param max_per_host: the most connections of a key in the whole fleet; None for no limit; or a mapping
-    from
-        a host, "host:port", a scheme, (scheme, host), (scheme, host, port) or "*" for all others
+        from a host, "host:port", a scheme, (scheme, host), (scheme, host, port) or "*" for all others
     :param max_open: the most connections of the whole fleet; None for no limit
     :param fallback: what counts while the store is away and the leases have ended: "share" (what it held, up
-    to
-        the limit divided by the members known last), "none", or "local" (the manager's own limits alone,
+        to the limit divided by the members known last), "none", or "local" (the manager's own limits alone,
         which the fleet's limits do not bound)
     :param weight: this member's part where places are short, from 1 to 1000, relative to others
     :param interval: seconds between two renewals, > 0

@@ -34,8 +34,7 @@ class FleetStats:
     """A frozen snapshot of one member.
 
     :ivar state: "joining", "leased", "fallback" (the store is away; see `fallback`), "bare" (the store is
-    away
-        and nothing is left), or "left"
+        away and nothing is left), or "left"
     :ivar fallback: "share", "none" or "local": what counts while the store is away
     :ivar members: members of the fleet, when the store last said
     :ivar fence: this member's fencing number: a member that joined later has a higher one; 0 before it joined
