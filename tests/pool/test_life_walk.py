@@ -21,7 +21,7 @@ BUGS = planted(Path(__file__).with_name("life_planted.txt"))
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("name", CONFIGS)
 def test_walk_without_a_broken_promise(name: str, seed: int) -> None:
-    walk(name, seed, 8000)
+    walk(name, seed, 4000)
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
