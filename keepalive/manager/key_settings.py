@@ -30,7 +30,7 @@ class KeySettings:
 
     :ivar max_per_host: connections of each such key, > 0
     :ivar min_idle: connections that are kept ready, opened and set up, within free room; those that
-        near their `max_lifetime` are replaced before they end
+        near their `max_lifetime` are replaced before they end. None with `keep_alive` 0
     :ivar keep_alive: seconds that an idle connection is kept, unless `min_idle` needs it
     :ivar max_lifetime: seconds from its opening to its end
     :ivar max_uses: how many times it is handed out
@@ -126,6 +126,10 @@ class LimitsByKey:
                     setattr(found, field.name, given)
             if settings.check_after is not None:
                 check_after = settings.check_after
+        if not found.keep_alive:
+            found.min_idle = (
+                0  # nothing is kept idle: what is opened for it would be closed at once, for ever
+            )
         hooks = self._hooks.get(key.scheme)
         found.check_after = check_after if hooks is not None and hooks.check else NEVER
         if hooks is not None:

@@ -334,3 +334,13 @@ async def test_so_many_are_kept_ready_set_up_and_replaced_in_time() -> None:
             mgr.set_limits(settings={place: KeySettings(min_idle=1, max_lifetime=0.4)})
             await until(lambda: server.accepted >= 5)
             assert mgr.stats().open >= 1
+
+
+async def test_nothing_is_kept_ready_where_nothing_is_kept_idle() -> None:
+    with Server(Lines()) as server:
+        place = ("line", server.host, server.port)
+        async with manager(Opened(), keep_alive=0, settings={place: KeySettings(min_idle=2)}) as mgr:
+            await turns()
+            async with await mgr.allocate(*place):
+                assert mgr.stats().open == 1
+            assert (mgr.stats().open, mgr.stats().opened) == (0, 1)
