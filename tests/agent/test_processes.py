@@ -84,7 +84,9 @@ def test_stopped_borrower_keeps_what_it_has_for_loan_timeout_only(
             assert echo_server.peak == 1
             first.signal(signal.SIGCONT)
             first.say("use")
-            assert first.hear().startswith("ClosedResourceError")
+            while (told := first.hear()).startswith("BrokenResourceError"):
+                first.say("use")  # it met the cut socket before it had read what the agent says of it
+            assert told.startswith("ClosedResourceError")
             second.say("release")
             assert second.hear() == "released"
             first.say("allocate")

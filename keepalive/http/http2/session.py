@@ -124,11 +124,11 @@ class Session(Multiplexed):
             wake, self._writing = self._writing, nothing
             wake()
         shares = self._shares
-        if shares is not None:
+        if shares is not None and core.settled:  # a set-up that has failed is told by the end of `run`
             if core.retired:
                 self._shares = None
                 shares.retire()
-            elif core.settled and shares.capacity != core.capacity:
+            elif shares.capacity != core.capacity:
                 shares.capacity = core.capacity
 
     # -- the resident -------------------------------------------------------------------------------
